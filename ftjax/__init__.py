@@ -1,0 +1,1 @@
+"""How many top layers of a pretrained CNN to unfreeze, and why."""

@@ -1,0 +1,41 @@
+"""The networks by the name that `--model` takes."""
+
+from collections.abc import Callable
+from functools import partial
+
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite0
+from ftjax.backbones.resnet import resnet
+from ftjax.backbones.tiny import tiny
+from ftjax.backbones.vgg import vgg
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "effnetlite0": efficientnet_lite0,
+    "effnetb0": partial(efficientnet, "effnetb0"),
+    "effnetb1": partial(efficientnet, "effnetb1"),
+    "effnetb2": partial(efficientnet, "effnetb2"),
+    "effnetb3": partial(efficientnet, "effnetb3"),
+    "effnetb4": partial(efficientnet, "effnetb4"),
+    "effnetb5": partial(efficientnet, "effnetb5"),
+    "effnetb6": partial(efficientnet, "effnetb6"),
+    "effnetb7": partial(efficientnet, "effnetb7"),
+    "resnet50": partial(resnet, "resnet50"),
+    "resnet101": partial(resnet, "resnet101"),
+    "resnet152": partial(resnet, "resnet152"),
+    "vgg16": partial(vgg, "vgg16"),
+    "vgg19": partial(vgg, "vgg19"),
+    "tiny": tiny,
+}
+
+
+def make_backbone(name: str) -> Backbone:
+    """The backbone of that name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"unknown model {name!r}; --model takes one of {', '.join(BACKBONES)}"
+        )
+    return BACKBONES[name]()

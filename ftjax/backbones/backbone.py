@@ -1,0 +1,227 @@
+"""A backbone is data: an ordered tuple of units, each a Linen module with its layers.
+
+Every operation of the study (forward pass, frozen prefix, trainable suffix, feature
+cache, Grad-CAM, probes) is a loop over a slice of that tuple. `params` and
+`batch_stats` are plain dicts keyed by unit, then by layer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax.backbones.layers import global_average_pool
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One entry of Keras' `model.layers`.
+
+    Attributes:
+        name: Keras' name of the layer, e.g. `block6a_expand_conv`.
+        kind: Keras' class, e.g. `Conv2D`.
+        key: name of its parameters inside the unit; empty if it has none.
+    """
+
+    name: str
+    kind: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest piece of a network with one input and one output.
+
+    Attributes:
+        name: e.g. `block6a`.
+        module: Linen module called as `module(x, batch_norm=..., residual_scale=...)`.
+            Units of equal shape hold equal modules, so they share compiled programs.
+        layers: the unit's layers in the order of Keras' `model.layers`.
+        drop_share: its probability to drop the residual branch, over the largest.
+        counted: whether its layers count as depth (the classifier's do not).
+    """
+
+    name: str
+    module: nn.Module
+    layers: tuple[Layer, ...]
+    drop_share: float = 0.0
+    counted: bool = True
+
+    @property
+    def parameter_keys(self) -> tuple[str, ...]:
+        """Keys of the layers that hold parameters, in network order."""
+        return tuple(layer.key for layer in self.layers if layer.key)
+
+    @property
+    def batch_norm_keys(self) -> tuple[str, ...]:
+        """Keys of the BatchNorm layers, in network order."""
+        return tuple(
+            layer.key for layer in self.layers if layer.kind == "BatchNormalization"
+        )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its classifier, or with one (`with_head`).
+
+    Attributes:
+        name: as given to `--model`.
+        units: input first.
+        smallest_size: smallest height and width of a picture, in pixels.
+        native_size: the size the pretrained weights were made for, in pixels.
+    """
+
+    name: str
+    units: tuple[Unit, ...]
+    smallest_size: int
+    native_size: int
+
+    def __getitem__(self, key: slice) -> tuple[Unit, ...]:
+        """A slice of the units; runs with `apply` on their part of the parameters."""
+        return self.units[key]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layer table: Keras' `model.layers` without InputLayer and classifier."""
+        return tuple(
+            layer for unit in self.units if unit.counted for layer in unit.layers
+        )
+
+    @property
+    def num_units(self) -> int:
+        """Number of units that count as depth."""
+        return sum(unit.counted for unit in self.units)
+
+
+class AveragePool(nn.Module):
+    """Mean over height and width: (batch, h, w, c) -> (batch, c)."""
+
+    @nn.compact
+    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        return global_average_pool(x)
+
+
+class Classifier(nn.Module):
+    """Linear classifier: (batch, c) -> logits (batch, num_classes)."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        return nn.Dense(self.num_classes, name="predictions")(x)
+
+
+def with_head(backbone: Backbone, num_classes: int) -> Backbone:
+    """The backbone followed by global average pooling and a linear classifier."""
+    pool = Unit(
+        "avg_pool",
+        AveragePool(),
+        (Layer("avg_pool", "GlobalAveragePooling2D"),),
+        counted=False,
+    )
+    head = Unit(
+        "predictions",
+        Classifier(num_classes),
+        (Layer("predictions", "Dense", "predictions"),),
+        counted=False,
+    )
+    return replace(backbone, units=(*backbone.units, pool, head))
+
+
+def apply(
+    units: Iterable[Unit], params: Tree, batch_stats: Tree, x: jax.Array
+) -> jax.Array:
+    """Runs `units` in order, in inference mode.
+
+    Args:
+        units: a slice of a backbone, e.g. `backbone[3:7]`.
+        params: parameters by unit; only those of `units` are needed.
+        batch_stats: running statistics by unit; only those of `units` are needed.
+        x: input of the first unit; pictures are RGB in 0..255, (batch, h, w, 3).
+    """
+    for unit in units:
+        x = unit.module.apply(variables(params, batch_stats, unit.name), x)
+    return x
+
+
+def variables(params: Tree, batch_stats: Tree, unit: str) -> Tree:
+    """Linen variables of one unit."""
+    return {"params": params.get(unit, {}), "batch_stats": batch_stats.get(unit, {})}
+
+
+def init(units: Sequence[Unit], seed: int, size: int) -> tuple[Tree, Tree]:
+    """Random parameters and fresh statistics.
+
+    Args:
+        units: from the first one on, as the input is a picture.
+        seed: of the draws; each unit draws by its own position.
+        size: height and width of the pictures, in pixels.
+
+    Returns:
+        `params`, `batch_stats`: dicts by unit, then layer, of float32 NumPy arrays.
+    """
+    params, batch_stats = {}, {}
+    shapes = variable_shapes(units, size)
+    for index, unit in enumerate(units):
+        fresh = draw_variables(shapes[index], (seed, index))
+        params[unit.name] = fresh.get("params", {})
+        batch_stats[unit.name] = fresh.get("batch_stats", {})
+    return params, batch_stats
+
+
+def draw_variables(shapes: Tree, seed: int | tuple[int, ...]) -> Tree:
+    """Random variables of the given shapes, as host arrays.
+
+    Convolutions: He normal (He et al. 2015); the classifier: Glorot uniform, as
+    Keras' Dense; biases 0; BatchNorm: the identity.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name != "kernel":
+            value = 1.0 if name in ("scale", "var") else 0.0
+            return np.full(leaf.shape, value, np.float32)
+        fan_in = int(np.prod(leaf.shape[:-1]))
+        if len(leaf.shape) == 2:
+            limit = np.sqrt(6 / (fan_in + leaf.shape[-1]))
+            return rng.uniform(-limit, limit, leaf.shape).astype(np.float32)
+        return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def variable_shapes(units: Sequence[Unit], size: int) -> tuple[Tree, ...]:
+    """Shapes of every unit's Linen variables; nothing is computed."""
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = []
+    for unit in units:
+        x, unit_shapes = jax.eval_shape(
+            unit.module.init_with_output, jax.random.key(0), x
+        )
+        shapes.append(unit_shapes)
+    return tuple(shapes)
+
+
+def boundary_shapes(units: Sequence[Unit], size: int) -> tuple[tuple[int, ...], ...]:
+    """Shape of one picture's activation before each unit, and after the last.
+
+    Args:
+        units: from the first one on.
+        size: height and width of the pictures, in pixels.
+
+    Returns:
+        `len(units) + 1` shapes without the batch axis.
+    """
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = [x.shape[1:]]
+    for unit in units:
+        x, _ = jax.eval_shape(unit.module.init_with_output, jax.random.key(0), x)
+        shapes.append(x.shape[1:])
+    return tuple(shapes)

@@ -1,0 +1,280 @@
+"""EfficientNet B0 to B7 (Tan and Le 2019) and EfficientNet-Lite0.
+
+Layers and names as in keras/src/applications/efficientnet.py with weights="imagenet".
+Lite0 is the same scheme without squeeze-and-excitation, with ReLU6, and with the
+padding inside its convolutions (TensorFlow's 'SAME'), so without padding layers.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from ftjax.backbones.backbone import Backbone, Layer, Unit
+from ftjax.backbones.layers import (
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    global_average_pool,
+    relu6,
+)
+from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
+
+EPSILON = 1e-3
+MOMENTUM = 0.99
+ACTIVATIONS = {"swish": nn.swish, "relu6": relu6}
+
+
+class Stage(NamedTuple):
+    """One row of table 1: blocks of equal kernel size, stride and width."""
+
+    repeats: int
+    kernel_size: int
+    strides: int
+    expand: int
+    features: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+class Scaling(NamedTuple):
+    """Width and depth multipliers, and the size of the pictures, of one member."""
+
+    width: float
+    depth: float
+    size: int
+
+
+SCALINGS = {
+    "effnetb0": Scaling(1.0, 1.0, 224),
+    "effnetb1": Scaling(1.0, 1.1, 240),
+    "effnetb2": Scaling(1.1, 1.2, 260),
+    "effnetb3": Scaling(1.2, 1.4, 300),
+    "effnetb4": Scaling(1.4, 1.8, 380),
+    "effnetb5": Scaling(1.6, 2.2, 456),
+    "effnetb6": Scaling(1.8, 2.6, 528),
+    "effnetb7": Scaling(2.0, 3.1, 600),
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, activation: the stem (with preprocessing) and the top."""
+
+    features: int
+    kernel_size: int
+    strides: int
+    activation: str
+    preprocessing: Preprocessing | None = None
+
+    @nn.compact
+    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        if self.preprocessing is not None:
+            x = self.preprocessing(x)
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            strides=self.strides,
+            use_bias=False,
+            name="conv",
+        )(x)
+        x = BatchNorm(EPSILON, MOMENTUM, name="bn")(
+            x, use_batch_stats="bn" in batch_norm, momentum=momentum
+        )
+        return ACTIVATIONS[self.activation](x)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: expansion, depthwise convolution, SE, projection.
+
+    Attributes:
+        features: output channels.
+        kernel_size: of the depthwise convolution.
+        strides: of the depthwise convolution.
+        expand: channel multiplier; 1 leaves the expansion out.
+        se_features: channels of squeeze-and-excitation; 0 leaves it out.
+        activation: a key of `ACTIVATIONS`.
+    """
+
+    features: int
+    kernel_size: int
+    strides: int
+    expand: int
+    se_features: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, inputs, *, batch_norm=(), momentum=None, residual_scale=None):
+        activation = ACTIVATIONS[self.activation]
+
+        def norm(x, name):
+            return BatchNorm(EPSILON, MOMENTUM, name=name)(
+                x, use_batch_stats=name in batch_norm, momentum=momentum
+            )
+
+        x = inputs
+        if self.expand != 1:
+            width = self.expand * inputs.shape[-1]
+            x = Conv(width, use_bias=False, name="expand_conv")(x)
+            x = activation(norm(x, "expand_bn"))
+        x = DepthwiseConv(self.kernel_size, strides=self.strides, name="dwconv")(x)
+        x = activation(norm(x, "bn"))
+        if self.se_features:
+            x = self.squeeze_excite(x)
+        x = Conv(self.features, use_bias=False, name="project_conv")(x)
+        x = norm(x, "project_bn")
+        if self.strides == 1 and self.features == inputs.shape[-1]:
+            if residual_scale is not None:
+                x = x * residual_scale[:, None, None, None]
+            x = x + inputs
+        return x
+
+    def squeeze_excite(self, x: jax.Array) -> jax.Array:
+        """Channel gates from the channel means (Hu et al. 2018)."""
+        gates = global_average_pool(x)[:, None, None]  # (batch, 1, 1, c)
+        gates = nn.swish(Conv(self.se_features, name="se_reduce")(gates))
+        gates = Conv(x.shape[-1], name="se_expand")(gates)
+        return x * jax.nn.sigmoid(gates)
+
+
+def block_layers(name: str, module: MBConv, residual: bool, pads: bool) -> tuple:
+    """Layers of one block in the order of Keras' `model.layers`.
+
+    Args:
+        name: of the block, e.g. `block6a`.
+        module: its module.
+        residual: whether the block has a shortcut, hence `drop` and `add`.
+        pads: whether stride 2 has a padding layer of its own, as in Keras.
+    """
+    kinds = []
+    if module.expand != 1:
+        kinds += [("expand_conv", "Conv2D"), ("expand_bn", "BatchNormalization")]
+        kinds += [("expand_activation", "Activation")]
+    if pads and module.strides == 2:
+        kinds += [("dwconv_pad", "ZeroPadding2D")]
+    kinds += [("dwconv", "DepthwiseConv2D"), ("bn", "BatchNormalization")]
+    kinds += [("activation", "Activation")]
+    if module.se_features:
+        kinds += [("se_squeeze", "GlobalAveragePooling2D"), ("se_reshape", "Reshape")]
+        kinds += [("se_reduce", "Conv2D"), ("se_expand", "Conv2D")]
+        kinds += [("se_excite", "Multiply")]
+    kinds += [("project_conv", "Conv2D"), ("project_bn", "BatchNormalization")]
+    if residual:
+        kinds += [("drop", "Dropout"), ("add", "Add")]
+    return tuple(keras_layer(name, key, kind) for key, kind in kinds)
+
+
+def keras_layer(unit: str, key: str, kind: str) -> Layer:
+    """The layer `<unit>_<key>`; its parameters, if it has any, stand under `key`."""
+    has_parameters = kind in ("Conv2D", "DepthwiseConv2D", "BatchNormalization")
+    return Layer(f"{unit}_{key}", kind, key if has_parameters else "")
+
+
+def round_features(features: int, width: float) -> int:
+    """Channels scaled by `width`, as a multiple of 8 that is not below 90 % of it."""
+    scaled = features * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def efficientnet(name: str) -> Backbone:
+    """EfficientNet B0 to B7 without its classifier."""
+    scaling = SCALINGS[name]
+    preprocessing_layers = (
+        Layer("rescaling", "Rescaling"),
+        Layer("normalization", "Normalization"),
+        Layer("rescaling_1", "Rescaling"),
+        Layer("stem_conv_pad", "ZeroPadding2D"),
+    )
+    stages = tuple(
+        stage._replace(
+            repeats=math.ceil(stage.repeats * scaling.depth),
+            features=round_features(stage.features, scaling.width),
+        )
+        for stage in STAGES
+    )
+    return build(
+        name,
+        stages,
+        stem_features=round_features(32, scaling.width),
+        top_features=round_features(1280, scaling.width),
+        squeeze_excite=True,
+        activation="swish",
+        preprocessing=EFFICIENTNET,
+        first_layers=preprocessing_layers,
+        size=scaling.size,
+    )
+
+
+def efficientnet_lite0() -> Backbone:
+    """EfficientNet-Lite0 without its classifier (tensorflow/tpu, efficientnet/lite)."""
+    return build(
+        "effnetlite0",
+        STAGES,
+        stem_features=32,
+        top_features=1280,
+        squeeze_excite=False,
+        activation="relu6",
+        preprocessing=LITE,
+        first_layers=(),
+        size=224,
+    )
+
+
+def build(
+    name: str,
+    stages: tuple[Stage, ...],
+    *,
+    stem_features: int,
+    top_features: int,
+    squeeze_excite: bool,
+    activation: str,
+    preprocessing: Preprocessing,
+    first_layers: tuple[Layer, ...],
+    size: int,
+) -> Backbone:
+    """Stem, one unit per MBConv block, top; names as in Keras."""
+    stem = ConvNorm(stem_features, 3, 2, activation, preprocessing)
+    units = [Unit("stem", stem, first_layers + conv_norm_layers("stem"))]
+    num_blocks = sum(stage.repeats for stage in stages)
+    block = 0
+    features_in = stem_features
+    for number, stage in enumerate(stages, start=1):
+        for repeat in range(stage.repeats):
+            strides = stage.strides if repeat == 0 else 1
+            module = MBConv(
+                stage.features,
+                stage.kernel_size,
+                strides,
+                stage.expand,
+                max(1, features_in // 4) if squeeze_excite else 0,
+                activation,
+            )
+            unit_name = f"block{number}{chr(ord('a') + repeat)}"
+            residual = strides == 1 and features_in == stage.features
+            layers = block_layers(unit_name, module, residual, pads=squeeze_excite)
+            share = block / num_blocks if residual else 0.0
+            units.append(Unit(unit_name, module, layers, drop_share=share))
+            features_in = stage.features
+            block += 1
+    top = ConvNorm(top_features, 1, 1, activation)
+    units.append(Unit("top", top, conv_norm_layers("top")))
+    return Backbone(name, tuple(units), smallest_size=32, native_size=size)
+
+
+def conv_norm_layers(name: str) -> tuple[Layer, ...]:
+    """Layers of the stem or the top."""
+    return (
+        keras_layer(name, "conv", "Conv2D"),
+        keras_layer(name, "bn", "BatchNormalization"),
+        keras_layer(name, "activation", "Activation"),
+    )
