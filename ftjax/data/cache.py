@@ -1,0 +1,141 @@
+"""Arrays on disk: built once, checked at every reading, rebuilt when damaged.
+
+A file is a valid .npy file followed by the SHA-256 of its array, so that one atomic
+rename publishes array and checksum together and `numpy.load` still opens the file.
+"""
+
+import hashlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DIGEST_BYTES = 32
+
+
+class StoredArray(NamedTuple):
+    """A read-only memory-mapped array and the SHA-256 (hex) of its bytes."""
+
+    array: np.ndarray
+    digest: str
+
+
+def default_cache_dir() -> Path:
+    """Folder for what can be rebuilt.
+
+    Returns:
+        $FTJAX_CACHE, else $XDG_CACHE_HOME/ftjax, else the platform's cache folder.
+    """
+    if own := os.environ.get("FTJAX_CACHE"):
+        return Path(own).expanduser()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser() / "ftjax"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ftjax"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "ftjax"
+    return Path.home() / ".cache" / "ftjax"
+
+
+def load_or_build(
+    path: Path,
+    *,
+    dtype: str,
+    shape: tuple[int, ...],
+    build_rows: Callable[[], Iterable[np.ndarray]],
+) -> StoredArray:
+    """Reads the array at `path`, or builds it row by row and stores it.
+
+    A missing, truncated or altered file is rebuilt. Rows are streamed to disk, so the
+    array may be larger than the memory. Of several processes building at once each
+    renames a complete file; the last one stays.
+
+    Args:
+        path: the file; folders above it are made.
+        dtype: NumPy name, with byte order where there is one, e.g. '|u1'.
+        shape: of the whole array, first axis = rows, at least one.
+        build_rows: called only if needed; yields shape[0] arrays of shape[1:].
+
+    Raises:
+        ValueError: the cache cannot be written, or whatever `build_rows` raises.
+    """
+    stored = _read(path, dtype, shape)
+    if stored is not None:
+        return stored
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        try:
+            with os.fdopen(number, "wb") as file:
+                _write(file, dtype, shape, build_rows())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    stored = _read(path, dtype, shape)
+    if stored is None:
+        raise ValueError(
+            f"{path} was written but does not read back as written: the disk or "
+            "file system is at fault; set FTJAX_CACHE to a folder on another one"
+        )
+    return stored
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"cannot write to the cache folder {path.parent} ({error.strerror or error}): "
+        "make room there, or set FTJAX_CACHE to a folder that can be written"
+    )
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
+
+
+def _write(file, dtype: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]):
+    file.write(_header(dtype, shape))
+    digest = hashlib.sha256()
+    count = 0
+    for row in rows:
+        assert row.shape == shape[1:] and row.dtype == np.dtype(dtype)
+        data = np.ascontiguousarray(row).data
+        digest.update(data)
+        file.write(data)
+        count += 1
+    assert count == shape[0]
+    file.write(digest.digest())
+
+
+def _read(path: Path, dtype: str, shape: tuple[int, ...]) -> StoredArray | None:
+    # The header is known beforehand: comparing it is safer than parsing a damaged one.
+    header = _header(dtype, shape)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != len(header) + size + DIGEST_BYTES:
+                return None
+            if file.read(len(header)) != header:
+                return None
+            file.seek(len(header) + size)
+            expected = file.read(DIGEST_BYTES)
+            mapped = np.memmap(file, dtype, "r", offset=len(header), shape=shape)
+    except OSError:
+        return None
+    array = mapped.view(np.ndarray)
+    digest = hashlib.sha256(array.data)
+    if digest.digest() != expected:
+        return None
+    return StoredArray(array, digest.hexdigest())

@@ -1,0 +1,65 @@
+"""The index of a data set: labels, names and contents of pictures not yet decoded."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Split:
+    """An index of n undecoded pictures.
+
+    Attributes:
+        labels: int32 (n,).
+        read: item number -> bytes of a picture file, or uint8 pixels (h, w).
+        name_of: item number -> name for error messages.
+        digests: item numbers (m,) -> SHA-256 of each item's content, uint8 (m, 32).
+    """
+
+    labels: np.ndarray
+    read: Callable[[int], bytes | np.ndarray]
+    name_of: Callable[[int], str]
+    digests: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The splits of one data set.
+
+    Attributes:
+        val: None if validation pictures are to be held out of `train`.
+        test: None if there is none, or it was not asked for.
+        note: what a reader of the results must know about the pictures.
+        train_share: part of `train` used where no size is asked for.
+        val_size: pictures held out where no size is asked for; None: the rule of
+            `splits.hold_out`.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split | None
+    note: str
+    train_share: float = 1.0
+    val_size: int | None = None
+
+
+def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]):
+    """SHA-256 of each item. Content, not path and time: a copied or freshly unpacked
+    folder keeps its cache, and an exchanged picture is never overlooked. It costs
+    little: 0.03-0.07 ms a picture of 24 kB where decoding takes 0.5-1 ms (2 cores).
+    """
+
+    def digest(item: int) -> bytes:
+        try:
+            return hashlib.sha256(read(item)).digest()
+        except OSError:  # Decoding reads it again and reports it with its name.
+            return bytes(32)
+
+    with ThreadPoolExecutor() as pool:  # Threads hide the latency of network folders.
+        content = b"".join(pool.map(digest, items.tolist()))
+    return np.frombuffer(content, np.uint8).reshape(-1, 32)
