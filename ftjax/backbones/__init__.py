@@ -24,6 +24,11 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet152": partial(resnet, "resnet152"),
     "vgg16": partial(vgg, "vgg16"),
     "vgg19": partial(vgg, "vgg19"),
+    "resnet50_torch": partial(resnet, "resnet50", torchvision=True),
+    "resnet101_torch": partial(resnet, "resnet101", torchvision=True),
+    "resnet152_torch": partial(resnet, "resnet152", torchvision=True),
+    "vgg16_torch": partial(vgg, "vgg16", torchvision=True),
+    "vgg19_torch": partial(vgg, "vgg19", torchvision=True),
     "tiny": tiny,
 }
 

@@ -75,12 +75,15 @@ class Backbone:
         units: input first.
         smallest_size: smallest height and width of a picture, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
+        source: whose graph it is: `keras`, `torchvision` or `lite`. Networks of one
+            name differ between them in strides, padding, epsilon and preprocessing.
     """
 
     name: str
     units: tuple[Unit, ...]
     smallest_size: int
     native_size: int
+    source: str = "keras"
 
     def __getitem__(self, key: slice) -> tuple[Unit, ...]:
         """A slice of the units; runs with `apply` on their part of the parameters."""

@@ -6,6 +6,7 @@ padding inside its convolutions (TensorFlow's 'SAME'), so without padding layers
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -217,7 +218,7 @@ def efficientnet(name: str) -> Backbone:
 
 def efficientnet_lite0() -> Backbone:
     """EfficientNet-Lite0 without its classifier (tensorflow/tpu, efficientnet/lite)."""
-    return build(
+    backbone = build(
         "effnetlite0",
         STAGES,
         stem_features=32,
@@ -228,6 +229,7 @@ def efficientnet_lite0() -> Backbone:
         first_layers=(),
         size=224,
     )
+    return replace(backbone, source="lite")
 
 
 def build(

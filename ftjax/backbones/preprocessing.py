@@ -26,7 +26,10 @@ class Preprocessing:
         x = images.astype(jnp.float32)
         if self.bgr:
             x = x[..., ::-1]
-        return (x - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = (
+            np.float32(value).reshape(1, 1, 1, 3) for value in (self.mean, self.std)
+        )
+        return (x - mean) / std
 
 
 # keras.applications.imagenet_utils.preprocess_input, mode "caffe".
@@ -44,3 +47,41 @@ EFFICIENTNET = Preprocessing(
     mean=tuple(255 * value for value in _IMAGENET_MEAN),
     std=tuple(255 * value for value in _IMAGENET_STD),
 )
+
+# torchvision.transforms.Normalize as its ImageNet weights expect it: the same numbers.
+TORCHVISION = EFFICIENTNET
+
+
+def check_range(images: np.ndarray) -> np.ndarray:
+    """Returns pictures whose values can be 0..255, else says what is wrong.
+
+    Every backbone takes 0..255 and scales by itself. Pictures divided by 255 before
+    would be scaled twice, and the network would see almost black without an error.
+
+    Args:
+        images: (..., h, w, 3) RGB, integers or floats.
+
+    Raises:
+        ValueError: not pictures, not finite, outside 0..255, or floats in 0..1.
+    """
+    images = np.asarray(images)
+    if images.ndim < 3 or images.shape[-1] != 3 or images.size == 0:
+        raise ValueError(
+            f"pictures of shape {images.shape}; allowed is (..., height, width, 3), RGB"
+        )
+    if images.dtype.kind not in "uif":
+        raise ValueError(
+            f"pictures of type {images.dtype}; allowed are integers and floats, 0..255"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (0 <= low and high <= 255):
+        raise ValueError(
+            f"pixel values from {low:g} to {high:g}; allowed is 0..255: give the "
+            "pixels as they are in the file, the network does its own preprocessing"
+        )
+    if images.dtype.kind == "f" and 0 < high <= 1:
+        raise ValueError(
+            f"pixel values from {low:g} to {high:g} look like pictures divided by 255; "
+            "give 0..255, the network does its own scaling"
+        )
+    return images

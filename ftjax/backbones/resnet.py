@@ -1,23 +1,47 @@
 """ResNet50, 101 and 152 (He et al. 2016), the original variant of keras.applications.
 
-The stride of a stage sits on its first 1x1 convolutions (torchvision's "v1.5" puts it
-on the 3x3), convolutions have biases, BatchNorm's epsilon is 1.001e-5
-(keras/src/applications/resnet.py).
+The stride of a stage sits on its first 1x1 convolutions, convolutions have biases,
+BatchNorm's epsilon is 1.001e-5 (keras/src/applications/resnet.py). torchvision's
+networks (`resnet50_torch`, "v1.5") are others: the stride sits on the 3x3, there are no
+biases, epsilon is 1e-5, running statistics move ten times as fast, and pictures are
+scaled differently (torchvision/models/resnet.py). Layers bear Keras' names in both.
 """
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import BatchNorm, Conv, max_pool
-from ftjax.backbones.preprocessing import CAFFE, Preprocessing
+from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 BLOCKS = {
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
 }
-EPSILON = 1.001e-5
-MOMENTUM = 0.99
+
+
+class Variant(NamedTuple):
+    """What Keras' and torchvision's ResNet differ in, beside the preprocessing.
+
+    Attributes:
+        epsilon: of BatchNorm.
+        momentum: share of the running statistics that is kept at a step.
+        use_bias: whether convolutions have biases.
+        late_stride: whether a stage's stride sits on its 3x3 convolution.
+    """
+
+    epsilon: float
+    momentum: float
+    use_bias: bool
+    late_stride: bool
+
+
+KERAS = Variant(1.001e-5, 0.99, True, False)
+V1_5 = Variant(1e-5, 0.9, False, True)
+PAD = ((1, 1), (1, 1))  # PyTorch's; at stride 1 the same as Keras' 'SAME'
 
 
 class Stem(nn.Module):
@@ -25,17 +49,23 @@ class Stem(nn.Module):
 
     features: int
     preprocessing: Preprocessing
+    variant: Variant = KERAS
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
         x = self.preprocessing(x)
         x = Conv(
-            self.features, 7, strides=2, padding=((3, 3), (3, 3)), name="conv1_conv"
+            self.features,
+            7,
+            strides=2,
+            padding=((3, 3), (3, 3)),
+            use_bias=self.variant.use_bias,
+            name="conv1_conv",
         )(x)
-        x = BatchNorm(EPSILON, MOMENTUM, name="conv1_bn")(
+        x = BatchNorm(self.variant.epsilon, self.variant.momentum, name="conv1_bn")(
             x, use_batch_stats="conv1_bn" in batch_norm, momentum=momentum
         )
-        return max_pool(nn.relu(x), 3, 2, ((1, 1), (1, 1)))
+        return max_pool(nn.relu(x), 3, 2, PAD)
 
 
 class Bottleneck(nn.Module):
@@ -44,25 +74,34 @@ class Bottleneck(nn.Module):
     features: int
     strides: int = 1
     projection: bool = False
+    variant: Variant = KERAS
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        bias = self.variant.use_bias
+        early, late = self.strides, 1
+        if self.variant.late_stride:
+            early, late = late, early
+
         def norm(x, name):
-            return BatchNorm(EPSILON, MOMENTUM, name=name)(
+            return BatchNorm(self.variant.epsilon, self.variant.momentum, name=name)(
                 x, use_batch_stats=name in batch_norm, momentum=momentum
             )
 
+        def pointwise(features, strides, name):
+            return Conv(features, strides=strides, use_bias=bias, name=name)
+
         shortcut = x
         if self.projection:
-            shortcut = Conv(
-                4 * self.features, strides=self.strides, name="0_conv"
-            )(x)
+            shortcut = pointwise(4 * self.features, self.strides, "0_conv")(x)
             shortcut = norm(shortcut, "0_bn")
-        x = Conv(self.features, strides=self.strides, name="1_conv")(x)
+        x = pointwise(self.features, early, "1_conv")(x)
         x = nn.relu(norm(x, "1_bn"))
-        x = Conv(self.features, 3, name="2_conv")(x)
+        x = Conv(
+            self.features, 3, strides=late, padding=PAD, use_bias=bias, name="2_conv"
+        )(x)
         x = nn.relu(norm(x, "2_bn"))
-        x = Conv(4 * self.features, name="3_conv")(x)
+        x = pointwise(4 * self.features, 1, "3_conv")(x)
         return nn.relu(shortcut + norm(x, "3_bn"))
 
 
@@ -84,7 +123,7 @@ def bottleneck_layers(name: str, projection: bool) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def stem_unit(features: int) -> Unit:
+def stem_unit(features: int, preprocessing: Preprocessing, variant: Variant) -> Unit:
     """The stem with its six Keras layers."""
     layers = (
         Layer("conv1_pad", "ZeroPadding2D"),
@@ -94,12 +133,19 @@ def stem_unit(features: int) -> Unit:
         Layer("pool1_pad", "ZeroPadding2D"),
         Layer("pool1_pool", "MaxPooling2D"),
     )
-    return Unit("conv1", Stem(features, CAFFE), layers)
+    return Unit("conv1", Stem(features, preprocessing, variant), layers)
 
 
-def resnet(name: str) -> Backbone:
-    """ResNet without its classifier: the stem, then one unit per residual block."""
-    units = [stem_unit(64)]
+def resnet(name: str, *, torchvision: bool = False) -> Backbone:
+    """ResNet without its classifier: the stem, then one unit per residual block.
+
+    Args:
+        name: a key of `BLOCKS`.
+        torchvision: the "v1.5" variant of torchvision and timm; the name gets the
+            suffix `_torch`.
+    """
+    variant = V1_5 if torchvision else KERAS
+    units = [stem_unit(64, TORCHVISION if torchvision else CAFFE, variant)]
     for stage, blocks in enumerate(BLOCKS[name]):
         for block in range(blocks):
             first = block == 0
@@ -107,8 +153,12 @@ def resnet(name: str) -> Backbone:
                 64 * 2**stage,
                 strides=2 if first and stage > 0 else 1,
                 projection=first,
+                variant=variant,
             )
             unit_name = f"conv{stage + 2}_block{block + 1}"
             layers = bottleneck_layers(unit_name, projection=first)
             units.append(Unit(unit_name, module, layers))
-    return Backbone(name, tuple(units), smallest_size=32, native_size=224)
+    backbone = Backbone(name, tuple(units), smallest_size=32, native_size=224)
+    if torchvision:
+        return replace(backbone, name=f"{name}_torch", source="torchvision")
+    return backbone

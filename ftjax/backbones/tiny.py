@@ -22,7 +22,9 @@ def tiny() -> Backbone:
         Unit("stem", ConvNorm(8, 3, 2, "swish", LITE), conv_norm_layers("stem")),
         Unit("plain_conv", PlainConv(8), (conv,)),
         Unit("plain_pool", MaxPool(), (pool,)),
-        Unit("res_block1", Bottleneck(4, 1, True), bottleneck_layers("res_block1", True)),
+        Unit(
+            "res_block1", Bottleneck(4, 1, True), bottleneck_layers("res_block1", True)
+        ),
         Unit("res_block2", Bottleneck(4), bottleneck_layers("res_block2", False)),
         Unit("mb_block1", first, block_layers("mb_block1", first, False, True)),
         Unit("mb_block2", second, block_layers("mb_block2", second, True, True), 0.5),

@@ -1,0 +1,243 @@
+"""Depthwise convolution: XLA's own, and a form that is fast on the CPU.
+
+XLA:CPU (jax 0.10) runs a convolution with one channel a group at about 1 GF/s, and its
+gradients slower still. A sum of kernel height * kernel width shifted products vectorises
+over the channels and is 15 to 60 times faster. Its gradients are written out: with
+respect to the input the same sum, one for each phase of the stride, so that no zeros
+are multiplied; with respect to the kernel a folded product and a dot (see
+`_kernel_gradient`).
+"""
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def explicit_pads(
+    shape: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[Sequence[int]],
+) -> Pads:
+    """Return the padding of height and width as ((top, bottom), (left, right)).
+
+    Args:
+      shape: height and width of the input.
+      window: height and width of the kernel.
+      strides: vertical and horizontal stride.
+      padding: 'SAME' (TensorFlow's: the odd row goes to the bottom), 'VALID', or
+        the pairs themselves.
+
+    Raises:
+      ValueError: unknown padding.
+    """
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(
+                f"padding={padding!r} is unknown; use 'SAME', 'VALID' or "
+                "((top, bottom), (left, right))"
+            )
+        pads = lax.padtype_to_pads(shape, window, strides, padding)
+    else:
+        pads = padding
+    pairs = tuple((int(low), int(high)) for low, high in pads)
+    if len(pairs) != 2:
+        raise ValueError(
+            f"padding={padding!r} has {len(pairs)} pairs; give one for the height and "
+            "one for the width"
+        )
+    return pairs
+
+
+def depthwise_conv_reference(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
+    """Depthwise convolution as one grouped `lax` convolution."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _pad(x, pads, batch=0):
+    zero = jnp.zeros((), x.dtype)
+    return lax.pad(x, zero, ((0, batch, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+
+
+def _window(x, start, count, strides, factor=1):
+    """Every `strides`-th pixel of x from row and column `start` on, times factor.
+
+    Pixels outside x are zero: the part inside is cut out, multiplied and padded, which
+    XLA fuses into the loop that reads it, so that no padded copy of x is made. (Padded
+    first and multiplied then, the loop takes 7.0 ms instead of 1.4 on 32x24x24x96.)
+    """
+    inside, pads = [], []
+    for first, number, stride, size in zip(
+        start, count, strides, x.shape[1:3], strict=True
+    ):
+        low = min(number, max(0, -(first // stride)))
+        high = max(low, min(number, (size - 1 - first) // stride + 1))
+        inside.append((first + low * stride, high - low, stride))
+        pads.append((low, number - high))
+    if any(number == 0 for _, number, _ in inside):
+        return jnp.zeros((len(x), *count, x.shape[3]), x.dtype)
+    (top, rows, down), (left, columns, across) = inside
+    cut = lax.slice(
+        x,
+        (0, top, left, 0),
+        (
+            len(x),
+            top + (rows - 1) * down + 1,
+            left + (columns - 1) * across + 1,
+            x.shape[3],
+        ),
+        (1, down, across, 1),
+    )
+    return _pad(cut * factor, pads)
+
+
+# Loops of more terms than this are fast only on a padded copy: with 25 terms and the
+# padding fused XLA:CPU took 12 ms where the copy and the sum took 3.6 ms.
+FUSED_TERMS = 9
+
+
+def _total(terms):
+    return functools.reduce(operator.add, terms)
+
+
+def _tap(kernel, i, j):
+    return kernel[i, j].reshape(1, 1, 1, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv_shifted(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
+    """Depthwise convolution as a sum of shifted products, with its own gradients.
+
+    Args:
+      x: (n, height, width, channels).
+      kernel: (kernel height, kernel width, 1, channels).
+      strides: vertical and horizontal stride.
+      pads: ((top, bottom), (left, right)), none negative.
+
+    Returns:
+      (n, output height, output width, channels).
+    """
+    size = kernel.shape[:2]
+    out = [
+        (length + low + high - taps) // stride + 1
+        for length, taps, stride, (low, high) in zip(
+            x.shape[1:3], size, strides, pads, strict=True
+        )
+    ]
+    top, left = pads[0][0], pads[1][0]
+    if math.prod(size) > FUSED_TERMS:
+        x, top, left = _pad(x, pads), 0, 0
+    return _total(
+        _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
+        for i, j in itertools.product(*map(range, size))
+    )
+
+
+def _forward(x, kernel, strides, pads):
+    return depthwise_conv_shifted(x, kernel, strides, pads), (x, kernel)
+
+
+def _backward(strides, pads, residuals, grad):
+    x, kernel = residuals
+    return (
+        _input_gradient(grad, kernel, strides, pads, x.shape),
+        _kernel_gradient(grad, x, kernel.shape, strides, pads),
+    )
+
+
+depthwise_conv_shifted.defvjp(_forward, _backward)
+
+
+def _phases(taps, stride, low):
+    """For each input position modulo stride, the (tap, output offset) that reach it.
+
+    Input row stride * q + phase lies in row stride * q + phase + low of the padded
+    input, which tap i of output row q + offset reads if
+    phase + low - i = stride * offset.
+    """
+    return [
+        [
+            (i, (phase + low - i) // stride)
+            for i in range(taps)
+            if (phase + low - i) % stride == 0
+        ]
+        for phase in range(stride)
+    ]
+
+
+def _input_gradient(grad, kernel, strides, pads, shape):
+    counts = [-(-shape[axis + 1] // strides[axis]) for axis in (0, 1)]
+    plans = [_phases(kernel.shape[a], strides[a], pads[a][0]) for a in (0, 1)]
+    top, left = 0, 0
+    if math.prod(kernel.shape[:2]) > FUSED_TERMS:
+        margins = []  # zeros around grad, so that every offset stays inside
+        for axis, plan in enumerate(plans):
+            offsets = [offset for phase in plan for _, offset in phase]
+            high = max(offsets) + counts[axis] - grad.shape[axis + 1]
+            margins.append((max(0, -min(offsets)), max(0, high)))
+        grad = _pad(grad, margins)
+        top, left = margins[0][0], margins[1][0]
+    total = jnp.zeros(shape, grad.dtype)
+    for (row, rows), (column, columns) in itertools.product(*map(enumerate, plans)):
+        terms = [
+            _window(grad, (di + top, dj + left), counts, (1, 1), _tap(kernel, i, j))
+            for (i, di), (j, dj) in itertools.product(rows, columns)
+        ]
+        if terms:  # none where the kernel is smaller than the stride
+            spread = [
+                (first, size - first - (count - 1) * stride - 1, stride - 1)
+                for first, size, count, stride in zip(
+                    (row, column), shape[1:3], counts, strides, strict=True
+                )
+            ]
+            zero = jnp.zeros((), grad.dtype)
+            total += lax.pad(_total(terms), zero, ((0,) * 3, *spread, (0,) * 3))
+    return total
+
+
+def _kernel_gradient(grad, x, kernel_shape, strides, pads):
+    # Products of x and grad are first added over 8 groups of pictures in one loop,
+    # then reduced by a dot with ones: XLA:CPU fuses the shifts into a reduction, which
+    # is several times slower, but not into a dot.
+    groups = min(8, len(x))
+    missing = -len(x) % groups
+    padded = _pad(x, pads, missing)
+    grad = _pad(grad, ((0, 0), (0, 0)), missing)
+    members = len(grad) // groups
+    out = grad.shape[1:3]
+    ones = jnp.ones((1, members * math.prod(out)), grad.dtype)
+
+    def tap(i, j):
+        products = _total(
+            _window(
+                lax.slice_in_dim(padded, g * members, (g + 1) * members),
+                (i, j),
+                out,
+                strides,
+            )
+            * lax.slice_in_dim(grad, g * members, (g + 1) * members)
+            for g in range(groups)
+        )
+        return ones @ products.reshape(-1, grad.shape[3])
+
+    taps = itertools.product(*map(range, kernel_shape[:2]))
+    return jnp.concatenate([tap(i, j) for i, j in taps]).reshape(kernel_shape)

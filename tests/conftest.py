@@ -1,0 +1,36 @@
+"""Strict JAX for every test: several devices, no silent rank promotion or key reuse."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """One compilation cache for the whole run and the commands that it starts."""
+    folder = tmp_path_factory.mktemp("programs")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and reference files; the tests that need them skip without."""
+    default = Path(__file__).parents[2] / "shared"
+    folder = Path(os.environ.get("FTJAX_SHARED", default))
+    if not (folder / "reference").is_dir():
+        pytest.skip("the folder of reference data is not here (FTJAX_SHARED)")
+    return folder

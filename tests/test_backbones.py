@@ -1,0 +1,113 @@
+"""Units, layer tables, and slices of a network."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftjax.backbones import BACKBONES, make_backbone
+from ftjax.backbones.backbone import apply, boundary_shapes, init, with_head
+from ftjax.weights.pretrained import load_pretrained
+
+KERAS = json.loads((Path(__file__).parent / "keras_layers.json").read_text())
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_layer_table_is_keras_model_layers(name):
+    layers = make_backbone(name).layers
+    expected = [line.split() for line in KERAS[name]]
+    assert [layer.name for layer in layers] == [line[0] for line in expected]
+    assert [layer.kind for layer in layers] == [line[1] for line in expected]
+    trainable = [int(line[2]) > 0 for line in expected]
+    assert [bool(layer.key) for layer in layers] == trainable
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_layer_table_holds_as_many_parameters_as_keras(name):
+    backbone = make_backbone(name)
+    params, _ = init(backbone.units, 0, 32)
+    counts = {
+        (unit.name, key): sum(leaf.size for leaf in leaves.values())
+        for unit in backbone.units
+        for key, leaves in params[unit.name].items()
+    }
+    expected = {
+        line.split()[0]: int(line.split()[2])
+        for line in KERAS[name]
+        if line.split()[2] != "0"
+    }
+    found = {
+        layer.name: counts[unit.name, layer.key]
+        for unit in backbone.units
+        for layer in unit.layers
+        if layer.key
+    }
+    assert found == expected
+
+
+def test_lite0_is_the_same_scheme_without_squeeze_and_padding():
+    left_out = ("_se_", "_pad", "rescaling", "normalization")
+    expected = [
+        line.split()[0]
+        for line in KERAS["effnetb0"]
+        if not any(part in line.split()[0] for part in left_out)
+    ]
+    assert [layer.name for layer in make_backbone("effnetlite0").layers] == expected
+    assert len(expected) == 149
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    network = with_head(make_backbone("tiny"), 3)
+    params, stats = init(network.units, 0, 32)
+    rng = np.random.default_rng(0)
+    stats = jax.tree.map(lambda x: x + rng.uniform(0, 0.5, x.shape), stats)
+    images = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    return network, params, jax.tree.map(np.float32, stats), images
+
+
+def test_prefix_then_suffix_is_the_whole_at_every_cut(tiny):
+    network, params, stats, images = tiny
+    whole = apply(network[:], params, stats, jnp.asarray(images))
+    for cut in range(len(network.units) + 1):
+        below = {unit.name: params[unit.name] for unit in network[:cut]}
+        above = {unit.name: params[unit.name] for unit in network[cut:]}
+        middle = apply(network[:cut], below, stats, jnp.asarray(images))
+        np.testing.assert_array_equal(apply(network[cut:], above, stats, middle), whole)
+
+
+def test_boundary_shapes_are_those_of_the_activations(tiny):
+    network, params, stats, images = tiny
+    shapes = boundary_shapes(network.units, 32)
+    x = jnp.asarray(images)
+    for unit, shape in zip(network.units, shapes, strict=False):
+        assert x.shape[1:] == shape
+        x = apply([unit], params, stats, x)
+    assert x.shape[1:] == shapes[-1] == (3,)
+
+
+def test_units_of_equal_shape_share_their_module():
+    modules = {unit.module for unit in make_backbone("resnet152").units}
+    assert len(modules) == 9
+
+
+def test_every_name_makes_the_backbone_of_that_name():
+    for name in BACKBONES:
+        assert make_backbone(name).name == name
+
+
+def test_unknown_model():
+    with pytest.raises(ValueError, match="unknown model 'resnet9'.*effnetlite0"):
+        make_backbone("resnet9")
+
+
+def test_lite0_logits_are_the_original_networks(shared):
+    reference = np.load(shared / "reference" / "lite0_reference.npz")
+    network = with_head(make_backbone("effnetlite0"), 1000)
+    weights = load_pretrained(network, "imagenet", size=224)
+    images = jnp.asarray(reference["images_uint8_nhwc"][:2])
+    logits = apply(network[:], weights.params, weights.batch_stats, images)
+    np.testing.assert_allclose(logits, reference["logits"][:2], atol=1e-4)
