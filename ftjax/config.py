@@ -1,0 +1,137 @@
+"""The whole run in one printable, hashable value."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ftjax.backbones import make_backbone
+
+# The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
+PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
+PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
+DIGITS_SIZE = 64  # pixels; the pictures are 8x8, so more shows nothing more
+
+
+@dataclass(frozen=True)
+class Config:
+    """How many top layers of a pretrained CNN to unfreeze: train at many depths.
+
+    Without arguments: EfficientNet-Lite0 with its ImageNet weights on handwritten
+    digits, nine depths, BatchNorm following the unfreezing and held frozen.
+    """
+
+    model: str = "effnetlite0"
+    """effnetlite0, effnetb0 to effnetb7, resnet50, resnet101, resnet152, vgg16, vgg19,
+    tiny."""
+    data: str | None = None
+    """digits, cifar10, food101, stanford_dogs, or a folder of pictures: train/<class>/*
+    and val/<class>/*, or <class>/*. Default: the paper's for its three models, else
+    digits."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its prepared data sets."""
+    weights: str = "imagenet"
+    """imagenet, random (says nothing about transfer), or the path of a weights file."""
+    depths: tuple[str, ...] = ()
+    """Numbers of layers counted from the top (0 is the head alone), or paper, units
+    (every block), layers (every distinct set), spread (nine blocks). Default: paper for
+    its three models, else spread."""
+    bn: tuple[str, ...] = ("follow", "frozen")
+    """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen
+    (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""
+    seeds: int = 1
+    """Number of seeds: of head, data order and drop-connect. They are replicates."""
+    epochs: int | None = None
+    """Epochs per trial. Default: 5 (vgg16: 10, as in the paper)."""
+    image_size: int | None = None
+    """Height and width in pixels. Default: the weights' own; 64 for digits."""
+    batch_size: int = 32
+    """Pictures per step."""
+    train_size: int | None = None
+    """Training pictures, balanced over the classes. Default: all (food101: 10 %)."""
+    val_size: int | None = None
+    """Validation pictures, balanced over the classes. Default: all."""
+    optimizer: str = "adam"
+    """adam or sgd (momentum 0.9)."""
+    lr: float = 1e-4
+    """Learning rate of the backbone."""
+    head_lr_factor: float = 10.0
+    """The head's learning rate over the backbone's."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    drop_connect: float = 0.2
+    """Largest rate at which trainable EfficientNet blocks are skipped in training."""
+    cache_gb: float = 4.0
+    """Memory for the activations of the frozen part, in GB; what does not fit is
+    computed again in every step."""
+    out: Path | None = None
+    """Folder of the results. Default: runs/<model>-<data>."""
+    resume: bool = True
+    """Go on with what is in the folder; otherwise it must be new or empty."""
+    plan: bool = False
+    """Print what would be trained, with FLOPs and memory, and stop."""
+    offline: bool = False
+    """Open no network connection."""
+
+
+def complete(config: Config) -> Config:
+    """Fills in the defaults that depend on the model, and checks every number.
+
+    Raises:
+        ValueError: a value is out of range; the message says what is allowed.
+    """
+    backbone = make_backbone(config.model)
+    data = config.data or PAPER_DATA.get(config.model, "digits")
+    size = config.image_size
+    if size is None:
+        small = data == "digits" and config.model != "tiny"
+        size = DIGITS_SIZE if small else backbone.native_size
+    if size < backbone.smallest_size:
+        raise ValueError(
+            f"--image-size {size} is too small for {config.model}: it takes "
+            f"{backbone.smallest_size} pixels or more"
+        )
+    if size > 1024:
+        raise ValueError(f"--image-size {size} is too large: 1024 pixels at most")
+    epochs = config.epochs
+    if epochs is None:
+        epochs = PAPER_EPOCHS.get(config.model, 5)
+    for name, value in (("--seeds", config.seeds), ("--epochs", epochs)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is too small: 1 or more")
+    for name in ("batch_size", "train_size", "val_size"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{flag(name)} {value} is too small: 1 or more")
+    for name in ("lr", "head_lr_factor", "cache_gb"):
+        value = getattr(config, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{flag(name)} {value} must be a positive number")
+    if not 0 <= config.weight_decay < float("inf"):
+        raise ValueError(f"--weight-decay {config.weight_decay} must be 0 or more")
+    if not 0 <= config.drop_connect < 1:
+        raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")
+    default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)
+    out = config.out or Path("runs") / f"{config.model}-{Path(data).name}"
+    return replace(
+        config,
+        data=data,
+        image_size=size,
+        epochs=epochs,
+        depths=config.depths or default_depths,
+        bn=tuple(dict.fromkeys(config.bn)),
+        out=out,
+    )
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def to_json(config: Config) -> Mapping[str, Any]:
+    """The configuration as plain values, tuples as lists and paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+    }

@@ -1,0 +1,79 @@
+"""Where and how a run was made; compiled programs are kept between runs."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ftjax.records import write_json
+
+PACKAGES = ("ftjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_folder() -> Path:
+    """FTJAX_CACHE, else XDG_CACHE_HOME/ftjax, else ~/.cache/ftjax."""
+    if "FTJAX_CACHE" in os.environ:
+        return Path(os.environ["FTJAX_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "ftjax"
+
+
+def describe() -> dict[str, Any]:
+    """Versions, device and source of this process, as plain values."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "commit": git_commit(),
+        **versions,
+    }
+
+
+def git_commit() -> str:
+    """Commit of the source, with a mark if it was changed; empty outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        name = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return name.stdout.strip() if name.returncode == 0 else ""
+
+
+def write_run(
+    out: Path, config: dict[str, Any], command: str, class_names: tuple[str, ...]
+) -> None:
+    """Writes `config.json`: configuration, command, environment, names of classes."""
+    write_json(
+        out / "config.json",
+        {
+            "config": dict(config),
+            "command": command,
+            "class_names": list(class_names),
+            "environment": describe(),
+        },
+    )

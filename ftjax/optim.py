@@ -1,0 +1,115 @@
+"""Labels become an optimizer: frozen parameters have no state and get no update.
+
+The learning rate, the head's factor and the weight decay are arrays given at run time,
+so trials that differ in them share one compiled program.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ftjax.backbones.backbone import Tree
+
+SGD_MOMENTUM = 0.9
+
+
+class Hyper(NamedTuple):
+    """Run-time numbers of the optimizer, float32 scalars.
+
+    Attributes:
+        learning_rate: of the backbone.
+        head_lr_factor: the head's learning rate over the backbone's.
+        weight_decay: decoupled, per step as a fraction of the learning rate.
+    """
+
+    learning_rate: jax.Array
+    head_lr_factor: jax.Array
+    weight_decay: jax.Array
+
+
+def adam(learning_rate: jax.Array, weight_decay: jax.Array):
+    """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019)."""
+    return optax.adamw(learning_rate, weight_decay=weight_decay)
+
+
+def sgd(learning_rate: jax.Array, weight_decay: jax.Array):
+    """Momentum 0.9; decay decoupled, so it does not enter the momentum."""
+    return optax.chain(
+        optax.trace(decay=SGD_MOMENTUM),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+OPTIMIZERS: dict[str, Callable] = {"adam": adam, "sgd": sgd}
+
+
+def make_optimizer(
+    name: str, labels: Tree, hyper: Hyper, *, head: bool = False
+) -> optax.GradientTransformation:
+    """The whole chain for what is labelled 'train', nothing for 'freeze'.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        labels: prefix tree of 'train' and 'freeze'.
+        hyper: may be traced.
+        head: whether these are the classifier's parameters.
+    """
+    rate = hyper.learning_rate * (hyper.head_lr_factor if head else 1.0)
+    train = OPTIMIZERS[name](rate, hyper.weight_decay)
+    return optax.partition({"train": train, "freeze": optax.set_to_zero()}, labels)
+
+
+def unit_labels(params: Tree, trainable: tuple[str, ...]) -> Tree:
+    """Labels of one unit's layers."""
+    return {key: "train" if key in trainable else "freeze" for key in params}
+
+
+@partial(jax.jit, static_argnames=("name", "trainable"))
+def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
+    """Optimizer state of one unit; frozen layers hold none."""
+    zero = jnp.zeros(())
+    labels = unit_labels(params, trainable)
+    return make_optimizer(name, labels, Hyper(zero, zero, zero)).init(params)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("name", "trainable", "head"),
+    donate_argnames=("opt_state",),
+)
+def update_unit(
+    params: Tree,
+    grads: Tree,
+    opt_state: Any,
+    hyper: Hyper,
+    *,
+    name: str,
+    trainable: tuple[str, ...],
+    head: bool,
+) -> tuple[Tree, Any]:
+    """One optimizer step of one unit.
+
+    Args:
+        params: of all its layers.
+        grads: of its trainable layers only.
+        opt_state: as `init_unit` made it; donated.
+        hyper: run-time numbers.
+        name: a key of `OPTIMIZERS`.
+        trainable: keys of its trainable layers.
+        head: whether the unit is the classifier.
+
+    Returns:
+        New parameters, whose frozen leaves are the given ones, and new state.
+    """
+    labels = unit_labels(params, trainable)
+    optimizer = make_optimizer(name, labels, hyper, head=head)
+    frozen = {key: params[key] for key in params if key not in trainable}
+    all_grads = {**grads, **jax.tree.map(jnp.zeros_like, frozen)}
+    updates, opt_state = optimizer.update(all_grads, opt_state, params)
+    updated = optax.apply_updates(params, updates)
+    return {**updated, **frozen}, opt_state

@@ -1,0 +1,177 @@
+"""The grid becomes trials, each distinct training once, ordered by cut."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ftjax.backbones.backbone import Backbone, variable_shapes
+from ftjax.config import Config
+from ftjax.depth import Cut, make_cut
+from ftjax.train import make_suffix
+
+
+class Trial(NamedTuple):
+    """One training.
+
+    Attributes:
+        id: hash of all that determines its result, except the number of epochs.
+        cut: where the trainable part begins.
+        policy: of BatchNorm.
+        seed: of head, data order and drop-connect.
+        canonical: what the hash is of; plain values.
+    """
+
+    id: str
+    cut: Cut
+    policy: str
+    seed: int
+    canonical: dict[str, Any]
+
+
+class Request(NamedTuple):
+    """One row that the user asked for, and the training that answers it.
+
+    Several rows may share one: depths that unfreeze the same parameters, and policies
+    that are equal where no BatchNorm is trainable.
+    """
+
+    cut: Cut
+    policy: str
+    seed: int
+    trial: str
+
+
+class Plan(NamedTuple):
+    """Rows in the order of depth, trainings in the order of their cut."""
+
+    requests: tuple[Request, ...]
+    trials: tuple[Trial, ...]
+
+
+def make_plan(
+    config: Config,
+    network: Backbone,
+    depths: Sequence[int],
+    *,
+    weights: str,
+    data_hash: str,
+) -> Plan:
+    """All combinations of depth, BatchNorm policy and seed.
+
+    Args:
+        config: completed.
+        network: backbone with head.
+        depths: in layers.
+        weights: source of the pretrained parameters.
+        data_hash: of pictures and labels.
+    """
+    requests, trials = [], {}
+    for depth in sorted(depths):
+        cut = make_cut(network, depth)
+        for policy in config.bn:
+            suffix = make_suffix(network, cut, policy)
+            norms = any(part.batch_norm for part in suffix)
+            for seed in range(config.seeds):
+                canonical = {
+                    "model": config.model,
+                    "weights": weights,
+                    "data": data_hash,
+                    "depth": cut.same_set,
+                    "batch_norm": policy if norms else "frozen",
+                    "seed": seed,
+                    "image_size": config.image_size,
+                    "batch_size": config.batch_size,
+                    "optimizer": config.optimizer,
+                    "lr": config.lr,
+                    "head_lr_factor": config.head_lr_factor,
+                    "weight_decay": config.weight_decay,
+                    "drop_connect": config.drop_connect,
+                }
+                text = json.dumps(canonical, sort_keys=True)
+                trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+                trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
+                trials.setdefault(trial_id, trial)
+                requests.append(Request(cut, policy, seed, trial_id))
+    ordered = sorted(trials.values(), key=lambda trial: trial.cut.unit)
+    return Plan(tuple(requests), tuple(ordered))
+
+
+class Cost(NamedTuple):
+    """FLOPs of one picture through each unit, and parameters of each layer.
+
+    Attributes:
+        forward: per unit, multiplications and additions of one forward pass.
+        parameters: (unit, key) -> number of trainable values.
+    """
+
+    forward: tuple[float, ...]
+    parameters: dict[tuple[str, str], int]
+
+
+def measure_cost(network: Backbone, size: int) -> Cost:
+    """Counts by the compiler's analysis of the lowered, not compiled, programs."""
+    forward, parameters = [], {}
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    counts: dict[Any, float] = {}
+    for unit, shapes in zip(
+        network.units, variable_shapes(network.units, size), strict=True
+    ):
+        variables = {"params": {}, "batch_stats": {}, **shapes}
+        key = (unit.module, x.shape)
+        if key not in counts:
+            lowered = jax.jit(unit.module.apply).lower(variables, x)
+            counts[key] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
+        forward.append(counts[key])
+        x = jax.eval_shape(unit.module.apply, variables, x)
+        for layer, leaves in shapes.get("params", {}).items():
+            parameters[unit.name, layer] = sum(leaf.size for leaf in leaves.values())
+    return Cost(tuple(forward), parameters)
+
+
+def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
+    """Trainable values of the backbone at this cut, the head's not counted."""
+    return sum(
+        cost.parameters[unit.name, key]
+        for unit, keys in zip(network.units[cut.unit :], cut.trainable, strict=True)
+        if unit.counted
+        for key in keys
+    )
+
+
+def trial_flops(
+    cut: Cut,
+    cost: Cost,
+    *,
+    boundary: int,
+    epochs: int,
+    steps: int,
+    batch_size: int,
+    evaluated: int,
+    recalibrated: int = 0,
+) -> float:
+    """FLOPs of a whole trial; a backward pass is counted as two forward passes.
+
+    The first unit of the suffix needs no gradient of its input, so its backward pass
+    is counted as one.
+
+    Args:
+        cut: where the trainable part begins.
+        cost: of the network's units.
+        boundary: where the stored activations are.
+        epochs: number of epochs.
+        steps: optimizer steps per epoch.
+        batch_size: pictures per step.
+        evaluated: pictures evaluated per epoch.
+        recalibrated: pictures passed per epoch to estimate statistics anew.
+    """
+    recomputed = sum(cost.forward[boundary : cut.unit])
+    first, *others = cost.forward[cut.unit :]
+    suffix = first + sum(others)
+    train = recomputed + 2 * first + 3 * sum(others)
+    once = recomputed + suffix
+    per_epoch = train * steps * batch_size + once * (evaluated + recalibrated)
+    return epochs * per_epoch

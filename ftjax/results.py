@@ -1,0 +1,114 @@
+"""The run's tables: one row per depth, policy and seed that was asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ftjax import records
+from ftjax.plan import Request, trainable_params, trial_flops
+from ftjax.sweep import Setup
+
+NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
+
+
+def write_results(setup: Setup, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Writes `results.csv` and `epochs.csv` from the trial store.
+
+    Returns:
+        Both tables.
+    """
+    results, epochs = [], []
+    for request in setup.plan.requests:
+        record = records.read_trial(out, request.trial) or {}
+        results.append(result_row(setup, request, record))
+        for epoch in record.get("epochs", [])[: setup.config.epochs]:
+            epochs.append({**identity(setup, request), **epoch})
+    return (
+        records.write_table(out / "results.csv", results, records.RESULT_COLUMNS),
+        records.write_table(out / "epochs.csv", epochs, records.EPOCH_COLUMNS),
+    )
+
+
+def identity(setup: Setup, request: Request) -> dict[str, Any]:
+    """Which network, data, depth, policy and seed a row is of."""
+    return {
+        "trial": request.trial,
+        "model": setup.config.model,
+        "data": setup.dataset.name,
+        "depth_layers": request.cut.depth_layers,
+        "depth_units": request.cut.depth_units,
+        "bn": request.policy,
+        "seed": request.seed,
+    }
+
+
+def result_row(
+    setup: Setup, request: Request, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One row of `results.csv`; numbers are missing where the trial is not done."""
+    config, network, cut = setup.config, setup.network, request.cut
+    train_size = len(setup.dataset.train.labels)
+    val_size = len(setup.dataset.val.labels)
+    total_layers = len(network.layers)
+    trainable = trainable_params(network, cut, setup.cost)
+    total_params = sum(
+        count
+        for (unit, _), count in setup.cost.parameters.items()
+        if unit != network.units[-1].name
+    )
+    epochs = record.get("epochs", [])[: config.epochs]
+    done = record.get("status") == "done" and len(epochs) == config.epochs
+    row = {
+        **identity(setup, request),
+        "weights": setup.weights,
+        "data_hash": setup.dataset.content_hash,
+        "depth_percent": round(100 * cut.depth_layers / total_layers, 2),
+        "total_layers": total_layers,
+        "total_units": network.num_units,
+        "trainable_params": trainable,
+        "trainable_percent": round(100 * trainable / total_params, 2),
+        "epochs": config.epochs,
+        "image_size": config.image_size,
+        "batch_size": config.batch_size,
+        "train_size": train_size,
+        "val_size": val_size,
+        "optimizer": config.optimizer,
+        "lr": config.lr,
+        "head_lr_factor": config.head_lr_factor,
+        "weight_decay": config.weight_decay,
+        "drop_connect": config.drop_connect,
+        "flops": trial_flops(
+            cut,
+            setup.cost,
+            boundary=setup.boundaries[request.trial],
+            epochs=config.epochs,
+            steps=train_size // config.batch_size,
+            batch_size=config.batch_size,
+            evaluated=train_size + val_size,
+            recalibrated=train_size if request.policy == "recalibrate" else 0,
+        ),
+        "frozen_intact": record.get("frozen_intact"),
+        "status": "done" if done else record.get("status", "pending"),
+    }
+    if done:
+        row |= {name: epochs[-1][name] for name in NUMBERS}
+        compiled = sum(epoch["compile_seconds"] for epoch in epochs)
+        row["compile_seconds"] = round(compiled, 3)
+        total = sum(epoch["seconds"] for epoch in epochs)
+        row["seconds"] = round(max(0.0, total - compiled), 3)
+    elif row["status"] == "done":
+        row["status"] = "pending"
+    return row
+
+
+def read_correct(setup: Setup, out: Path) -> dict[str, np.ndarray]:
+    """Per trial, which validation pictures were right after the last epoch asked for."""
+    found = {}
+    for trial in setup.plan.trials:
+        correct = records.read_correct(out, trial.id)
+        if correct is not None and len(correct) >= setup.config.epochs:
+            found[trial.id] = correct[setup.config.epochs - 1]
+    return found

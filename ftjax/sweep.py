@@ -1,0 +1,284 @@
+"""Runs a plan: one pass over the frozen part, trials from the earliest cut on."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax import records
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import Backbone, Tree, draw_variables, variable_shapes
+from ftjax.backbones.backbone import with_head as add_head
+from ftjax.checkpoint import Checkpoints, unflatten
+from ftjax.compile_clock import compile_seconds
+from ftjax.config import Config
+from ftjax.data import Dataset, load
+from ftjax.depth import parse_depths
+from ftjax.freeze_proof import Digests, changed_leaves, digests
+from ftjax.optim import OPTIMIZERS, Hyper
+from ftjax.plan import Cost, Plan, Trial, make_plan, measure_cost
+from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
+from ftjax.train import Epoch, Problem, State, init_state, make_suffix, run_epochs
+from ftjax.weights.pretrained import load_pretrained
+
+
+class Setup(NamedTuple):
+    """All that a sweep needs, loaded and checked.
+
+    Attributes:
+        config: completed.
+        network: backbone with head.
+        params: pretrained parameters, by unit, on the device; the head is left out.
+        batch_stats: likewise.
+        weights: where they are from.
+        start: digests of them.
+        dataset: pictures at the network's size.
+        plan: rows and trainings.
+        cost: of the network's units.
+        boundaries: per trial id, where its stored activations are.
+    """
+
+    config: Config
+    network: Backbone
+    params: Tree
+    batch_stats: Tree
+    weights: str
+    start: Digests
+    dataset: Dataset
+    plan: Plan
+    cost: Cost
+    boundaries: dict[str, int]
+
+
+class Progress(NamedTuple):
+    """Something that happened.
+
+    Attributes:
+        trial: which one.
+        number: of the trial, counted from 1.
+        status: `started`, `epoch`, `done`, `failed` or `kept`.
+        epoch: its numbers, where an epoch has ended.
+        message: why it failed.
+    """
+
+    trial: Trial
+    number: int
+    status: str
+    epoch: Epoch | None = None
+    message: str = ""
+
+
+def prepare(config: Config) -> Setup:
+    """Loads weights and pictures and makes the plan; nothing is trained.
+
+    Raises:
+        ValueError: anything the user can mend, in one line.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {config.optimizer!r}; --optimizer takes "
+            f"{', '.join(OPTIMIZERS)}"
+        )
+    backbone = make_backbone(config.model)
+    depths = parse_depths(backbone, config.depths)
+    pretrained = load_pretrained(
+        backbone, config.weights, size=config.image_size, offline=config.offline
+    )
+    dataset = load(
+        config.data,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        train_size=config.train_size,
+        val_size=config.val_size,
+        offline=config.offline,
+    )
+    if len(dataset.train.labels) < config.batch_size:
+        raise ValueError(
+            f"--batch-size {config.batch_size} is larger than the training set of "
+            f"{len(dataset.train.labels)} pictures"
+        )
+    network = add_head(backbone, len(dataset.class_names))
+    plan = make_plan(
+        config,
+        network,
+        depths,
+        weights=pretrained.source,
+        data_hash=dataset.content_hash,
+    )
+    sizes = boundary_bytes(network, config.image_size)
+    pictures = len(dataset.train.labels) + len(dataset.val.labels)
+    budget = int(config.cache_gb * 1e9)
+    return Setup(
+        config=config,
+        network=network,
+        params=jax.device_put(pretrained.params),
+        batch_stats=jax.device_put(pretrained.batch_stats),
+        weights=pretrained.source,
+        start=digests(pretrained.params, pretrained.batch_stats),
+        dataset=dataset,
+        plan=plan,
+        cost=measure_cost(network, config.image_size),
+        boundaries={
+            trial.id: choose_boundary(sizes, trial.cut.unit, pictures, budget)
+            for trial in plan.trials
+        },
+    )
+
+
+def run(setup: Setup, out: Path) -> Iterator[Progress]:
+    """Trains what is missing in `out`, yielding after every epoch.
+
+    Finished trials are kept, interrupted ones go on from their last epoch. A trial
+    that fails is recorded and the others go on.
+    """
+    activations = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
+    for number, trial in enumerate(setup.plan.trials, start=1):
+        record = records.read_trial(out, trial.id)
+        if record and record["status"] == "done":
+            if len(record["epochs"]) >= setup.config.epochs:
+                yield Progress(trial, number, "kept")
+                continue
+        yield Progress(trial, number, "started")
+        try:
+            activations = move(setup, activations, setup.boundaries[trial.id])
+            for epoch in run_trial(setup, out, trial, activations):
+                yield Progress(trial, number, "epoch", epoch)
+        except Exception as error:  # one trial's failure must not lose the others
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            folder = records.trial_folder(out, trial.id)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "error.txt").write_text(traceback.format_exc())
+            rows = record["epochs"] if record else []
+            records.write_trial(
+                out,
+                trial.id,
+                canonical=trial.canonical,
+                status="failed",
+                epochs=rows,
+                message=message,
+            )
+            yield Progress(trial, number, "failed", message=message)
+        else:
+            yield Progress(trial, number, "done")
+
+
+def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
+    """Carries the stored activations on to a later boundary."""
+    units = setup.network[activations.boundary : boundary]
+    train, val = (
+        advance(
+            units,
+            setup.params,
+            setup.batch_stats,
+            split,
+            batch_size=setup.config.batch_size,
+        )
+        for split in (activations.train, activations.val)
+    )
+    return Activations(boundary, train, val)
+
+
+def run_trial(
+    setup: Setup, out: Path, trial: Trial, activations: Activations
+) -> Iterator[Epoch]:
+    """Trains one trial from its last checkpoint to the last epoch asked for."""
+    config = setup.config
+    params, batch_stats = with_fresh_head(setup, trial.seed)
+    problem = Problem(
+        network=setup.network,
+        cut=trial.cut,
+        policy=trial.policy,
+        params=params,
+        batch_stats=batch_stats,
+        activations=activations,
+        train_labels=setup.dataset.train.labels,
+        val_labels=setup.dataset.val.labels,
+        hyper=Hyper(
+            jnp.float32(config.lr),
+            jnp.float32(config.head_lr_factor),
+            jnp.float32(config.weight_decay),
+        ),
+        optimizer=config.optimizer,
+        batch_size=config.batch_size,
+        drop_connect=config.drop_connect,
+        seed=trial.seed,
+    )
+    suffix = make_suffix(setup.network, trial.cut, trial.policy)
+    state = init_state(suffix, params, batch_stats, optimizer=config.optimizer)
+    rows: list[dict[str, Any]] = []
+    correct = np.zeros((0, len(problem.val_labels)), bool)
+    checkpoints = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
+    try:
+        saved = checkpoints.restore()
+        if saved is not None:
+            state, correct = restore_state(state, saved.leaves)
+            rows = saved.meta["epochs"]
+        compiled = compile_seconds()
+        for state, epoch, right in run_epochs(
+            problem, state, len(rows) + 1, config.epochs
+        ):
+            seconds = compile_seconds() - compiled
+            compiled += seconds
+            rows.append({**epoch._asdict(), "compile_seconds": seconds})
+            correct = np.vstack([correct, right])
+            if not np.isfinite(epoch.train_mode_loss):
+                raise FloatingPointError(
+                    f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; try a "
+                    f"smaller --lr than {config.lr}"
+                )
+            checkpoints.save(
+                epoch.epoch,
+                {"state": state, "val_correct": correct.astype(np.uint8)},
+                {"epochs": rows},
+            )
+            records.write_trial(
+                out,
+                trial.id,
+                canonical=trial.canonical,
+                status="pending",
+                epochs=rows,
+            )
+            yield epoch
+    finally:
+        checkpoints.close()
+    changed = changed_leaves(
+        setup.start,
+        {**setup.params, **state.params},
+        {**setup.batch_stats, **state.batch_stats},
+        trainable={part.unit.name: part.trainable for part in suffix},
+        batch_norm={part.unit.name: part.batch_norm for part in suffix},
+    )
+    records.write_correct(out, trial.id, correct)
+    records.write_trial(
+        out,
+        trial.id,
+        canonical=trial.canonical,
+        status="done",
+        epochs=rows,
+        frozen_intact=not changed,
+        message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
+    )
+
+
+def with_fresh_head(setup: Setup, seed: int) -> tuple[Tree, Tree]:
+    """The pretrained network with the classifier a seed starts from, at every depth."""
+    network = setup.network
+    params = {unit.name: setup.params.get(unit.name, {}) for unit in network.units}
+    stats = {unit.name: setup.batch_stats.get(unit.name, {}) for unit in network.units}
+    head = network.units[-1].name
+    shapes = variable_shapes(network.units, setup.config.image_size)[-1]
+    params[head] = jax.device_put(draw_variables(shapes["params"], seed))
+    return params, stats
+
+
+def restore_state(template: State, leaves) -> tuple[State, np.ndarray]:
+    """A checkpoint's state and its record of right answers."""
+    leaves = dict(leaves)
+    correct = leaves.pop("val_correct").astype(bool)
+    own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
+    return jax.tree.map(jnp.asarray, unflatten(template, own)), correct

@@ -1,0 +1,256 @@
+"""The step: suffix against whole network, freeze, BatchNorm policies."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ftjax import optim
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import init, with_head
+from ftjax.depth import labels, make_cut
+from ftjax.evaluate import evaluate, recalibrate
+from ftjax.freeze_proof import changed_leaves, digests
+from ftjax.prefix import Activations, advance, choose_boundary
+from ftjax.train import (
+    Problem,
+    init_state,
+    make_suffix,
+    residual_scales,
+    run_epochs,
+    train_step,
+)
+
+HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
+# Whole units, within a projection shortcut, within an MBConv, nothing, everything.
+DEPTHS = (0, 3, 7, 18, 46, 48, 55, 59)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    network = with_head(make_backbone("tiny"), 3)
+    params, stats = init(network.units, 0, 16)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.02, x.shape), params)
+    stats = jax.tree.map(lambda x: x + rng.uniform(0, 0.5, x.shape), stats)
+    params, stats = jax.tree.map(np.float32, (params, stats))
+    images = rng.integers(0, 256, (20, 16, 16, 3), np.uint8)
+    return network, params, stats, images, rng.integers(0, 3, 20).astype(np.int32)
+
+
+def whole_network_step(network, cut, policy, optimizer, params, stats, opt_state, x, y):
+    """The plain way: all parameters differentiated, `optax.partition` on the labels."""
+    suffix = {part.unit.name: part for part in make_suffix(network, cut, policy)}
+
+    def loss(params):
+        z, new = x, {}
+        for unit in network.units:
+            part = suffix.get(unit.name)
+            z, updated = unit.module.apply(
+                {"params": params[unit.name], "batch_stats": stats[unit.name]},
+                z,
+                batch_norm=part.batch_norm if part else (),
+                mutable=["batch_stats"],
+            )
+            new[unit.name] = updated.get("batch_stats", {})
+        losses = optax.softmax_cross_entropy_with_integer_labels(z, y)
+        return losses.mean(), new
+
+    grads, new_stats = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), new_stats, opt_state
+
+
+@pytest.mark.parametrize("policy", ["follow", "frozen"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_suffix_step_is_the_labelled_step_of_the_whole(tiny, depth, policy):
+    network, params, stats, images, answers = tiny
+    cut = make_cut(network, depth)
+    tree = labels(network, cut)
+    tree = {
+        unit: {
+            key: "head" if unit == "predictions" else label
+            for key, label in layers.items()
+        }
+        for unit, layers in tree.items()
+    }
+    optimizer = optax.partition(
+        {
+            "train": optim.sgd(HYPER.learning_rate, HYPER.weight_decay),
+            "head": optim.sgd(10 * HYPER.learning_rate, HYPER.weight_decay),
+            "freeze": optax.set_to_zero(),
+        },
+        tree,
+    )
+    plain_params, plain_stats = jax.tree.map(jnp.asarray, (params, stats))
+    opt_state = optimizer.init(plain_params)
+    suffix = make_suffix(network, cut, policy)
+    state = init_state(suffix, params, stats, optimizer="sgd")
+    step = jax.jit(partial(whole_network_step, network, cut, policy, optimizer))
+    middle = advance(network[: cut.unit], params, stats, images, batch_size=8)
+    for start in (0, 8):
+        rows = slice(start, start + 8)
+        y = jnp.asarray(answers[rows])
+        plain_params, plain_stats, opt_state = step(
+            plain_params, plain_stats, opt_state, jnp.asarray(images[rows]), y
+        )
+        state, _ = train_step(
+            suffix, state, jnp.asarray(middle[rows]), y, None, HYPER, optimizer="sgd"
+        )
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    for unit in state.params:
+        jax.tree.map(close, state.params[unit], plain_params[unit])
+        jax.tree.map(close, state.batch_stats[unit], plain_stats[unit])
+
+
+@pytest.mark.parametrize("policy", ["follow", "frozen", "recalibrate"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_frozen_leaves_stay_bit_identical_and_have_no_state(tiny, depth, policy):
+    network, params, stats, *_ = tiny
+    cut = make_cut(network, depth)
+    suffix = make_suffix(network, cut, policy)
+    *_, (state, _, _) = run_epochs(problem(tiny, depth, policy), *start(tiny, suffix))
+    trainable = {part.unit.name: part.trainable for part in suffix}
+    batch_norm = {part.unit.name: part.batch_norm for part in suffix}
+    after = {**params, **state.params}, {**stats, **state.batch_stats}
+    before = digests(params, stats)
+    allowed = {"trainable": trainable, "batch_norm": batch_norm}
+    assert changed_leaves(before, *after, **allowed) == ()
+    changed = changed_leaves(before, *after, trainable={}, batch_norm={})
+    kernels = {name for name in changed if name.endswith("kernel")}
+    expected = {
+        f"params/{unit}/{key}/kernel"
+        for unit, keys in trainable.items()
+        for key in keys
+        if "kernel" in params[unit][key]
+    }
+    assert kernels == expected
+    for part in suffix:
+        leaves = jax.tree.leaves(state.opt_state[part.unit.name])
+        moments = sum(leaf.size for leaf in leaves if leaf.ndim)
+        own = params[part.unit.name]
+        learned = jax.tree.leaves({key: own[key] for key in part.trainable})
+        assert moments == 2 * sum(leaf.size for leaf in learned)
+
+
+def problem(tiny, depth, policy, boundary=None, seed=0):
+    network, params, stats, images, answers = tiny
+    cut = make_cut(network, depth)
+    boundary = cut.unit if boundary is None else boundary
+    middle = advance(network[:boundary], params, stats, images, batch_size=8)
+    return Problem(
+        network=network,
+        cut=cut,
+        policy=policy,
+        params=params,
+        batch_stats=stats,
+        activations=Activations(boundary, middle[:16], middle[16:]),
+        train_labels=answers[:16],
+        val_labels=answers[16:],
+        hyper=HYPER,
+        optimizer="adam",
+        batch_size=8,
+        drop_connect=0.5,
+        seed=seed,
+    )
+
+
+def start(tiny, suffix):
+    _, params, stats, *_ = tiny
+    return init_state(suffix, params, stats, optimizer="adam"), 1, 2
+
+
+def test_the_stored_boundary_does_not_change_the_numbers(tiny):
+    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "follow")
+    runs = [
+        [epoch for _, epoch, _ in run_epochs(made, *start(tiny, suffix))]
+        for made in (problem(tiny, 18, "follow"), problem(tiny, 18, "follow", 0))
+    ]
+    for stored, recomputed in zip(*runs, strict=True):
+        np.testing.assert_allclose(stored.loss, recomputed.loss, rtol=1e-5)
+        np.testing.assert_allclose(stored.val_loss, recomputed.val_loss, rtol=1e-5)
+
+
+def test_seeds_are_replicates_and_repeat(tiny):
+    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "follow")
+
+    def losses(seed):
+        made = problem(tiny, 18, "follow", seed=seed)
+        return [epoch.loss for _, epoch, _ in run_epochs(made, *start(tiny, suffix))]
+
+    assert losses(0) == losses(0)
+    assert losses(0) != losses(1)
+
+
+def test_policies_differ_in_which_statistics_move(tiny):
+    network, params, stats, *_ = tiny
+    ends = {}
+    for policy in ("follow", "frozen", "recalibrate"):
+        suffix = make_suffix(network, make_cut(network, 18), policy)
+        *_, (ends[policy], _, _) = run_epochs(
+            problem(tiny, 18, policy), *start(tiny, suffix)
+        )
+    before = stats["top"]["bn"]
+    np.testing.assert_array_equal(
+        ends["frozen"].batch_stats["top"]["bn"]["mean"], before["mean"]
+    )
+    assert (ends["follow"].batch_stats["top"]["bn"]["mean"] != before["mean"]).all()
+    # Training does not read the running statistics of a BatchNorm that is trained.
+    jax.tree.map(
+        np.testing.assert_array_equal, ends["follow"].params, ends["recalibrate"].params
+    )
+    assert (
+        ends["follow"].batch_stats["top"]["bn"]["mean"]
+        != ends["recalibrate"].batch_stats["top"]["bn"]["mean"]
+    ).all()
+
+
+def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
+    network, params, stats, images, _ = tiny
+    suffix = make_suffix(network, make_cut(network, 2), "recalibrate")
+    assert [part.batch_norm for part in suffix] == [("bn",), (), ()]
+    inputs = advance(network[:7], params, stats, images[:16], batch_size=8)
+    found = recalibrate(suffix, (), params, stats, inputs, batch_size=8)
+    kernel = params["top"]["conv"]["kernel"][0, 0]
+    values = (inputs @ kernel).reshape(-1, kernel.shape[1]).astype(np.float64)
+    mean, var = found["top"]["bn"]["mean"], found["top"]["bn"]["var"]
+    np.testing.assert_allclose(mean, values.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(var, values.var(0), rtol=1e-4)
+
+
+def test_drop_connect_draws_the_same_numbers_at_every_depth():
+    rates = (0.0, 0.25, 0.5)
+    scales = residual_scales(jax.random.key(0), 3, rates, 2, 2000)
+    assert scales.shape == (2, 3, 2000)
+    scales = np.swapaxes(scales, 0, 1).reshape(3, -1)
+    assert (scales[0] == 1).all()
+    np.testing.assert_allclose(np.unique(scales[1]), [0, 1 / 0.75], rtol=1e-6)
+    np.testing.assert_allclose(scales.mean(1), 1, atol=0.06)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(tiny):
+    network, params, stats, images, answers = tiny
+    results = [
+        evaluate(network[:], params, stats, images, answers, batch_size=size)
+        for size in (3, 8, 20)
+    ]
+    for loss, correct in results[1:]:
+        np.testing.assert_allclose(loss, results[0][0], rtol=1e-5)
+        np.testing.assert_array_equal(correct, results[0][1])
+
+
+def test_the_boundary_is_the_latest_that_fits():
+    sizes = (10, 400, 300, 100, 20)
+    assert choose_boundary(sizes, 4, 10, 10_000) == 4
+    assert choose_boundary(sizes, 2, 10, 3_000) == 2
+    assert choose_boundary(sizes, 2, 10, 2_999) == 0
+    assert choose_boundary(sizes, 3, 10, 1_000) == 3
+
+
+def test_unknown_policy():
+    network = with_head(make_backbone("tiny"), 3)
+    with pytest.raises(ValueError, match="unknown BatchNorm policy 'off'.*follow"):
+        make_suffix(network, make_cut(network, 3), "off")
