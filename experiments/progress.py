@@ -1,0 +1,96 @@
+"""A live display of a sweep: trials, epochs, pictures per second, time left."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from ftjax.sweep import Progress, Setup
+
+
+class Display:
+    """A bar in a terminal or a notebook; in a log file, a plain line per trial."""
+
+    def __init__(self, setup: Setup, console: Console):
+        self._setup = setup
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            transient=True,
+            disable=not (console.is_terminal or console.is_jupyter),
+        )
+        self._work = {trial.id: self._work_of(trial) for trial in setup.plan.trials}
+        self._left = sum(self._work.values()) * setup.config.epochs
+        self._done, self._seconds = 0.0, 0.0
+        total = len(setup.plan.trials) * setup.config.epochs
+        self._task = self._bar.add_task("epochs", total=total, speed="")
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bar.stop()
+
+    def show(self, event: Progress) -> None:
+        """Shows one event of the sweep."""
+        trial = event.trial
+        total = len(self._setup.plan.trials)
+        name = (
+            f"trial {event.number}/{total}  top {trial.cut.depth_layers} layers "
+            f"({trial.cut.depth_units} blocks)  bn {trial.policy}  seed {trial.seed}"
+        )
+        epochs = self._setup.config.epochs
+        if event.status == "started":
+            self._bar.update(self._task, description=name)
+            self._start, self._epochs = time.perf_counter(), 0
+        elif event.status == "kept":
+            self._left -= self._work[trial.id] * epochs
+            self._bar.advance(self._task, epochs)
+            self._console.print(f"{name}  kept", highlight=False)
+        elif event.status == "epoch":
+            self._epoch_ended(event)
+        elif event.status == "failed":
+            self._left -= self._work[trial.id] * (epochs - self._epochs)
+            self._bar.advance(self._task, epochs - self._epochs)
+            self._console.print(f"{name}  failed: {event.message}", highlight=False)
+        elif event.status == "done":
+            seconds = time.perf_counter() - self._start
+            self._console.print(
+                f"{name}  {self._last}  {seconds:.0f} s, left {self._time_left()}",
+                highlight=False,
+            )
+
+    def _epoch_ended(self, event: Progress) -> None:
+        epoch = event.epoch
+        work = self._work[event.trial.id]
+        self._epochs += 1
+        self._left -= work
+        self._done += work
+        self._seconds += epoch.seconds
+        pictures = epoch.steps * self._setup.config.batch_size
+        self._last = (
+            f"accuracy {epoch.accuracy:.3f}, val {epoch.val_accuracy:.3f}, "
+            f"{pictures / epoch.seconds:.0f} img/s"
+        )
+        speed = f"{self._last}, left {self._time_left()}"
+        self._bar.update(self._task, advance=1, speed=speed)
+
+    def _time_left(self) -> str:
+        if not self._done:
+            return "?"
+        seconds = self._left * self._seconds / self._done
+        minutes, seconds = divmod(int(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+    def _work_of(self, trial) -> float:
+        """Relative cost of an epoch: FLOPs of the units that are run."""
+        forward = self._setup.cost.forward
+        recomputed = forward[self._setup.boundaries[trial.id] : trial.cut.unit]
+        return 4 * sum(forward[trial.cut.unit :]) + 2 * sum(recomputed)

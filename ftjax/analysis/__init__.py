@@ -1,0 +1,1 @@
+"""What a table of depth trials says: fits, recommendation, explanation, report."""

@@ -1,0 +1,304 @@
+"""Why a depth curve falls: BatchNorm statistics, overfitting or optimization.
+
+Unfreezing the top L layers in the manner of Keras also switches their BatchNorms to
+batch statistics in training, while evaluation uses running averages that may lag
+behind (momentum 0.99 keeps 12 % of the starting statistics after 215 steps). Three
+numbers of each trial tell the causes apart:
+
+    BatchNorm gap       training-mode minus evaluation-mode accuracy, training pictures
+    generalization gap  training minus validation accuracy, both in evaluation mode
+    optimization        training-mode accuracy itself falls with depth
+
+Trials with `bn` = 'recalibrate' (the same training, statistics re-estimated after it)
+and 'frozen' (inference mode throughout) turn the diagnosis into a measurement.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ftjax.analysis.wording import points
+
+MIN_FALL = 0.02  # accuracy; a smaller fall from the best depth is not explained
+MIN_GAP = 0.05  # accuracy; a smaller gap between two modes is not evidence
+MOST = 0.75  # share of a fall from which a cause is called the cause
+
+_NAMES = {
+    "follow": "With BatchNorm following the unfreezing",
+    "frozen": "With BatchNorm held in inference mode",
+    "recalibrate": "With BatchNorm statistics re-estimated after training",
+}
+
+
+class Decomposition(NamedTuple):
+    """A fall of the follow curve split into three causes that add up to it.
+
+    best_depth, depth: unfrozen layers between which validation accuracy falls.
+    fall = statistics + overfitting + optimization, accuracies 0..1. statistics: what
+    re-estimating the running statistics gives back. overfitting: growth of the
+    train-validation gap under re-estimated statistics. optimization: loss of training
+    accuracy under them. The last two are nan where training accuracy is missing.
+    recalibrated: validation accuracy at `depth` with re-estimated statistics.
+    """
+
+    best_depth: int
+    depth: int
+    fall: float
+    statistics: float
+    overfitting: float
+    optimization: float
+    recalibrated: float
+
+
+class Explanation(NamedTuple):
+    """What the table says about causes.
+
+    depths: one row per (bn, depth_layers) with bn_gap, generalization_gap and
+    optimization_drop, nan where the evidence is absent. decomposition: None without
+    matched recalibrated trials or without a fall. sentences: plain words.
+    """
+
+    depths: pd.DataFrame
+    decomposition: Decomposition | None
+    sentences: tuple[str, ...]
+
+
+def diagnose_depths(results: pd.DataFrame) -> pd.DataFrame:
+    """Gaps of every depth, averaged over seeds.
+
+    bn_gap = train_mode_accuracy - accuracy; generalization_gap = accuracy -
+    val_accuracy; optimization_drop = best training-mode accuracy at smaller or equal
+    depth minus this depth's. The training-mode accuracy is a running mean over the
+    last epoch, so bn_gap errs on the small side.
+
+    Args:
+        results: columns bn, depth_layers, val_accuracy; accuracy, train_mode_accuracy
+            and depth_units where present.
+
+    Returns:
+        Table indexed by (bn, depth_layers), sorted.
+    """
+    columns = ("accuracy", "val_accuracy", "train_mode_accuracy", "depth_units")
+    table = results[["bn", "depth_layers"]].copy()
+    for column in columns:
+        known = column in results
+        table[column] = pd.to_numeric(results[column]) if known else np.nan
+    means = table.groupby(["bn", "depth_layers"]).mean().sort_index()
+    means["bn_gap"] = means["train_mode_accuracy"] - means["accuracy"]
+    means["generalization_gap"] = means["accuracy"] - means["val_accuracy"]
+    highest = means.groupby(level="bn")["train_mode_accuracy"].cummax()
+    means["optimization_drop"] = highest - means["train_mode_accuracy"]
+    return means
+
+
+def decompose_fall(
+    depths: pd.DataFrame, *, min_fall: float = MIN_FALL
+) -> Decomposition | None:
+    """Split the fall of the follow curve with the matched recalibrated trials.
+
+    With V validation and A training accuracy in evaluation mode, f follow and r
+    recalibrated (at the best depth r is f where it was not run), best depth d and
+    deeper depth D:
+
+        V_f(d) - V_f(D) = [(V_r(D) - V_f(D)) - (V_r(d) - V_f(d))]       statistics
+                        + [A_r(d) - A_r(D)]                             optimization
+                        + [(A_r(D) - V_r(D)) - (A_r(d) - V_r(d))]       overfitting
+
+    Args:
+        depths: of `diagnose_depths`. min_fall: smallest fall that is split.
+
+    Returns:
+        None without a fall or without a recalibrated trial deeper than the best.
+    """
+    policies = depths.index.get_level_values("bn")
+    if not {"follow", "recalibrate"} <= set(policies):
+        return None
+    follow, again = depths.loc["follow"], depths.loc["recalibrate"]
+    best = follow["val_accuracy"].idxmax()
+    matched = [L for L in again.index if L > best and L in follow.index]
+    if not matched:
+        return None
+    deep = max(matched)
+    fall = float(follow["val_accuracy"][best] - follow["val_accuracy"][deep])
+    if fall < min_fall:
+        return None
+    start = again.loc[best] if best in again.index else follow.loc[best]
+    end = again.loc[deep]
+    optimization = float(start["accuracy"] - end["accuracy"])
+    remaining = float(start["val_accuracy"] - end["val_accuracy"])
+    return Decomposition(
+        best_depth=int(best),
+        depth=int(deep),
+        fall=fall,
+        statistics=fall - remaining,
+        overfitting=remaining - optimization,
+        optimization=optimization,
+        recalibrated=float(end["val_accuracy"]),
+    )
+
+
+class _Scale(NamedTuple):
+    """How this table names a depth."""
+
+    total_layers: float
+    total_units: float
+
+    def name(self, depth: int, row: Mapping[str, float]) -> str:
+        if np.isfinite(self.total_units) and np.isfinite(row["depth_units"]):
+            return f"{row['depth_units']:.0f} of {self.total_units:.0f} blocks"
+        return f"{depth} unfrozen layers"
+
+    def deepest(self, depth: int, row: Mapping[str, float]) -> str:
+        if depth == self.total_layers:
+            return "full depth"
+        return self.name(depth, row)
+
+
+def _causes(
+    start: Mapping[str, float],
+    end: Mapping[str, float],
+    fall: float,
+    statistics: bool,
+    gap: float,
+) -> str:
+    """What the modes and the training set say about one fall, as clauses."""
+    clauses = []
+    overfit = end["generalization_gap"] - start["generalization_gap"]
+    overfits = overfit >= max(gap, (1 - MOST) * fall)
+    before = start["bn_gap"] if np.isfinite(start["bn_gap"]) else 0.0
+    lag = end["bn_gap"] - max(before, 0.0)
+    lags = statistics and lag >= gap
+    if lags:
+        verdict = "so the fall is lag of the running statistics, not overfitting"
+        if overfits or lag < MOST * fall:
+            verdict = "so lag of the running statistics is a part of the fall"
+        clauses.append(
+            "on the very same training pictures the network scores "
+            f"{end['train_mode_accuracy']:.2f} in training mode and "
+            f"{end['accuracy']:.2f} in evaluation mode, {verdict}"
+        )
+    if start["train_mode_accuracy"] - end["train_mode_accuracy"] >= gap:
+        clauses.append(
+            "training-mode accuracy itself falls from "
+            f"{start['train_mode_accuracy']:.2f} to {end['train_mode_accuracy']:.2f}: "
+            "the optimizer fits deeper networks worse"
+        )
+    if overfits:
+        clauses.append(
+            "the gap between training and validation grows from "
+            f"{points(start['generalization_gap'])} to "
+            f"{points(end['generalization_gap'])} points: overfitting"
+        )
+    return "".join(f"; {clause}" for clause in clauses)
+
+
+def _remedy(depths: pd.DataFrame, deep: int, best: float, min_fall: float) -> str:
+    """What the frozen policy reaches at the depth where the follow curve fell."""
+    if ("frozen", deep) not in depths.index:
+        return ""
+    value = float(depths.loc[("frozen", deep), "val_accuracy"])
+    fallen = float(depths.loc[("follow", deep), "val_accuracy"])
+    if value >= best - min_fall:
+        return f"; holding BatchNorm in inference mode removes it ({value:.2f})"
+    if value >= fallen + min_fall:
+        return f"; holding BatchNorm in inference mode reduces it ({value:.2f})"
+    return f"; holding BatchNorm in inference mode does not help ({value:.2f})"
+
+
+def _curve_sentence(
+    depths: pd.DataFrame,
+    bn: str,
+    scale: _Scale,
+    min_fall: float,
+    min_gap: float,
+    batch_norm: bool,
+) -> str | None:
+    """Describe the fall of one policy's curve from its best to its deepest depth."""
+    curve = depths.loc[bn]
+    best, deep = curve["val_accuracy"].idxmax(), curve.index.max()
+    start, end = curve.loc[best].to_dict(), curve.loc[deep].to_dict()
+    fall = float(start["val_accuracy"] - end["val_accuracy"])
+    if fall >= min_fall:
+        name = f"{_NAMES[bn]} the curve" if batch_norm else "The curve"
+        text = (
+            f"{name} peaks at {scale.name(best, start)} and falls by "
+            f"{100 * fall:.0f} points at {scale.deepest(deep, end)}"
+        )
+        causes = _causes(start, end, fall, bn == "follow" and batch_norm, min_gap)
+        if bn == "follow":
+            causes += _remedy(depths, deep, float(start["val_accuracy"]), min_fall)
+        return f"{text}{causes}."
+    widest = curve["bn_gap"].fillna(-np.inf).idxmax()
+    if batch_norm and bn == "follow" and float(curve["bn_gap"][widest]) >= min_gap:
+        row = curve.loc[widest].to_dict()
+        return (
+            f"{_NAMES[bn]}, at {scale.name(widest, row)} the network scores "
+            f"{row['train_mode_accuracy']:.2f} in training mode and "
+            f"{row['accuracy']:.2f} in evaluation mode on the very same training "
+            "pictures: the running statistics lag, and the curve says too little "
+            "about depth."
+        )
+    return None
+
+
+def _decomposition_sentence(split: Decomposition) -> str:
+    text = (
+        f"Of the {points(split.fall)} points lost between {split.best_depth} and "
+        f"{split.depth} layers, lag of the running statistics is "
+        f"{points(split.statistics)} (the same training with statistics re-estimated "
+        f"gives {split.recalibrated:.2f})"
+    )
+    parts = {"overfitting": split.overfitting, "optimization": split.optimization}
+    if np.isfinite(list(parts.values())).all():
+        text += "".join(f", {name} {points(value)}" for name, value in parts.items())
+        if min(parts.values()) <= -0.0005:
+            text += " (negative: the deeper depth is better there)"
+    return text + "."
+
+
+def explain(
+    results: pd.DataFrame,
+    *,
+    min_fall: float = MIN_FALL,
+    min_gap: float = MIN_GAP,
+    batch_norm: bool = True,
+) -> Explanation:
+    """Say why the curves fall, as far as the table holds evidence; else say nothing.
+
+    Args:
+        results: finished trials; columns bn, depth_layers, val_accuracy and, where
+            present, accuracy, train_mode_accuracy, depth_units, total_units,
+            total_layers.
+        min_fall: accuracy (0..1); smaller falls from the best depth are not discussed.
+        min_gap: accuracy (0..1); smaller gaps between modes, or between training and
+            validation, do not count as evidence.
+        batch_norm: False for a network without BatchNorm, or a table that does not
+            say how it was treated: nothing is then said about statistics.
+    """
+    depths = diagnose_depths(results)
+    sizes = [
+        float(pd.to_numeric(results[c]).max()) if c in results else np.nan
+        for c in ("total_layers", "total_units")
+    ]
+    scale = _Scale(*sizes)
+    sentences = []
+    policies = [p for p in _NAMES if p in depths.index.get_level_values("bn")]
+    for bn in policies:
+        sentence = _curve_sentence(depths, bn, scale, min_fall, min_gap, batch_norm)
+        if sentence is not None:
+            sentences.append(sentence)
+    split = decompose_fall(depths, min_fall=min_fall)
+    if split is not None:
+        sentences.append(_decomposition_sentence(split))
+    best = depths["val_accuracy"].groupby(level="bn").max()
+    if {"follow", "frozen"} <= set(policies):
+        gain = float(best["frozen"] - best["follow"])
+        if abs(gain) >= min_fall:
+            verb = "raises" if gain > 0 else "lowers"
+            sentences.append(
+                f"Holding BatchNorm in inference mode {verb} the best accuracy over "
+                f"depth from {best['follow']:.3f} to {best['frozen']:.3f}."
+            )
+    return Explanation(depths, split, tuple(sentences))

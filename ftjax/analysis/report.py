@@ -1,0 +1,190 @@
+"""The report page of a run: one HTML file that needs nothing else.
+
+Pictures are inlined as SVG whose colors are CSS variables, so they follow the light
+or dark scheme of the reader; a second, narrow drawing serves phones.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ftjax.analysis import drawing, plots
+from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.report_content import (
+    MISSING,
+    answer_parts,
+    batchnorm_advice,
+    key_facts,
+    notices,
+    trial_table,
+)
+
+# Colors of the drawings -> the CSS variables that hold them in the page.
+VARIABLES = {
+    drawing.INK: "ink",
+    drawing.MUTED: "muted",
+    drawing.GRID: "grid",
+    drawing.PAPER: "paper",
+    drawing.MARK: "mark",
+    drawing.OTHER.color: "other",
+    **{look.color: name for name, look in drawing.LOOKS.items()},
+}
+
+
+class Picture(NamedTuple):
+    """One figure of the page: drawn wide for pages, narrow for phones."""
+
+    name: str
+    caption: str
+    alt: str
+    wide: Markup
+    narrow: Markup
+
+
+def inline_svg(figure: Figure, prefix: str) -> Markup:
+    """The drawing as an `<svg>` element to stand inside a page.
+
+    Identifiers get the prefix, because two drawings share glyph names; colors become
+    CSS variables; the XML head and the metadata, with their addresses, are left out.
+    """
+    svg = drawing.svg_text(figure)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for color, name in VARIABLES.items():
+        svg = svg.replace(f": {color}", f": var(--{name})")
+    return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))
+
+
+def _picture(
+    name: str, draw: Callable[[float], Figure], caption: str, alt: str = ""
+) -> Picture:
+    wide = draw(plots.WIDE)
+    finding = str(wide.get_suptitle()).replace("\n", " ").replace(r"\$", "$")
+    return Picture(
+        name,
+        caption,
+        f"{finding}. {alt or caption}",
+        inline_svg(wide, f"{name}-wide"),
+        inline_svg(draw(plots.NARROW), f"{name}-narrow"),
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names with their values as text."""
+    pairs = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            pairs.append((f"{prefix}{key}", text))
+    return pairs
+
+
+def write_report(
+    path: str | Path,
+    *,
+    results: pd.DataFrame,
+    epochs: pd.DataFrame,
+    recommendation: Recommendation | None,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    command: str,
+) -> Path:
+    """Write the self-contained page of a run.
+
+    Args:
+        path: the HTML file; missing folders are made.
+        results, epochs: as in results.csv and epochs.csv; rows may be unfinished.
+        recommendation: None as long as no trial has finished.
+        config: the whole configuration of the run, nested mappings allowed.
+        environment: versions, device, git commit and so on.
+        command: the exact command line.
+
+    Returns:
+        The path written.
+    """
+    best, done = recommendation, drawing.finished(results)
+    main, gap, others = None, None, []
+    if len(done):
+        main = _picture(
+            "depth",
+            lambda width: plots.depth_curve(results, best, width=width),
+            "Accuracy on the validation pictures over the number of unfrozen layers.",
+        )
+        if drawing.measured(done, *plots.MODES):
+            gap = _picture(
+                "batchnorm",
+                lambda width: plots.batchnorm_gap(results, width=width),
+                "The same training pictures in training mode and in evaluation mode. "
+                "Training mode is the running mean over the last epoch.",
+            )
+        if drawing.measured(done, "val_loss"):
+            others.append(
+                _picture(
+                    "loss",
+                    lambda width: plots.depth_curve(
+                        results, best, metric="val_loss", width=width
+                    ),
+                    "Cross-entropy loss on the validation pictures over depth.",
+                )
+            )
+        if drawing.measured(done, "seconds") or drawing.measured(done, "flops"):
+            others.append(
+                _picture(
+                    "cost",
+                    lambda width: plots.pareto(results, best, width=width),
+                    "Accuracy over the cost of training; on the front no depth is both "
+                    "cheaper and better. Numbers are unfrozen layers.",
+                )
+            )
+    if drawing.measured(epochs, "val_accuracy"):
+        others.append(
+            _picture(
+                "epochs",
+                lambda width: plots.learning_curves(epochs, best, width=width),
+                "Validation accuracy over epochs, one panel for each depth; training "
+                "pictures dashed. Means over the seeds.",
+            )
+        )
+    first = results.iloc[0].to_dict() if len(results) else {}
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    text = page.render(
+        subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
+        best=best,
+        answer=answer_parts(best.sentence) if best else (),
+        facts=key_facts(results, best) if best else (),
+        main=main,
+        gap=gap,
+        others=others,
+        advice=batchnorm_advice(results) if gap else "",
+        table=trial_table(results, best),
+        notices=notices(results),
+        warnings=best.warnings if best else (),
+        command=command,
+        config=_flat(config),
+        environment=_flat(environment),
+        data_hash=first.get("data_hash", MISSING),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

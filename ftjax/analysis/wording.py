@@ -1,0 +1,110 @@
+"""The recommendation in one line of plain words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+BN_WORDS = {
+    "follow": "with BatchNorm following the unfreezing",
+    "frozen": "with BatchNorm held in inference mode",
+    "recalibrate": "with BatchNorm statistics re-estimated after training",
+}
+SHAPE_WORDS = {
+    "single": "only one depth was tested",
+    "flat": "the curve is flat, all tested depths lie within {points} points",
+    "deepest": "the deepest tested depth is the best",
+    "shallowest": "the shallowest tested depth is the best",
+    "unproven": "an end of the curve is as good, within noise or {points} points",
+    "interior": "",
+}
+
+
+def points(difference: float) -> str:
+    """An accuracy difference (0..1) in points with one digit: 0.005 -> '0.5'."""
+    return f"{100 * difference:.1f}"
+
+
+def _what(fields: Mapping[str, Any], batch_norm: bool) -> str:
+    layers, total = fields["depth_layers"], fields["total_layers"]
+    units, total_units = fields["depth_units"], fields["total_units"]
+    blocks = ""
+    if units is not None and total_units is not None:
+        blocks = f"{units} of {total_units} blocks, "
+    if layers == 0:
+        return f"Train the head alone (0 of {total} layers unfrozen)"
+    words = f" {BN_WORDS[fields['bn']]}" if batch_norm else ""
+    if layers == total:
+        return f"Unfreeze all {total} layers ({blocks}100 %){words}"
+    percent = f"{fields['depth_percent']:.0f} %"
+    return f"Unfreeze the top {layers} of {total} layers ({blocks}{percent}){words}"
+
+
+def _full(fields: Mapping[str, Any]) -> str | None:
+    full = fields["full"]
+    if full["depth_layers"] == fields["depth_layers"]:
+        return None
+    name = f"the deepest tested depth ({full['depth_layers']} layers)"
+    if full["depth_layers"] == fields["total_layers"]:
+        name = "full fine-tuning"
+    text = f"{name}: {100 * full['difference']:+.1f}"
+    if math.isfinite(full["stderr"]):
+        text += f" +- {points(full['stderr'])}"
+    text += " points"
+    if math.isfinite(full["time_ratio"]):
+        text += f" at {full['time_ratio']:.1f}x the time"
+    return text
+
+
+def recommendation_sentence(
+    fields: Mapping[str, Any], *, policies: Mapping[str, float], batch_norm: bool
+) -> str:
+    """Say which depth, how sure, what else would do, and what full depth costs.
+
+    Args:
+        fields: the fields of a `Recommendation`. policies: best accuracy by BatchNorm
+            policy; with more than one the sentence says that the best was taken.
+        batch_norm: whether to name the policy at all.
+
+    Returns:
+        One line; "+-" is one paired standard error.
+    """
+    if fields["shape"] == "chance":
+        return (
+            "No depth can be recommended: every tested depth is at chance level "
+            f"(best {points(fields['val_accuracy'])} %)."
+        )
+    parts = [_what(fields, batch_norm)]
+    if len(policies) > 1:
+        beaten = [
+            f"{bn} {points(value)} %"
+            for bn, value in policies.items()
+            if bn != fields["bn"]
+        ]
+        parts[0] += (
+            f", the best of {len(policies)} BatchNorm policies "
+            f"({points(fields['val_accuracy'])} % against {', '.join(beaten)})"
+        )
+    interval = fields["interval_layers"]
+    if interval is not None:
+        parts.append(f"interval {interval[0]}-{interval[1]}")
+    elif fields["shape"] != "single":
+        parts.append("no interval (no replicates)")
+    epsilon = points(fields["epsilon"])
+    same = [str(L) for L in fields["not_worse"] if L != fields["depth_layers"]]
+    if same:
+        listed = ", ".join(same)
+        parts.append(
+            f"these depths are not worse by more than {epsilon} points: {listed}"
+        )
+    elif fields["shape"] != "single":
+        parts.append(f"no other depth comes within {epsilon} points")
+    smallest = fields["smallest_within_one_se"]
+    if smallest != fields["depth_layers"]:
+        parts.append(f"smallest depth within one standard error: {smallest}")
+    full = _full(fields)
+    if full is not None:
+        parts.append(full)
+    if not fields["interior_optimum"]:
+        reason = SHAPE_WORDS[fields["shape"]].format(points=epsilon)
+        parts.append(f"no interior optimum: {reason}")
+    return "; ".join(parts) + "."

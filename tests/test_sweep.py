@@ -1,0 +1,214 @@
+"""The command end to end: records, resuming, kill -9, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import sweep as command
+from ftjax import records
+
+TIMES = ["seconds", "compile_seconds"]
+TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of two classes that differ in colour."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 12)):
+        for label, name in enumerate(("blue", "red")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = rng.integers(0, 120, (20, 20, 3), np.uint8)
+                picture[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def run(pictures, out, *more):
+    return command.main(
+        [*TINY, "--data", str(pictures), "--out", str(out), *map(str, more)]
+    )
+
+
+def table(out, name="results.csv"):
+    return pd.read_csv(out / name).drop(columns=TIMES, errors="ignore")
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """An uninterrupted run of four depths, two policies, two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, folder, *depths) == 0
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    results, epochs = table(finished), table(finished, "epochs.csv")
+    assert list(pd.read_csv(finished / "results.csv")) == records.RESULT_COLUMNS
+    assert len(results) == 8
+    assert (results.status == "done").all()
+    assert results.frozen_intact.all()
+    assert len(epochs) == 16
+    for name in ("config.json", "recommendation.json", "report.html"):
+        assert (finished / name).stat().st_size > 100
+    for suffix in ("png", "svg"):
+        assert (finished / f"depth_curve.{suffix}").stat().st_size > 1000
+    config = json.loads((finished / "config.json").read_text())
+    assert config["class_names"] == ["blue", "red"]
+
+
+def test_no_set_is_trained_twice(finished):
+    results = table(finished).set_index(["depth_layers", "bn"]).trial
+    # Without a trainable BatchNorm the policies are one; 18 and 19 differ by padding.
+    assert results[0, "follow"] == results[0, "frozen"]
+    assert results[7, "follow"] != results[7, "frozen"]
+    assert results[18, "follow"] != results[0, "follow"]
+    assert len(list((finished / "trials").iterdir())) == results.nunique()
+
+
+def test_the_numbers_of_the_table_are_those_of_the_last_epoch(finished):
+    results = table(finished).set_index(["depth_layers", "bn"])
+    epochs = table(finished, "epochs.csv")
+    last = epochs[epochs.epoch == 2].set_index(["depth_layers", "bn"])
+    for name in ("accuracy", "loss", "val_accuracy", "train_mode_accuracy"):
+        pd.testing.assert_series_equal(results[name], last[name])
+    for trial, rows in table(finished).groupby("trial"):
+        correct = records.read_correct(finished, trial)
+        assert correct.shape == (2, 24)
+        np.testing.assert_allclose(correct[-1].mean(), rows.val_accuracy, rtol=1e-12)
+
+
+def test_the_same_command_trains_nothing(finished, pictures, capsys):
+    before = (finished / "results.csv").read_bytes()
+    depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, finished, *depths) == 0
+    assert (finished / "results.csv").read_bytes() == before
+    assert "kept" in capsys.readouterr().out
+
+
+def test_more_epochs_go_on_and_equal_an_uninterrupted_run(finished, pictures, tmp_path):
+    short = "--depths 7 --bn follow --epochs".split()
+    assert run(pictures, tmp_path / "grown", *short, 1) == 0
+    assert run(pictures, tmp_path / "grown", *short, 2) == 0
+    grown = table(tmp_path / "grown")
+    whole = table(finished)
+    whole = whole[(whole.depth_layers == 7) & (whole.bn == "follow")]
+    pd.testing.assert_frame_equal(grown, whole.reset_index(drop=True))
+
+
+def test_kill_and_resume_equals_an_uninterrupted_run(finished, pictures, tmp_path):
+    arguments = [
+        *TINY,
+        *f"--data {pictures} --out {tmp_path}".split(),
+        *"--depths 0 7 18 19 --bn follow frozen --epochs 2".split(),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.sweep", *arguments],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not one_done_and_one_begun(tmp_path) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = {
+        path.parent.name: path.read_bytes()
+        for path in tmp_path.glob("trials/*/trial.json")
+        if json.loads(path.read_text())["status"] == "done"
+    }
+    assert kept
+    assert command.main(arguments) == 0
+    for trial, content in kept.items():
+        path = records.trial_folder(tmp_path, trial) / "trial.json"
+        assert path.read_bytes() == content
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished))
+    columns = ["trial", "epoch", "loss", "val_loss", "train_mode_loss"]
+    pd.testing.assert_frame_equal(
+        table(tmp_path, "epochs.csv")[columns], table(finished, "epochs.csv")[columns]
+    )
+
+
+def one_done_and_one_begun(out):
+    statuses = [
+        json.loads(path.read_text())["status"]
+        for path in out.glob("trials/*/trial.json")
+    ]
+    return "done" in statuses and "pending" in statuses
+
+
+def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsys):
+    arguments = "--depths 0 7 --bn frozen --epochs 1 --optimizer sgd --lr 1e38".split()
+    assert run(pictures, tmp_path, *arguments) == 1
+    results = table(tmp_path)
+    assert (results.status == "failed").all()
+    printed = capsys.readouterr()
+    assert "try a smaller --lr" in printed.err
+    assert printed.err.count("failed:") == 2
+
+
+def test_plan_trains_nothing(pictures, tmp_path, capsys):
+    assert run(pictures, tmp_path / "out", "--depths", "units", "--plan") == 0
+    assert "TFLOP in all" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--model resnet9", "unknown model 'resnet9'"),
+        ("--data nowhere", "nowhere"),
+        ("--data cifar10 --data-dir EMPTY", "cifar10"),
+        ("--data EMPTY", "EMPTY"),
+        ("--model tiny --weights random --depths 60", "depth 60 is out of range"),
+        ("--model tiny --weights random --depths most", "unknown depth 'most'"),
+        ("--image-size 16", "--image-size 16 is too small"),
+        ("--model tiny", "--weights random"),
+        ("--weights EMPTY/none.h5", "none.h5"),
+        ("--weights EMPTY/bad.h5", "bad.h5"),
+        ("--bn off", "unknown BatchNorm policy 'off'"),
+        ("--optimizer lion", "unknown optimizer 'lion'"),
+        ("--epochs 0", "--epochs 0 is too small"),
+        ("--lr -1", "--lr -1.0 must be a positive number"),
+        ("--model tiny --weights random --batch-size 2000", "--batch-size 2000"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "bad.h5").write_bytes(b"no weights")
+    text = arguments.replace("EMPTY/", f"{tmp_path}/")
+    text = text.replace("EMPTY", str(tmp_path / "EMPTY"))
+    code = command.main([*text.split(), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert code == 2
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_results_that_are_not_to_be_resumed(finished, pictures, capsys):
+    assert run(pictures, finished, "--no-resume") == 2
+    assert "is not empty" in capsys.readouterr().err
