@@ -7,6 +7,7 @@ cache, Grad-CAM, probes) is a loop over a slice of that tuple. `params` and
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -57,6 +58,11 @@ class Unit:
     def parameter_keys(self) -> tuple[str, ...]:
         """Keys of the layers that hold parameters, in network order."""
         return tuple(layer.key for layer in self.layers if layer.key)
+
+    @property
+    def composite(self) -> bool:
+        """Whether the unit is a block of several convolutions."""
+        return sum(layer.kind.endswith("Conv2D") for layer in self.layers) > 1
 
     @property
     def batch_norm_keys(self) -> tuple[str, ...]:
@@ -202,14 +208,19 @@ def draw_variables(shapes: Tree, seed: int | tuple[int, ...]) -> Tree:
 
 def variable_shapes(units: Sequence[Unit], size: int) -> tuple[Tree, ...]:
     """Shapes of every unit's Linen variables; nothing is computed."""
-    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = []
+    shape, shapes = (1, size, size, 3), []
     for unit in units:
-        x, unit_shapes = jax.eval_shape(
-            unit.module.init_with_output, jax.random.key(0), x
-        )
+        shape, unit_shapes = trace_shapes(unit.module, shape)
         shapes.append(unit_shapes)
     return tuple(shapes)
+
+
+@cache
+def trace_shapes(module: nn.Module, shape: tuple[int, ...]) -> tuple[tuple, Tree]:
+    """Shapes of a unit's output and variables; traced once for units of equal shape."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    y, shapes = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+    return y.shape, shapes
 
 
 def boundary_shapes(units: Sequence[Unit], size: int) -> tuple[tuple[int, ...], ...]:
@@ -222,9 +233,9 @@ def boundary_shapes(units: Sequence[Unit], size: int) -> tuple[tuple[int, ...], 
     Returns:
         `len(units) + 1` shapes without the batch axis.
     """
-    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = [x.shape[1:]]
+    shape = (1, size, size, 3)
+    shapes = [shape[1:]]
     for unit in units:
-        x, _ = jax.eval_shape(unit.module.init_with_output, jax.random.key(0), x)
-        shapes.append(x.shape[1:])
+        shape, _ = trace_shapes(unit.module, shape)
+        shapes.append(shape[1:])
     return tuple(shapes)

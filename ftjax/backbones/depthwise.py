@@ -1,8 +1,8 @@
 """Depthwise convolution: XLA's own, and a form that is fast on the CPU.
 
 XLA:CPU (jax 0.10) runs a convolution with one channel a group at about 1 GF/s, and its
-gradients slower still. A sum of kernel height * kernel width shifted products vectorises
-over the channels and is 15 to 60 times faster. Its gradients are written out: with
+gradients slower still. A sum of kernel height * kernel width shifted products is
+vectorized over the channels, 15 to 60 times faster. Its gradients are written out: with
 respect to the input the same sum, one for each phase of the stride, so that no zeros
 are multiplied; with respect to the kernel a folded product and a dot (see
 `_kernel_gradient`).
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -117,6 +118,23 @@ def _total(terms):
     return functools.reduce(operator.add, terms)
 
 
+def standalone(function):
+    """`function` as a call that XLA does not inline.
+
+    Its operands are computed before it. Inlined, XLA:CPU computes what they come from
+    (normalization, activation) again in each of the shifted reads; it drops
+    `optimization_barrier` before it decides, and a loop runs on one thread.
+    """
+    compiled = jax.jit(function)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        with set_xla_metadata(inlineable="false"):
+            return compiled(*arguments)
+
+    return call
+
+
 def _tap(kernel, i, j):
     return kernel[i, j].reshape(1, 1, 1, -1)
 
@@ -143,13 +161,17 @@ def depthwise_conv_shifted(
             x.shape[1:3], size, strides, pads, strict=True
         )
     ]
-    top, left = pads[0][0], pads[1][0]
-    if math.prod(size) > FUSED_TERMS:
-        x, top, left = _pad(x, pads), 0, 0
-    return _total(
-        _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
-        for i, j in itertools.product(*map(range, size))
-    )
+
+    def convolve(x, kernel):
+        top, left = pads[0][0], pads[1][0]
+        if math.prod(size) > FUSED_TERMS:
+            x, top, left = _pad(x, pads), 0, 0
+        return _total(
+            _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
+            for i, j in itertools.product(*map(range, size))
+        )
+
+    return standalone(convolve)(x, kernel)
 
 
 def _forward(x, kernel, strides, pads):
@@ -158,10 +180,14 @@ def _forward(x, kernel, strides, pads):
 
 def _backward(strides, pads, residuals, grad):
     x, kernel = residuals
-    return (
-        _input_gradient(grad, kernel, strides, pads, x.shape),
-        _kernel_gradient(grad, x, kernel.shape, strides, pads),
-    )
+
+    def gradients(grad, x, kernel):
+        return (
+            _input_gradient(grad, kernel, strides, pads, x.shape[1:3]),
+            _kernel_gradient(grad, x, kernel.shape, strides, pads),
+        )
+
+    return standalone(gradients)(grad, x, kernel)
 
 
 depthwise_conv_shifted.defvjp(_forward, _backward)
@@ -184,8 +210,8 @@ def _phases(taps, stride, low):
     ]
 
 
-def _input_gradient(grad, kernel, strides, pads, shape):
-    counts = [-(-shape[axis + 1] // strides[axis]) for axis in (0, 1)]
+def _input_gradient(grad, kernel, strides, pads, size):
+    counts = [-(-size[axis] // strides[axis]) for axis in (0, 1)]
     plans = [_phases(kernel.shape[a], strides[a], pads[a][0]) for a in (0, 1)]
     top, left = 0, 0
     if math.prod(kernel.shape[:2]) > FUSED_TERMS:
@@ -196,7 +222,7 @@ def _input_gradient(grad, kernel, strides, pads, shape):
             margins.append((max(0, -min(offsets)), max(0, high)))
         grad = _pad(grad, margins)
         top, left = margins[0][0], margins[1][0]
-    total = jnp.zeros(shape, grad.dtype)
+    total = jnp.zeros((len(grad), *size, grad.shape[3]), grad.dtype)
     for (row, rows), (column, columns) in itertools.product(*map(enumerate, plans)):
         terms = [
             _window(grad, (di + top, dj + left), counts, (1, 1), _tap(kernel, i, j))
@@ -204,9 +230,9 @@ def _input_gradient(grad, kernel, strides, pads, shape):
         ]
         if terms:  # none where the kernel is smaller than the stride
             spread = [
-                (first, size - first - (count - 1) * stride - 1, stride - 1)
-                for first, size, count, stride in zip(
-                    (row, column), shape[1:3], counts, strides, strict=True
+                (first, length - first - (count - 1) * stride - 1, stride - 1)
+                for first, length, count, stride in zip(
+                    (row, column), size, counts, strides, strict=True
                 )
             ]
             zero = jnp.zeros((), grad.dtype)
@@ -217,27 +243,33 @@ def _input_gradient(grad, kernel, strides, pads, shape):
 def _kernel_gradient(grad, x, kernel_shape, strides, pads):
     # Products of x and grad are first added over 8 groups of pictures in one loop,
     # then reduced by a dot with ones: XLA:CPU fuses the shifts into a reduction, which
-    # is several times slower, but not into a dot.
+    # is several times slower, but not into a dot. Rows of the kernel are a loop, so
+    # that only one row's columns are compiled: a third of the compile time for 5x5.
+    height, width = kernel_shape[:2]
     groups = min(8, len(x))
     missing = -len(x) % groups
     padded = _pad(x, pads, missing)
     grad = _pad(grad, ((0, 0), (0, 0)), missing)
     members = len(grad) // groups
-    out = grad.shape[1:3]
-    ones = jnp.ones((1, members * math.prod(out)), grad.dtype)
+    count = (members, *grad.shape[1:3])
+    extent = tuple((n - 1) * s + 1 for n, s in zip(count[1:], strides, strict=True))
+    channels = grad.shape[3]
+    ones = jnp.ones((1, math.prod(count)), grad.dtype)
 
-    def tap(i, j):
-        products = _total(
-            _window(
-                lax.slice_in_dim(padded, g * members, (g + 1) * members),
-                (i, j),
-                out,
-                strides,
+    def products(group, row, column):
+        start = (group * members, row, column, 0)
+        window = lax.dynamic_slice(padded, start, (members, *extent, channels))
+        window = lax.slice(window, (0,) * 4, window.shape, (1, *strides, 1))
+        return window * lax.slice_in_dim(grad, start[0], start[0] + members)
+
+    def one_row(row):
+        taps = [
+            ones
+            @ _total(products(group, row, column) for group in range(groups)).reshape(
+                -1, channels
             )
-            * lax.slice_in_dim(grad, g * members, (g + 1) * members)
-            for g in range(groups)
-        )
-        return ones @ products.reshape(-1, grad.shape[3])
+            for column in range(width)
+        ]
+        return jnp.concatenate(taps)
 
-    taps = itertools.product(*map(range, kernel_shape[:2]))
-    return jnp.concatenate([tap(i, j) for i, j in taps]).reshape(kernel_shape)
+    return lax.map(one_row, jnp.arange(height)).reshape(kernel_shape)

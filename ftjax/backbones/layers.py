@@ -1,10 +1,12 @@
-"""Layers of the backbones: convolution, batch normalisation, pooling.
+"""Layers of the backbones: convolution, batch normalization, pooling.
 
 Every function has two lowerings: 'lax', the plain form that GPU and TPU want, and
 'cpu', equal to it in value and gradient but written so that XLA:CPU runs it fast.
 `preferred_lowering` picks one by backend, here and nowhere else.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -16,11 +18,19 @@ from ftjax.backbones.depthwise import (
     depthwise_conv_reference,
     depthwise_conv_shifted,
     explicit_pads,
+    standalone,
 )
 
-Padding = str | Sequence[Sequence[int]]
+Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
+
 relu6 = jax.nn.relu6
 swish = jax.nn.swish
+
+GROUP_PIXELS = 2048  # of a loop whose operands should stay in the cache
+
+# Keras' default for every convolution ('glorot_uniform'). A depthwise kernel
+# (kh, kw, 1, c) counts its c groups as c outputs of one input each.
+glorot_uniform = nn.initializers.glorot_uniform()
 
 
 def preferred_lowering() -> str:
@@ -38,24 +48,86 @@ def _resolve(lowering: str | None) -> str:
     return lowering
 
 
-def pointwise_conv(
-    x: jax.Array, kernel: jax.Array, *, lowering: str | None = None
+def _per_channel(values: jax.Array, rank: int) -> jax.Array:
+    return values.reshape((1,) * (rank - 1) + (-1,))
+
+
+def conv_reference(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int = 1,
+    padding: Padding = "SAME",
+    groups: int = 1,
 ) -> jax.Array:
-    """Convolve x (n, h, w, c) with a 1x1 kernel (1, 1, c, features), stride 1."""
-    if _resolve(lowering) == "cpu":
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    return conv(x, kernel, (1, 1), "VALID")
-
-
-def conv(x, kernel, strides, padding, groups=1):
+    """Convolve x (n, h, w, c) with kernel (kh, kw, c / groups, features)."""
+    steps = (strides, strides)
+    pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
     return lax.conv_general_dilated(
         x,
         kernel,
-        strides,
-        padding,
+        steps,
+        pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def pointwise_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int = 1,
+    *,
+    lowering: str | None = None,
+) -> jax.Array:
+    """Convolve x (n, h, w, c) with a 1x1 kernel (1, 1, c, features), no padding.
+
+    On the CPU it is a matrix product: up to twice as fast as the convolution.
+
+    Raises:
+      ValueError: the kernel is not 1x1.
+    """
+    if kernel.shape[:2] != (1, 1):
+        raise ValueError(
+            f"the kernel is {kernel.shape[0]}x{kernel.shape[1]}; a pointwise "
+            "convolution needs 1x1: use Conv or conv_reference"
+        )
+    if _resolve(lowering) == "lax":
+        return conv_reference(x, kernel, strides, "VALID")
+    return _pixelwise_product(x[:, ::strides, ::strides], kernel[0, 0])
+
+
+@jax.custom_vjp
+def _pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+
+
+def _pixelwise_forward(x, kernel):
+    return _pixelwise_product(x, kernel), (x, kernel)
+
+
+@standalone
+def _pixelwise_gradients(x, kernel, grad):
+    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    grad_x = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
+    groups = 1
+    while len(x) % (2 * groups) == 0 and x[..., 0].size >= 2 * groups * GROUP_PIXELS:
+        groups *= 2
+    if groups == 1:
+        return grad_x, lax.dot_general(x, grad, pixels)
+
+    # XLA:CPU copies grad into another order of axes; by groups the copies are small.
+    def add(total, group):
+        return total + lax.dot_general(*group, pixels), None
+
+    parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (x, grad)]
+    return grad_x, lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
+
+
+def _pixelwise_backward(residuals, grad):
+    return _pixelwise_gradients(*residuals, grad)
+
+
+_pixelwise_product.defvjp(_pixelwise_forward, _pixelwise_backward)
 
 
 def depthwise_conv(
@@ -66,18 +138,33 @@ def depthwise_conv(
     *,
     lowering: str | None = None,
 ) -> jax.Array:
-    pads = explicit_pads(x.shape[1:3], kernel.shape[:2], (strides, strides), padding)
-    form = (
-        depthwise_conv_shifted
-        if _resolve(lowering) == "cpu"
-        else depthwise_conv_reference
-    )
-    return form(x, kernel, (strides, strides), pads)
+    """Convolve every channel of x (n, h, w, c) with its own kernel (kh, kw, 1, c)."""
+    steps = (strides, strides)
+    pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
+    if _resolve(lowering) == "lax":
+        return depthwise_conv_reference(x, kernel, steps, pads)
+    return depthwise_conv_shifted(x, kernel, steps, pads)
 
 
-def global_average_pool(x: jax.Array, *, lowering: str | None = None) -> jax.Array:
+def global_average_pool(x: jax.Array) -> jax.Array:
     """Mean of x (n, h, w, c) over height and width: (n, c)."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def max_pool_reference(
+    x: jax.Array, window: int, strides: int, padding: Padding = "VALID"
+) -> jax.Array:
+    """Maximum over windows of x (n, h, w, c); padding counts as minus infinity."""
+    steps = (strides, strides)
+    pads = explicit_pads(x.shape[1:3], (window, window), steps, padding)
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        (1, window, window, 1),
+        (1, *steps, 1),
+        ((0, 0), *pads, (0, 0)),
+    )
 
 
 def max_pool(
@@ -85,79 +172,174 @@ def max_pool(
     window: int,
     strides: int,
     padding: Padding = "VALID",
+    *,
+    lowering: str | None = None,
 ) -> jax.Array:
+    """Maximum over windows of x (n, h, w, c); padding counts as minus infinity.
+
+    On the CPU it is a chain of maxima of shifted slices: XLA:CPU scatters the gradient
+    of a window reduction on one thread. The gradient goes to the first of equal maxima
+    in both forms.
+    """
+    if _resolve(lowering) == "lax":
+        return max_pool_reference(x, window, strides, padding)
     pads = explicit_pads(x.shape[1:3], (window, window), (strides, strides), padding)
-    return lax.reduce_window(
-        x,
-        -jnp.inf,
-        lax.max,
-        (1, window, window, 1),
-        (1, strides, strides, 1),
-        ((0, 0), *pads, (0, 0)),
+    low = jnp.array(-jnp.inf, x.dtype)
+    padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    rows, columns = [
+        (padded.shape[axis] - window) // strides * strides + 1 for axis in (1, 2)
+    ]
+    shifted = (
+        padded[:, i : i + rows : strides, j : j + columns : strides]
+        for i, j in itertools.product(range(window), range(window))
     )
+
+    def later_if_larger(first, second):  # NaN spreads, as it does in lax.max
+        return jnp.where((second > first) | (second != second), second, first)
+
+    return functools.reduce(later_if_larger, shifted)
 
 
 def batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of x (..., c) over all axes but the last, float32.
+
+    Two passes: the mean of squares less the square of the mean loses all digits where
+    the mean is large against the deviation. Keras' JAX backend does the same.
+    """
+    x = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
-    return mean, jnp.mean(
-        jnp.square(x - mean.reshape((1,) * (x.ndim - 1) + (-1,))), axes
-    )
+    return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axes)
+
+
+def normalize_reference(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalize x (..., c) by its own moments; return the result, mean and variance."""
+    mean, var = batch_moments(x)
+    factor = scale * lax.rsqrt(var + epsilon)
+    centered = x - _per_channel(mean, x.ndim)
+    y = centered * _per_channel(factor, x.ndim) + _per_channel(bias, x.ndim)
+    return y.astype(x.dtype), mean, var
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize_batch(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`normalize_reference` with its gradient written out (Ioffe & Szegedy 2015).
+
+    It keeps x alone between the passes and reads it twice on the way back, where the
+    derived gradient keeps x - mean too.
+    """
+    return normalize_reference(x, scale, bias, epsilon)
+
+
+def _normalize_forward(x, scale, bias, epsilon):
+    y, mean, var = normalize_reference(x, scale, bias, epsilon)
+    return (y, mean, var), (x, mean, lax.rsqrt(var + epsilon), scale)
+
+
+def _normalize_backward(epsilon, residuals, grads):
+    x, mean, inverse, scale = residuals
+    grad, grad_mean, grad_var = grads
+    size = x.size // x.shape[-1]
+    axes = tuple(range(x.ndim - 1))
+    channels = functools.partial(_per_channel, rank=x.ndim)
+    centered = x - channels(mean)
+    grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
+    grad_scale = jnp.sum(grad * centered, axes) * inverse
+    factor = scale * inverse
+    slope = (factor * inverse * grad_scale - 2 * grad_var) / size
+    offset = (grad_mean - factor * grad_bias) / size
+    grad_x = grad * channels(factor) - centered * channels(slope) + channels(offset)
+    return grad_x.astype(x.dtype), grad_scale, grad_bias
+
+
+normalize_batch.defvjp(_normalize_forward, _normalize_backward)
 
 
 class Conv(nn.Module):
+    """Convolution with Keras' padding; params kernel (HWIO) and bias.
+
+    Attributes:
+      features: output channels.
+      kernel_size: height and width of the kernel.
+      strides: vertical and horizontal stride.
+      padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
+      use_bias: whether to add one value a channel.
+      groups: blocks of channels that do not see each other (AlexNet has 2).
+      kernel_init: initializer of the kernel.
+      lowering: 'lax', 'cpu' or None, by backend.
+    """
+
     features: int
     kernel_size: int = 1
     strides: int = 1
     padding: Padding = "SAME"
     use_bias: bool = True
     groups: int = 1
-    kernel_init: Callable = nn.initializers.he_normal()
+    kernel_init: Callable = glorot_uniform
     lowering: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = (self.kernel_size, self.kernel_size)
-        kernel = self.param(
-            "kernel",
-            self.kernel_init,
-            (*size, x.shape[-1] // self.groups, self.features),
-        )
-        strides = (self.strides, self.strides)
-        pads = explicit_pads(x.shape[1:3], size, strides, self.padding)
-        y = conv(x, kernel, strides, pads, self.groups)
+        shape = (*size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        steps = (self.strides, self.strides)
+        pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
+        if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
+            y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
+        else:
+            y = conv_reference(x, kernel, self.strides, pads, self.groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias.reshape(1, 1, 1, -1)
+            y = y + _per_channel(bias, y.ndim)
         return y
 
 
 class DepthwiseConv(nn.Module):
+    """Depthwise convolution; params kernel (kh, kw, 1, c) and, if asked, bias.
+
+    Attributes: as of `Conv`.
+    """
+
     kernel_size: int = 3
     strides: int = 1
     padding: Padding = "SAME"
     use_bias: bool = False
-    kernel_init: Callable = nn.initializers.he_normal()
+    kernel_init: Callable = glorot_uniform
     lowering: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        kernel = self.param(
-            "kernel",
-            self.kernel_init,
-            (self.kernel_size, self.kernel_size, 1, channels),
-        )
+        shape = (self.kernel_size, self.kernel_size, 1, channels)
+        kernel = self.param("kernel", self.kernel_init, shape)
         y = depthwise_conv(
             x, kernel, self.strides, self.padding, lowering=self.lowering
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (channels,))
-            y = y + bias.reshape(1, 1, 1, -1)
+            y = y + _per_channel(bias, y.ndim)
         return y
 
 
 class BatchNorm(nn.Module):
+    """Batch normalization with Keras' meaning of momentum.
+
+    Params scale and bias; collection `batch_stats` holds mean and var, float32. As in
+    keras/layers/normalization/batch_normalization.py (3.15), new = momentum * old +
+    (1 - momentum) * batch, with the *biased* batch variance (PyTorch and tf.keras 2
+    fused take the unbiased one).
+
+    Attributes:
+      epsilon: added to the variance.
+      momentum: weight of the old statistics.
+      lowering: 'lax', 'cpu' or None, by backend.
+    """
+
     epsilon: float = 1e-3
     momentum: float = 0.99
     lowering: str | None = None
@@ -170,23 +352,31 @@ class BatchNorm(nn.Module):
         use_batch_stats: bool,
         momentum: float | jax.Array | None = None,
     ) -> jax.Array:
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        running_mean = self.variable(
-            "batch_stats", "mean", lambda: jnp.zeros((channels,), jnp.float32)
-        )
-        running_var = self.variable(
-            "batch_stats", "var", lambda: jnp.ones((channels,), jnp.float32)
-        )
+        """Normalize x (..., c).
+
+        Args:
+          x: input, channels last.
+          use_batch_stats: normalize by the moments of x and, where `batch_stats` is
+            mutable, update the running ones; else use the running ones, unchanged.
+          momentum: instead of the attribute; may be traced. At 0 the new running
+            statistics are exactly the batch's.
+        """
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if use_batch_stats:
-            mean, var = batch_moments(x)
+            cpu = _resolve(self.lowering) == "cpu"
+            form = normalize_batch if cpu else normalize_reference
+            y, mean, var = form(x, scale, bias, self.epsilon)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 keep = self.momentum if momentum is None else momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * var
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * lax.rsqrt(var + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (channels,)
-        return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+            return y
+        # One multiply-add a pixel; the vjp keeps x only if scale is differentiated.
+        factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+        shift = bias - running_mean.value * factor
+        y = x * _per_channel(factor, x.ndim) + _per_channel(shift, x.ndim)
+        return y.astype(x.dtype)

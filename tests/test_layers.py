@@ -1,0 +1,238 @@
+"""Layers: the CPU lowering equals plain lax, forward and backward; BN equals Keras."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftjax.backbones import layers
+from ftjax.backbones.depthwise import explicit_pads
+
+ASYMMETRIC = ((0, 1), (2, 1))
+
+
+def assert_same_with_gradients(first, second, *arguments, scale=1e-5):
+    """Outputs and all gradients equal, relative to the largest entry of each."""
+
+    def run(function):
+        out, pull = jax.vjp(function, *arguments)
+        leaves, tree = jax.tree.flatten(out)
+        weights = [jnp.cos(jnp.arange(a.size, dtype=a.dtype)) for a in leaves]
+        seeds = [w.reshape(a.shape) for w, a in zip(weights, leaves, strict=True)]
+        return out, pull(jax.tree.unflatten(tree, seeds))
+
+    left, right = jax.jit(lambda: (run(first), run(second)))()
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=0, atol=scale * float(abs(b).max()))
+
+
+def normal(seed, shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "kernel", "strides", "padding"),
+    [
+        (2, (6, 7), 3, 1, "SAME"),
+        (2, (6, 7), 3, 2, "SAME"),
+        (9, (5, 6), 3, 2, ASYMMETRIC),  # a batch that 8 does not divide
+        (2, (5, 6), 3, 1, ASYMMETRIC),
+        (2, (6, 7), 5, 1, "SAME"),
+        (3, (6, 7), 5, 2, "SAME"),
+        (2, (7, 8), 5, 1, "VALID"),
+        (2, (5, 6), 5, 2, ASYMMETRIC),
+        (2, (2, 2), 5, 1, "SAME"),  # taps that never meet the picture
+        (2, (5, 4), 1, 2, "SAME"),  # the kernel is smaller than the stride
+        (1, (8, 7), 3, 3, "SAME"),
+        (1, (3, 4), 3, 1, ((3, 0), (0, 4))),  # more padding than the kernel reaches
+    ],
+)
+def test_depthwise_equals_lax(batch, size, kernel, strides, padding):
+    def form(lowering):
+        return lambda x, k: layers.depthwise_conv(
+            x, k, strides, padding, lowering=lowering
+        )
+
+    x, k = normal(0, (batch, *size, 3)), normal(1, (kernel, kernel, 1, 3))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_pointwise_equals_lax(size, strides):
+    def form(lowering):
+        return lambda x, k: layers.pointwise_conv(x, k, strides, lowering=lowering)
+
+    x, k = normal(0, (2, *size, 3)), normal(1, (1, 1, 3, 5))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [(2, 2, "VALID"), (3, 2, "SAME"), (3, 2, ((1, 1), (1, 1)))],
+)
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+def test_max_pool_equals_lax(size, window, strides, padding):
+    def form(lowering):
+        return lambda x: layers.max_pool(x, window, strides, padding, lowering=lowering)
+
+    # Rounded after relu: many equal maxima, so that the choice among them is tested.
+    x = jnp.round(jax.nn.relu(normal(0, (2, *size, 3))))
+    assert_same_with_gradients(form("cpu"), form("lax"), x)
+
+
+def test_max_pool_spreads_nan():
+    x = jnp.zeros((1, 2, 2, 3)).at[0, 0, 0, 0].set(jnp.nan).at[0, 1, 1, 2].set(jnp.nan)
+    pooled = layers.max_pool(x, 2, 2, lowering="cpu")
+    np.testing.assert_array_equal(pooled[0, 0, 0], [np.nan, 0, np.nan])
+
+
+@pytest.mark.parametrize("center", [0.0, 100.0])
+@pytest.mark.parametrize("shape", [(4, 5, 3, 6), (8, 6)])
+def test_normalize_equals_derived_gradient(shape, center):
+    x = center + normal(0, shape)
+    scale, bias = 1 + normal(1, (6,)) / 4, normal(2, (6,))
+    assert_same_with_gradients(
+        lambda *a: layers.normalize_batch(*a, 1e-3),
+        lambda *a: layers.normalize_reference(*a, 1e-3),
+        x,
+        scale,
+        bias,
+        scale=1e-5 if center == 0 else 1e-4,  # x itself has 1e-5 of a deviation
+    )
+
+
+def test_moments_survive_a_large_mean():
+    x = np.asarray(100 + normal(0, (8, 6, 6, 4)))
+    mean, var = layers.batch_moments(jnp.asarray(x))
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(var, x.var((0, 1, 2), dtype=np.float64), rtol=1e-5)
+
+
+@pytest.mark.parametrize("lowering", ["cpu", "lax"])
+def test_batch_norm_trains_as_keras_does(lowering):
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "jax":
+        pytest.skip("the Keras oracle needs KERAS_BACKEND=jax")
+    x = 100 + normal(0, (4, 5, 5, 3))
+    oracle = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
+    oracle.build(x.shape)
+    module = layers.BatchNorm(epsilon=1e-3, momentum=0.9, lowering=lowering)
+    variables = module.init(jax.random.key(0), x, use_batch_stats=True)
+    for _ in range(3):
+        expected = oracle(x, training=True)
+        y, state = module.apply(
+            variables, x, use_batch_stats=True, mutable=["batch_stats"]
+        )
+        variables = {**variables, **state}
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-4)
+    stats = variables["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], oracle.moving_mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], oracle.moving_variance, rtol=1e-5)
+    y = module.apply(variables, x, use_batch_stats=False)
+    np.testing.assert_allclose(y, oracle(x, training=False), rtol=1e-5, atol=1e-4)
+
+
+def test_batch_norm_statistics_are_written_only_when_asked():
+    x = 3 + normal(0, (4, 5, 5, 3))
+    module = layers.BatchNorm()
+    start = module.init(jax.random.key(0), x, use_batch_stats=True)
+    np.testing.assert_array_equal(start["batch_stats"]["mean"], np.zeros(3))
+    _, frozen = module.apply(start, x, use_batch_stats=False, mutable=["batch_stats"])
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(
+            frozen["batch_stats"][name], start["batch_stats"][name]
+        )
+    without = module.apply(start, x, use_batch_stats=True)  # not mutable: no error
+    np.testing.assert_allclose(without.mean((0, 1, 2)), np.zeros(3), atol=1e-5)
+
+
+def test_momentum_zero_gives_the_moments_and_may_be_traced():
+    x = 3 + normal(0, (4, 5, 5, 3))
+    module = layers.BatchNorm()
+    variables = module.init(jax.random.key(0), x, use_batch_stats=True)
+
+    @jax.jit
+    def statistics(momentum):
+        _, state = module.apply(
+            variables,
+            x,
+            use_batch_stats=True,
+            momentum=momentum,
+            mutable=["batch_stats"],
+        )
+        return state["batch_stats"], layers.batch_moments(x)
+
+    stats, (mean, var) = statistics(jnp.float32(0))
+    np.testing.assert_array_equal(stats["mean"], mean)
+    np.testing.assert_array_equal(stats["var"], var)
+    kept, _ = statistics(jnp.float32(1))
+    np.testing.assert_array_equal(kept["var"], np.ones(3))
+
+
+def test_frozen_batch_norm_keeps_nothing_where_only_x_is_differentiated():
+    x = normal(0, (4, 6, 6, 3))
+    module = layers.BatchNorm()
+    variables = module.init(jax.random.key(0), x, use_batch_stats=False)
+    pull = jax.vjp(lambda x: module.apply(variables, x, use_batch_stats=False), x)[1]
+    assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 3
+
+
+def test_batch_norm_in_training_keeps_only_its_input():
+    x = normal(0, (4, 6, 6, 3))
+    pull = jax.vjp(
+        lambda *a: layers.normalize_batch(*a, 1e-3)[0], x, x[0, 0, 0], x[0, 0, 0]
+    )[1]
+    large = [leaf for leaf in jax.tree.leaves(pull) if leaf.size > 3]
+    assert len(large) == 1
+    np.testing.assert_array_equal(large[0], x)
+
+
+@pytest.mark.parametrize("lowering", ["cpu", "lax"])
+def test_modules_have_keras_shapes(lowering):
+    x = normal(0, (2, 7, 6, 4))
+    conv = layers.Conv(6, 3, 2, ((1, 1), (1, 1)), groups=2, lowering=lowering)
+    variables = conv.init(jax.random.key(0), x)
+    assert variables["params"]["kernel"].shape == (3, 3, 2, 6)
+    assert variables["params"]["bias"].shape == (6,)
+    assert conv.apply(variables, x).shape == (2, 4, 3, 6)
+    depthwise = layers.DepthwiseConv(5, 2, lowering=lowering)
+    variables = depthwise.init(jax.random.key(0), x)
+    assert set(variables["params"]) == {"kernel"}
+    assert variables["params"]["kernel"].shape == (5, 5, 1, 4)
+    assert depthwise.apply(variables, x).shape == (2, 4, 3, 4)
+
+
+def test_pointwise_module_equals_plain_convolution():
+    x = normal(0, (2, 7, 6, 4))
+    plain, fast = (layers.Conv(5, 1, 2, lowering=form) for form in ("lax", "cpu"))
+    variables = plain.init(jax.random.key(0), x)
+    variables["params"]["bias"] = normal(1, (5,))
+    expected = plain.apply(variables, x)
+    np.testing.assert_allclose(fast.apply(variables, x), expected, atol=1e-5)
+
+
+def test_global_average_pool():
+    x = normal(0, (2, 4, 3, 5))
+    expected = np.asarray(x).reshape(2, 12, 5).mean(1)
+    np.testing.assert_allclose(layers.global_average_pool(x), expected, atol=1e-6)
+
+
+def test_lowering_follows_the_backend(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert layers.preferred_lowering() == "lax"
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert layers.preferred_lowering() == "cpu"
+
+
+def test_bad_arguments_are_named():
+    x = jnp.ones((1, 4, 4, 2))
+    with pytest.raises(ValueError, match="padding='FULL' is unknown; use 'SAME'"):
+        explicit_pads((4, 4), (3, 3), (1, 1), "FULL")
+    with pytest.raises(ValueError, match="has 1 pairs; give one for the height"):
+        explicit_pads((4, 4), (3, 3), (1, 1), ((1, 1),))
+    with pytest.raises(ValueError, match="lowering='gpu' is unknown"):
+        layers.max_pool(x, 2, 2, lowering="gpu")
+    with pytest.raises(ValueError, match="the kernel is 3x3; a pointwise"):
+        layers.pointwise_conv(x, jnp.ones((3, 3, 2, 2)))
