@@ -46,6 +46,7 @@ def run(config: Config, console: Console) -> int:
         from ftjax import environment, sweep
         from ftjax.results import read_correct, write_results
 
+        environment.keep_freed_memory()
         environment.use_compilation_cache()
         setup = sweep.prepare(config)
         out = open_folder(config)
@@ -176,7 +177,12 @@ def answer(setup, out, results, epochs, correct, command, console: Console) -> N
     if not (results.status == "done").any():
         console.print("no trial is done, so there is no answer yet")
         return
-    recommendation = recommend(results, correct)
+    recommendation = recommend(
+        results,
+        correct,
+        num_classes=len(setup.dataset.class_names),
+        batch_norm=any(unit.batch_norm_keys for unit in setup.network.units),
+    )
     write_json(out / "recommendation.json", recommendation.to_json())
     plots.save(plots.depth_curve(results, recommendation), out / "depth_curve")
     report.write_report(

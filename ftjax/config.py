@@ -18,7 +18,7 @@ class Config:
     """How many top layers of a pretrained CNN to unfreeze: train at many depths.
 
     Without arguments: EfficientNet-Lite0 with its ImageNet weights on handwritten
-    digits, nine depths, BatchNorm following the unfreezing and held frozen.
+    digits, seven depths, BatchNorm following the unfreezing and held frozen.
     """
 
     model: str = "effnetlite0"
@@ -34,7 +34,7 @@ class Config:
     """imagenet, random (says nothing about transfer), or the path of a weights file."""
     depths: tuple[str, ...] = ()
     """Numbers of layers counted from the top (0 is the head alone), or paper, units
-    (every block), layers (every distinct set), spread (nine blocks). Default: paper for
+    (every block), layers (every distinct set), spread (seven blocks). Default: paper for
     its three models, else spread."""
     bn: tuple[str, ...] = ("follow", "frozen")
     """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen

@@ -1,5 +1,6 @@
 """Where and how a run was made; compiled programs are kept between runs."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ import jax
 
 from ftjax.records import write_json
 
+# glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 PACKAGES = ("ftjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -20,6 +23,22 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what is freed, for the next step, instead of unmapping it.
+
+    XLA:CPU allocates every intermediate anew; mapping its pages again cost half of the
+    time of a block with large activations (EfficientNet-Lite0's block2a, 64 pixels,
+    batch 32, 2 cores: 90 against 51 ms). Does nothing without glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_ARENA_MAX, 1)  # the main arena alone can grow without limit
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(M_TOP_PAD, 2**28)
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -55,47 +55,45 @@ class Plan(NamedTuple):
 def make_plan(
     config: Config,
     network: Backbone,
-    depths: Sequence[int],
+    grid: Iterable[tuple[int, str]],
     *,
     weights: str,
     data_hash: str,
 ) -> Plan:
-    """All combinations of depth, BatchNorm policy and seed.
+    """Every point of the grid with every seed.
 
     Args:
         config: completed.
         network: backbone with head.
-        depths: in layers.
+        grid: depths in layers, each with a BatchNorm policy.
         weights: source of the pretrained parameters.
         data_hash: of pictures and labels.
     """
     requests, trials = [], {}
-    for depth in sorted(depths):
+    for depth, policy in sorted(dict.fromkeys(grid), key=lambda point: point[0]):
         cut = make_cut(network, depth)
-        for policy in config.bn:
-            suffix = make_suffix(network, cut, policy)
-            norms = any(part.batch_norm for part in suffix)
-            for seed in range(config.seeds):
-                canonical = {
-                    "model": config.model,
-                    "weights": weights,
-                    "data": data_hash,
-                    "depth": cut.same_set,
-                    "batch_norm": policy if norms else "frozen",
-                    "seed": seed,
-                    "image_size": config.image_size,
-                    "batch_size": config.batch_size,
-                    "optimizer": config.optimizer,
-                    "lr": config.lr,
-                    "head_lr_factor": config.head_lr_factor,
-                    "weight_decay": config.weight_decay,
-                    "drop_connect": config.drop_connect,
-                }
-                text = json.dumps(canonical, sort_keys=True)
-                trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-                trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
-                trials.setdefault(trial_id, trial)
-                requests.append(Request(cut, policy, seed, trial_id))
+        norms = any(part.batch_norm for part in make_suffix(network, cut, policy))
+        for seed in range(config.seeds):
+            canonical = {
+                "model": config.model,
+                "weights": weights,
+                "data": data_hash,
+                "depth": cut.same_set,
+                "batch_norm": policy if norms else "frozen",
+                "seed": seed,
+                "image_size": config.image_size,
+                "batch_size": config.batch_size,
+                "optimizer": config.optimizer,
+                "lr": config.lr,
+                "head_lr_factor": config.head_lr_factor,
+                "weight_decay": config.weight_decay,
+                "drop_connect": config.drop_connect,
+            }
+            text = json.dumps(canonical, sort_keys=True)
+            trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+            trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
+            trials.setdefault(trial_id, trial)
+            requests.append(Request(cut, policy, seed, trial_id))
     ordered = sorted(trials.values(), key=lambda trial: trial.cut.unit)
     return Plan(tuple(requests), tuple(ordered))
 

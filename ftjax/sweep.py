@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,17 +103,7 @@ def prepare(config: Config) -> Setup:
             f"{len(dataset.train.labels)} pictures"
         )
     network = add_head(backbone, len(dataset.class_names))
-    plan = make_plan(
-        config,
-        network,
-        depths,
-        weights=pretrained.source,
-        data_hash=dataset.content_hash,
-    )
-    sizes = boundary_bytes(network, config.image_size)
-    pictures = len(dataset.train.labels) + len(dataset.val.labels)
-    budget = int(config.cache_gb * 1e9)
-    return Setup(
+    setup = Setup(
         config=config,
         network=network,
         params=jax.device_put(pretrained.params),
@@ -121,13 +111,30 @@ def prepare(config: Config) -> Setup:
         weights=pretrained.source,
         start=digests(pretrained.params, pretrained.batch_stats),
         dataset=dataset,
-        plan=plan,
+        plan=Plan((), ()),
         cost=measure_cost(network, config.image_size),
-        boundaries={
-            trial.id: choose_boundary(sizes, trial.cut.unit, pictures, budget)
-            for trial in plan.trials
-        },
+        boundaries={},
     )
+    return with_grid(setup, [(depth, bn) for depth in depths for bn in config.bn])
+
+
+def with_grid(setup: Setup, grid: Iterable[tuple[int, str]]) -> Setup:
+    """The setup with the plan for these depths in layers and BatchNorm policies."""
+    plan = make_plan(
+        setup.config,
+        setup.network,
+        grid,
+        weights=setup.weights,
+        data_hash=setup.dataset.content_hash,
+    )
+    sizes = boundary_bytes(setup.network, setup.config.image_size)
+    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    budget = int(setup.config.cache_gb * 1e9)
+    boundaries = {
+        trial.id: choose_boundary(sizes, trial.cut.unit, pictures, budget)
+        for trial in plan.trials
+    }
+    return setup._replace(plan=plan, boundaries=boundaries)
 
 
 def run(setup: Setup, out: Path) -> Iterator[Progress]:

@@ -134,7 +134,12 @@ def forward_unit(
 
 @partial(jax.jit, static_argnums=0)
 def backward_unit(input_gradient: bool, pullback, dy):
-    """Gradients of one unit's trainable layers and, if wanted, of its input."""
+    """Gradients of one unit's trainable layers and, if wanted, of its input.
+
+    Nobody reads the input's gradient of the first unit of a suffix. In a single
+    convolution it is half of the work and left out; in a block it is a 1x1 convolution,
+    less than a second program would cost to compile, so that a new depth compiles none.
+    """
     grads, dx = pullback(dy)
     return grads, dx if input_gradient else None
 
@@ -209,7 +214,8 @@ def train_step(
     gradient, metrics = loss_gradient(x, labels)
     for index in reversed(range(len(suffix))):
         unit, trainable, _ = suffix[index]
-        grads, gradient = backward_unit(index > 0, pullbacks.pop(), gradient)
+        wanted = index > 0 or unit.composite
+        grads, gradient = backward_unit(wanted, pullbacks.pop(), gradient)
         params[unit.name], opt_state[unit.name] = update_unit(
             params[unit.name],
             grads,
