@@ -1,1 +1,18 @@
 """How many top layers of a pretrained CNN to unfreeze, and why."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftjax.predictor import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str):
+    # JAX and Flax take a second to import, and most commands of the package do not
+    # load a predictor.
+    if name == "load":
+        from ftjax.predictor import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,8 +34,8 @@ class Config:
     """imagenet, random (says nothing about transfer), or the path of a weights file."""
     depths: tuple[str, ...] = ()
     """Numbers of layers counted from the top (0 is the head alone), or paper, units
-    (every block), layers (every distinct set), spread (seven blocks). Default: paper for
-    its three models, else spread."""
+    (every block), layers (every distinct set), spread (seven blocks). Default: paper
+    for its three models, else spread."""
     bn: tuple[str, ...] = ("follow", "frozen")
     """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen
     (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""

@@ -31,9 +31,41 @@ class Hyper(NamedTuple):
     weight_decay: jax.Array
 
 
-def adam(learning_rate: jax.Array, weight_decay: jax.Array):
-    """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019)."""
-    return optax.adamw(learning_rate, weight_decay=weight_decay)
+def adam(learning_rate: jax.Array, weight_decay: jax.Array, *, epsilon: float = 1e-7):
+    """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019).
+
+    Equal to Keras' step by step, its default epsilon included.
+    """
+    return optax.chain(
+        scale_by_keras_adam(epsilon),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_keras_adam(
+    epsilon: float, *, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam's direction with epsilon added where Keras adds it.
+
+    Keras (keras/src/optimizers/adam.py) follows the end of section 2 of the paper: the
+    bias correction of the second moment is taken out of the root, so epsilon stands
+    beside the uncorrected root and weighs 1 / sqrt(1 - b2^t) as much, 32 times at the
+    first step. optax adds it to the corrected root (algorithm 1).
+    """
+
+    def update(grads, state, params=None):
+        del params
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
+        count = optax.safe_increment(state.count)
+        factor = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(
+            lambda m, v: factor * m / (jnp.sqrt(v) + epsilon), mu, nu
+        )
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1=b1, b2=b2).init, update)
 
 
 def sgd(learning_rate: jax.Array, weight_decay: jax.Array):

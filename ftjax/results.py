@@ -105,7 +105,7 @@ def result_row(
 
 
 def read_correct(setup: Setup, out: Path) -> dict[str, np.ndarray]:
-    """Per trial, which validation pictures were right after the last epoch asked for."""
+    """Per trial, which validation pictures were right after the epochs asked for."""
     found = {}
     for trial in setup.plan.trials:
         correct = records.read_correct(out, trial.id)

@@ -1,6 +1,5 @@
 """Runs a plan: one pass over the frozen part, trials from the earliest cut on."""
 
-import time
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -226,17 +225,17 @@ def run_trial(
             state, correct = restore_state(state, saved.leaves)
             rows = saved.meta["epochs"]
         compiled = compile_seconds()
-        for state, epoch, right in run_epochs(
-            problem, state, len(rows) + 1, config.epochs
-        ):
+        epochs = run_epochs(problem, state, len(rows) + 1, config.epochs)
+        for ended in epochs:
+            state, epoch, right = ended
             seconds = compile_seconds() - compiled
             compiled += seconds
             rows.append({**epoch._asdict(), "compile_seconds": seconds})
             correct = np.vstack([correct, right])
             if not np.isfinite(epoch.train_mode_loss):
                 raise FloatingPointError(
-                    f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; try a "
-                    f"smaller --lr than {config.lr}"
+                    f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; "
+                    f"try a smaller --lr than {config.lr}"
                 )
             checkpoints.save(
                 epoch.epoch,

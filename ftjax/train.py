@@ -16,8 +16,8 @@ import optax
 
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
-from ftjax.optim import Hyper, init_unit, update_unit
 from ftjax.evaluate import evaluate, recalibrate
+from ftjax.optim import Hyper, init_unit, update_unit
 from ftjax.prefix import Activations, infer
 
 BATCH_NORM_POLICIES = ("follow", "frozen", "recalibrate")

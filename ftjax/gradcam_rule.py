@@ -1,0 +1,140 @@
+"""From heat maps to a depth: the paper's rule, stated so that it can be wrong.
+
+The depth paper (Philip 2025) unfreezes the stages whose maps are class-specific, by
+looking at four of them. Here a stage is class-specific if its maps find the pixels
+that matter to one class and not to another (`gradcam_checks.margin_effect`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ftjax.gradcam import Stage
+
+THRESHOLD = 2 / 3  # right twice as often as wrong; maps that know nothing have 1/2
+WIDE_INTERVAL = 0.8  # of all layers; an interval as wide confirms nothing
+
+
+class Suggestion(NamedTuple):
+    """The cut that the maps suggest.
+
+    Attributes:
+        depth_layers: Keras layers to unfreeze from the top.
+        depth_units: blocks.
+        stages: numbers of the class-specific stages on top, from 1 at the input.
+        threshold: that was used.
+        sentence: in plain words.
+    """
+
+    depth_layers: int
+    depth_units: int
+    stages: tuple[int, ...]
+    threshold: float
+    sentence: str
+
+
+class Agreement(NamedTuple):
+    """The suggestion beside the measured optimum.
+
+    Attributes:
+        verdict: `agrees`: the tested depth nearest to the suggestion is not worse than
+            the best; `inside`: it is worse, but in the interval of the best depth;
+            `disagrees`.
+        nearest: that tested depth, in layers.
+        difference: suggestion minus measured optimum, in layers.
+        sentence: in plain words.
+    """
+
+    verdict: str
+    nearest: int
+    difference: int
+    sentence: str
+
+
+def suggest_depth(
+    stages: Sequence[Stage],
+    hit_rates: Sequence[float],
+    *,
+    threshold: float = THRESHOLD,
+) -> Suggestion:
+    """Unfreezes the stages on top whose maps are class-specific, without a gap.
+
+    Args:
+        stages: input first.
+        hit_rates: per stage, the share of pictures where hiding the strongest pixels of
+            the true class's map hurts that class more than hiding those of its rival's;
+            0..1, NaN where no picture has both maps.
+        threshold: least share that counts as class-specific.
+
+    Raises:
+        ValueError: the two do not belong together, or the threshold is no share.
+    """
+    if len(stages) != len(hit_rates):
+        raise ValueError(
+            f"{len(hit_rates)} hit rates for {len(stages)} stages; give one for each"
+        )
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold {threshold} is no share; allowed: above 0, to 1")
+    first = len(stages)
+    while first > 0 and hit_rates[first - 1] >= threshold:
+        first -= 1
+    chosen = stages[first:]
+    layers = sum(stage.num_layers for stage in chosen)
+    units = sum(len(stage.units) for stage in chosen)
+    rates = ", ".join(f"{rate:.2f}" for rate in hit_rates)
+    if chosen:
+        which = (
+            f"stage {len(stages)} is"
+            if len(chosen) == 1
+            else f"stages {first + 1} to {len(stages)} are"
+        )
+        text = (
+            f"Grad-CAM rule: {which} class-specific (hit rates {rates} from the input; "
+            f"threshold {threshold:.2f}), so unfreeze the top {layers} layers "
+            f"({units} block{'s' * (units != 1)})."
+        )
+    else:
+        text = (
+            f"Grad-CAM rule: not even the last stage is class-specific (hit rates "
+            f"{rates} from the input; threshold {threshold:.2f}), so train the head "
+            "alone."
+        )
+    numbers = tuple(range(first + 1, len(stages) + 1))
+    return Suggestion(layers, units, numbers, threshold, text)
+
+
+def compare(
+    suggestion: Suggestion, measured: Mapping[str, Any], tested: Sequence[int]
+) -> Agreement:
+    """Says whether the suggested depth is as good as the measured optimum.
+
+    Args:
+        suggestion: of `suggest_depth`.
+        measured: as in recommendation.json: `depth_layers`, `total_layers`,
+            `not_worse`, `interval_layers`.
+        tested: depths that were trained, in layers.
+    """
+    best, total = int(measured["depth_layers"]), int(measured["total_layers"])
+    depth = suggestion.depth_layers
+    nearest = min(tested, key=lambda tried: (abs(tried - depth), tried))
+    interval = measured.get("interval_layers")
+    low, high = interval or (best, best)
+    if nearest in measured["not_worse"]:
+        verdict = "agrees"
+        text = "agrees: its nearest tested depth is not worse than the best"
+    elif interval and low <= depth <= high:
+        verdict = "inside"
+        text = (
+            "does not agree: its nearest tested depth is worse than the best, though "
+            "the interval does not exclude it"
+        )
+    else:
+        verdict = "disagrees"
+        text = "does not agree: its nearest tested depth is worse than the best"
+    text = (
+        f"Measured optimum: top {best} of {total} layers"
+        + (f", interval {low} to {high}" if interval else ", without an interval")
+        + f". The Grad-CAM rule's {depth} (nearest tested: {nearest}) {text}."
+    )
+    if interval and high - low >= WIDE_INTERVAL * total:
+        text += " The interval holds nearly every depth, so this proves little."
+    return Agreement(verdict, nearest, depth - best, text)

@@ -1,0 +1,262 @@
+"""A trained trial, ready to classify pictures."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax import records
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import Backbone, Tree, with_head
+from ftjax.backbones.preprocessing import check_range
+from ftjax.checkpoint import Checkpoints
+from ftjax.data.decode import decode_picture, resize_square
+from ftjax.depth import make_cut
+from ftjax.prefix import batches, infer
+from ftjax.train import make_suffix
+from ftjax.weights import own_names
+from ftjax.weights.convert import convert, leaf_shapes
+from ftjax.weights.pretrained import load_pretrained
+
+BATCH_SIZE = 32
+
+
+class Prediction(NamedTuple):
+    """The answer for one picture.
+
+    Attributes:
+        class_name: the most probable class.
+        probability: of that class, 0..1.
+        probabilities: of every class, in the order of `Predictor.class_names`.
+    """
+
+    class_name: str
+    probability: float
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with what it needs to take a picture.
+
+    Attributes:
+        network: backbone with head.
+        params: of all units.
+        batch_stats: of all units.
+        class_names: in the order of the logits.
+        image_size: height and width of its pictures, in pixels.
+        trial: id of the trial it is from.
+        depth_layers: how many layers were unfrozen.
+        bn: BatchNorm policy it was trained with.
+        val_accuracy: on the run's validation set, 0..1.
+    """
+
+    network: Backbone
+    params: Tree
+    batch_stats: Tree
+    class_names: tuple[str, ...]
+    image_size: int
+    trial: str
+    depth_layers: int
+    bn: str
+    val_accuracy: float
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits (n, classes) of pictures at the network's size.
+
+        Args:
+            images: (n, image_size, image_size, 3) RGB in 0..255, integers or floats.
+
+        Raises:
+            ValueError: another shape, or values that are not 0..255.
+        """
+        images = check_range(images)
+        size = self.image_size
+        if images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"pictures of shape {images.shape}; this network takes (n, {size}, "
+                f"{size}, 3): use `predict_files`, or `resize` first"
+            )
+        batch_size = min(BATCH_SIZE, len(images))
+        found = []
+        for rows, count in batches(images, batch_size):
+            y = infer(self.network[:], self.params, self.batch_stats, jnp.asarray(rows))
+            found.append(np.asarray(y)[:count])
+        return np.concatenate(found)
+
+    def predict(self, images: np.ndarray) -> list[Prediction]:
+        """Classes of pictures at the network's size; arguments as of `logits`."""
+        answers = []
+        for row in np.asarray(jax.nn.softmax(self.logits(images))):
+            best = int(row.argmax())
+            answers.append(Prediction(self.class_names[best], float(row[best]), row))
+        return answers
+
+    def predict_files(self, paths: Iterable[str | Path]) -> list[Prediction]:
+        """Classes of picture files, cut and resized as the training pictures were.
+
+        Raises:
+            ValueError: a file is missing or is no picture.
+        """
+        return self.predict(np.stack([self.read(path) for path in paths]))
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """A picture file at the network's size: uint8 (image_size, image_size, 3)."""
+        try:
+            picture = decode_picture(Path(path).read_bytes())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        if picture is None:
+            raise ValueError(f"{path} is not a picture that OpenCV can read in full")
+        return self.resize(picture)
+
+    def resize(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 (height, width, 3) to the network's size, as in training."""
+        return resize_square(picture, self.image_size)
+
+
+def load(
+    run_dir: str | Path,
+    depth: int | None = None,
+    *,
+    bn: str | None = None,
+    seed: int | None = None,
+    offline: bool = False,
+) -> Predictor:
+    """Loads a finished trial of a run.
+
+    Args:
+        run_dir: what `--out` named.
+        depth: layers unfrozen from the top. None: the recommended depth and policy,
+            or, where the run has no recommendation, those of the best trial.
+        bn: BatchNorm policy; None takes any.
+        seed: of the trial; None takes any. Of several trials that fit, the one with
+            the best validation accuracy is taken.
+        offline: open no network connection to get the pretrained weights.
+
+    Raises:
+        ValueError: no run, no such trial, or the pretrained weights have changed.
+    """
+    run_dir = Path(run_dir).expanduser()
+    run = records.read_json(run_dir / "config.json")
+    if run is None:
+        raise ValueError(
+            f"{run_dir} holds no run: config.json is missing; give the folder that "
+            "--out of experiments.sweep named"
+        )
+    class_names = tuple(run["class_names"])
+    network = with_head(make_backbone(run["config"]["model"]), len(class_names))
+    if depth is None:
+        advice = records.read_json(run_dir / "recommendation.json") or {}
+        depth, bn = advice.get("depth_layers"), bn or advice.get("bn")
+    record = choose_trial(run_dir, network, depth, bn, seed)
+    trained = record["config"]
+    size = trained["image_size"]
+    pretrained = load_pretrained(
+        make_backbone(trained["model"]),
+        run["config"]["weights"],
+        size=size,
+        offline=offline,
+    )
+    if pretrained.source != trained["weights"]:
+        raise ValueError(
+            f"the pretrained weights are {pretrained.source}, but trial "
+            f"{record['trial']} started from {trained['weights']}: give it that file"
+        )
+    tensors = own_names.flatten(network.name, pretrained.params, pretrained.batch_stats)
+    folder = records.trial_folder(run_dir, record["trial"])
+    tensors |= read_checkpoint(folder / "checkpoint", network.name)
+    shapes = leaf_shapes(network, size)
+    origins = own_names.origins(network, shapes)
+    params, batch_stats = convert(
+        tensors, origins, shapes, source=f"trial {record['trial']}"
+    )
+    return Predictor(
+        network=network,
+        params=jax.device_put(params),
+        batch_stats=jax.device_put(batch_stats),
+        class_names=class_names,
+        image_size=size,
+        trial=record["trial"],
+        depth_layers=trained["depth"],
+        bn=trained["batch_norm"],
+        val_accuracy=record["epochs"][-1]["val_accuracy"],
+    )
+
+
+def choose_trial(
+    run_dir: Path,
+    network: Backbone,
+    depth: int | None,
+    bn: str | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The record of the finished trial that fits, the best of several.
+
+    Raises:
+        ValueError: none fits; says which there are.
+    """
+    done = []
+    for path in sorted((run_dir / "trials").glob("*/trial.json")):
+        record = records.read_json(path)
+        if record["status"] == "done":
+            done.append(record)
+    fitting = done
+    if depth is not None:
+        cut = make_cut(network, depth)
+        fitting = [each for each in fitting if each["config"]["depth"] == cut.same_set]
+        if bn is not None and not any(
+            part.batch_norm for part in make_suffix(network, cut, bn)
+        ):
+            bn = "frozen"  # policies that are equal here share that trial
+    if bn is not None:
+        fitting = [each for each in fitting if each["config"]["batch_norm"] == bn]
+    if seed is not None:
+        fitting = [each for each in fitting if each["config"]["seed"] == seed]
+    if not fitting:
+        raise ValueError(
+            f"{run_dir} has no finished trial of depth {depth}, bn {bn}, seed {seed}; "
+            f"it has {describe(done)}"
+        )
+    return max(fitting, key=lambda record: record["epochs"][-1]["val_accuracy"])
+
+
+def describe(done: Sequence[dict[str, Any]]) -> str:
+    """Which trials there are, for a message."""
+    if not done:
+        return "none"
+    values = {
+        key: sorted({record["config"][key] for record in done})
+        for key in ("depth", "batch_norm", "seed")
+    }
+    names = {"depth": "depths", "batch_norm": "bn", "seed": "seeds"}
+    return ", ".join(
+        f"{names[key]} {' '.join(map(str, found))}" for key, found in values.items()
+    )
+
+
+def read_checkpoint(folder: Path, model: str) -> dict[str, np.ndarray]:
+    """Parameters and statistics of a checkpoint, by our names of tensors.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: the trial's checkpoint was removed")
+    checkpoints = Checkpoints(folder)
+    try:
+        saved = checkpoints.restore()
+    finally:
+        checkpoints.close()
+    if saved is None:
+        raise ValueError(f"{folder} holds no complete checkpoint")
+    tensors = {}
+    for name, value in saved.leaves.items():
+        _, _, path = name.partition("/")
+        if path.startswith(tuple(f"{each}/" for each in own_names.COLLECTIONS)):
+            tensors[f"{model}/{path}"] = value
+    return tensors

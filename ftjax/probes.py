@@ -1,0 +1,239 @@
+"""A curve before any training: how separable the classes are at every cut.
+
+One pass over the data. At every unit boundary the activations are averaged over
+height and width, and two closed forms say how well a linear classifier on them would
+do: ridge regression on the classes, judged on the validation set, and LogME, judged on
+the training set alone. One backward pass through the network, with the ridge solution
+as its head, gives the relative gradient of every unit. Whether any of them follows the
+measured curve is what `rank_correlation` measures; nothing is promised.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from ftjax.analysis.curves import clean_results
+from ftjax.analysis.linear_probe import fit_ridge, log_evidence
+from ftjax.backbones.backbone import Backbone, Tree, Unit, variables
+from ftjax.data import Dataset
+from ftjax.depth import make_cut, unit_depths
+from ftjax.prefix import batches, infer_unit
+from ftjax.train import backward_unit, forward_unit, loss_gradient
+
+PROBES = ("ridge_accuracy", "logme", "gradient_norm")
+GRADIENT_PICTURES = 256
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's rank correlation of a probe with a measured curve.
+
+    p_value: two-sided, by permutation. num_depths: both have.
+    """
+
+    probe: str
+    bn: str
+    correlation: float
+    p_value: float
+    num_depths: int
+
+
+@jax.jit
+def pool(x: jax.Array) -> jax.Array:
+    """Mean over height and width: (batch, h, w, c) -> (batch, c)."""
+    return x.mean(axis=tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
+
+
+def pooled_features(
+    units: Sequence[Unit],
+    params: Tree,
+    batch_stats: Tree,
+    images: np.ndarray,
+    *,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Pooled activations before each unit and after the last, by one pass.
+
+    Args:
+        units: from the first one on, without the classifier.
+        images: (n, h, w, 3) uint8.
+
+    Returns:
+        `len(units) + 1` arrays (n, channels), float32.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in range(len(units) + 1)]
+    for rows, count in batches(images, batch_size):
+        x = jnp.asarray(rows)
+        parts[0].append(np.asarray(pool(x.astype(jnp.float32)))[:count])
+        for index, unit in enumerate(units, start=1):
+            x = infer_unit(unit.module, variables(params, batch_stats, unit.name), x)
+            parts[index].append(np.asarray(pool(x))[:count])
+    return [np.concatenate(part) for part in parts]
+
+
+def gradient_norms(
+    network: Backbone,
+    params: Tree,
+    batch_stats: Tree,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+) -> dict[str, float]:
+    """||gradient|| / ||parameters|| of every unit that has parameters.
+
+    The gradient is that of the mean cross-entropy over `images` in inference mode.
+
+    Args:
+        network: backbone with head. params: of every unit, the classifier included.
+    """
+    sums: Tree = {}
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        rows = slice(start, start + batch_size)
+        x, pullbacks = jnp.asarray(images[rows]), []
+        for unit in network.units:
+            keys = unit.parameter_keys
+            own = params[unit.name], batch_stats.get(unit.name, {})
+            x, _, pullback = forward_unit(unit.module, keys, (), *own, x, None)
+            pullbacks.append(pullback)
+        gradient, _ = loss_gradient(x, jnp.asarray(labels[rows]))
+        for index in reversed(range(len(pullbacks))):
+            grads, gradient = backward_unit(index > 0, pullbacks.pop(), gradient)
+            name = network.units[index].name
+            old = sums.get(name)
+            sums[name] = grads if old is None else jax.tree.map(jnp.add, old, grads)
+    steps = len(images) // batch_size
+    return {
+        name: _norm(grads) / steps / max(_norm(params[name]), 1e-30)
+        for name, grads in sums.items()
+        if jax.tree.leaves(grads)
+    }
+
+
+def _norm(tree: Tree) -> float:
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    return float(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)))
+
+
+def probe_curve(
+    network: Backbone,
+    params: Tree,
+    batch_stats: Tree,
+    dataset: Dataset,
+    *,
+    batch_size: int = 32,
+    gradient_pictures: int = GRADIENT_PICTURES,
+) -> pd.DataFrame:
+    """Probes at the boundary before the trainable part of every depth in units.
+
+    The row of depth d looks at what the frozen part hands over when d layers are
+    unfrozen: for d = 0 the input of the head, for full depth the pictures themselves.
+    Its gradient norm is that of the first unfrozen unit, for d = 0 that of the head.
+
+    Args:
+        network: backbone with head. params, batch_stats: pretrained, by unit; the
+            classifier's own are not needed, the ridge solution takes its place.
+        dataset: pictures at the network's size.
+        batch_size: pictures per step.
+        gradient_pictures: training pictures of the backward pass, the first ones.
+
+    Returns:
+        Columns unit (name of the first unfrozen unit),
+        depth_layers, depth_units, ridge_accuracy (validation, 0..1), ridge_strength,
+        logme, gradient_norm; one row per depth, increasing.
+
+    Raises:
+        ValueError: the training set is smaller than a batch.
+    """
+    train, val = dataset.train, dataset.val
+    if len(train.labels) < batch_size:
+        raise ValueError(
+            f"batch_size {batch_size} is larger than the training set of "
+            f"{len(train.labels)} pictures"
+        )
+    classes = len(dataset.class_names)
+    body, head = network.units[:-1], network.units[-1]
+    sides = [
+        pooled_features(body, params, batch_stats, split.images, batch_size=batch_size)
+        for split in (train, val)
+    ]
+    probes = [fit_ridge(x, train.labels, classes) for x in sides[0]]
+    kernel, bias = probes[-1].kernel, probes[-1].bias
+    solution = {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}
+    count = max(batch_size, min(gradient_pictures, len(train.labels)))
+    order = np.linspace(0, len(train.labels) - 1, count).astype(int)
+    norms = gradient_norms(
+        network,
+        {**params, head.name: {head.parameter_keys[0]: solution}},
+        batch_stats,
+        train.images[order],
+        train.labels[order],
+        batch_size=batch_size,
+    )
+    rows = []
+    for depth in unit_depths(network):
+        cut = make_cut(network, depth)
+        place = cut.unit
+        ridge, features = probes[place], sides[1][place]
+        answers = (features @ ridge.kernel + ridge.bias).argmax(axis=1)
+        unit = network.units[place]
+        rows.append(
+            {
+                "unit": unit.name,
+                "depth_layers": depth,
+                "depth_units": cut.depth_units,
+                "ridge_accuracy": float((answers == val.labels).mean()),
+                "ridge_strength": ridge.strength,
+                "logme": log_evidence(sides[0][place], train.labels, classes),
+                "gradient_norm": norms[unit.name],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def rank_correlation(
+    probes: pd.DataFrame,
+    results: pd.DataFrame,
+    *,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> tuple[RankCorrelation, ...]:
+    """How well each probe orders the depths, for each BatchNorm policy.
+
+    Spearman 1904, ties get their mean rank. The p value permutes the depths (Phipson
+    and Smyth 2010: the observed order counts as one permutation). Neighboring depths
+    are not independent, so it is too small if anything.
+
+    Args:
+        probes: of `probe_curve`. results: rows of results.csv.
+        permutations: drawn at random. seed: of the draws.
+
+    Returns:
+        One entry per probe and policy with at least three common depths; correlation
+        and p value are nan where a curve is constant.
+    """
+    table, _ = clean_results(results)
+    means = table.groupby(["bn", "depth_layers"])["val_accuracy"].mean()
+    ahead = probes.set_index("depth_layers")
+    rng = np.random.default_rng(seed)
+    found = []
+    for bn in means.index.get_level_values("bn").unique():
+        joined = ahead.join(means[bn].rename("measured"), how="inner")
+        for probe in PROBES:
+            both = joined[[probe, "measured"]].dropna()
+            if len(both) < 3:
+                continue
+            ranks = both.rank().to_numpy(float)
+            ranks = ranks - ranks.mean(axis=0)
+            scale = np.sqrt((ranks**2).sum(axis=0).prod())
+            rho = p_value = float("nan")
+            if scale > 0:
+                rho = float(ranks[:, 0] @ ranks[:, 1] / scale)
+                mixed = rng.permuted(np.tile(ranks[:, 0], (permutations, 1)), axis=1)
+                extreme = np.abs(mixed @ ranks[:, 1] / scale) >= abs(rho) - 1e-12
+                p_value = float((1 + extreme.sum()) / (1 + permutations))
+            found.append(RankCorrelation(probe, str(bn), rho, p_value, len(both)))
+    return tuple(found)
