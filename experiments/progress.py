@@ -27,6 +27,7 @@ class Display:
         self._work = {trial.id: self._work_of(trial) for trial in setup.plan.trials}
         self._left = sum(self._work.values()) * setup.config.epochs
         self._done, self._seconds = 0.0, 0.0
+        self._kept = 0
         total = len(setup.plan.trials) * setup.config.epochs
         self._task = self._bar.add_task("epochs", total=total, speed="")
 
@@ -36,6 +37,9 @@ class Display:
 
     def __exit__(self, *_):
         self._bar.stop()
+        if self._kept:
+            total = len(self._setup.plan.trials)
+            self._console.print(f"kept {self._kept} of {total} finished trainings")
 
     def show(self, event: Progress) -> None:
         """Shows one event of the sweep."""
@@ -52,7 +56,7 @@ class Display:
         elif event.status == "kept":
             self._left -= self._work[trial.id] * epochs
             self._bar.advance(self._task, epochs)
-            self._console.print(f"{name}  kept", highlight=False)
+            self._kept += 1
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status == "failed":

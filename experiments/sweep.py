@@ -6,17 +6,28 @@
 Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
 """
 
+import itertools
 import os
 import shlex
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.answer import write_answer
+from experiments.progress import Display
+from ftjax import environment, sweep
+from ftjax.analysis.search import explain_trials, next_depths
 from ftjax.config import Config, complete, to_json
+from ftjax.depth import AUTO, block_depths
+from ftjax.plan import Point, trainable_params, trial_flops
+from ftjax.prefix import boundary_bytes
+from ftjax.results import read_correct, write_results
+from ftjax.sweep import Progress, Setup
 
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
 
@@ -41,11 +52,6 @@ def run(config: Config, console: Console) -> int:
     errors = Console(stderr=True)
     try:
         config = complete(config)
-        # JAX starts here, not at import, so that a wrong argument is answered at once.
-        from experiments.progress import Display
-        from ftjax import environment, sweep
-        from ftjax.results import read_correct, write_results
-
         environment.keep_freed_memory()
         environment.use_compilation_cache()
         setup = sweep.prepare(config)
@@ -55,22 +61,19 @@ def run(config: Config, console: Console) -> int:
         return 2
     print_plan(setup, console)
     if config.plan:
+        print_forecast(setup, console)
         return 0
     start = time.perf_counter()
     command = "python -m experiments.sweep " + shlex.join(sys.argv[1:])
     environment.write_run(out, to_json(config), command, setup.dataset.class_names)
-    failed = []
-    with Display(setup, console) as display:
-        for event in sweep.run(setup, out):
-            display.show(event)
-            if event.status in ("done", "failed", "kept"):
-                write_results(setup, out)
-            if event.status == "failed":
-                failed.append(event)
-    results, epochs = write_results(setup, out)
-    answer(setup, out, results, epochs, read_correct(setup, out), command, console)
+    failed: dict[str, Progress] = {}
+    search = search_depths if config.depths == AUTO else train_grid
+    setup, results, epochs = search(setup, out, console, failed)
+    if config.explain:
+        setup, results, epochs = explain_fall(setup, out, console, failed, results)
+    write_answer(setup, out, results, epochs, command, console)
     console.print(f"{time.perf_counter() - start:.0f} s in all; results in {out}")
-    for event in failed:
+    for event in failed.values():
         cut = event.trial.cut
         errors.print(
             f"failed: top {cut.depth_layers} layers, bn {event.trial.policy}, seed "
@@ -80,6 +83,66 @@ def run(config: Config, console: Console) -> int:
             markup=False,
         )
     return 1 if failed else 0
+
+
+Round = tuple[Setup, pd.DataFrame, pd.DataFrame]
+
+
+def train_grid(
+    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
+) -> Round:
+    """Trains what is missing of the plan; collects what fails."""
+    with Display(setup, console) as display:
+        for event in sweep.run(setup, out):
+            display.show(event)
+            if event.status in ("done", "failed", "kept"):
+                write_results(setup, out)
+            if event.status == "failed":
+                failed[event.trial.id] = event
+    return setup, *write_results(setup, out)
+
+
+def search_depths(
+    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
+) -> Round:
+    """`--depths auto`: a few depths first, then one after the other where it pays."""
+    config = setup.config
+    grid: list[Point] = []
+    results, epochs = write_results(setup, out)
+    while True:
+        decision = next_depths(
+            results,
+            block_depths(setup.network),
+            seeds=config.seeds,
+            bn=config.bn,
+            correct=read_correct(setup, out),
+        )
+        console.print(decision.reason, highlight=False)
+        if decision.done:
+            return setup, results, epochs
+        grid += [Point(*placement) for placement in decision.trials]
+        setup = sweep.with_grid(setup, grid)
+        setup, results, epochs = train_grid(setup, out, console, failed)
+
+
+def explain_fall(
+    setup: Setup,
+    out: Path,
+    console: Console,
+    failed: dict[str, Progress],
+    results: pd.DataFrame,
+) -> Round:
+    """`--explain`: the matched trials that tell why the follow curve falls."""
+    missing = explain_trials(results)
+    if not missing:
+        console.print("nothing to add: the follow curve does not fall, or is explained")
+    points = [
+        Point(request.cut.depth_layers, request.policy, request.seed)
+        for request in setup.plan.requests
+    ]
+    seeds = range(setup.config.seeds)
+    points += [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
+    return train_grid(sweep.with_grid(setup, points), out, console, failed)
 
 
 def open_folder(config: Config) -> Path:
@@ -102,7 +165,7 @@ def open_folder(config: Config) -> Path:
     return out
 
 
-def print_plan(setup, console: Console) -> None:
+def print_plan(setup: Setup, console: Console) -> None:
     """What will be trained, before anything is."""
     config, dataset, plan = setup.config, setup.dataset, setup.plan
     console.print(
@@ -124,15 +187,10 @@ def print_plan(setup, console: Console) -> None:
         console.print(
             "[yellow]random weights: the curve says nothing about transfer[/yellow]"
         )
-    if config.plan:
-        print_forecast(setup, console)
 
 
-def print_forecast(setup, console: Console) -> None:
+def print_forecast(setup: Setup, console: Console) -> None:
     """FLOPs and memory of every training."""
-    from ftjax.plan import trainable_params, trial_flops
-    from ftjax.prefix import boundary_bytes
-
     config = setup.config
     train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
     sizes = boundary_bytes(setup.network, config.image_size)
@@ -164,66 +222,6 @@ def print_forecast(setup, console: Console) -> None:
         )
     console.print(table)
     console.print(f"{total / 1e12:.1f} TFLOP in all")
-
-
-def answer(setup, out, results, epochs, correct, command, console: Console) -> None:
-    """Table, figures, report and the sentence."""
-    from ftjax import environment
-    from ftjax.analysis import plots, report
-    from ftjax.analysis.recommend import recommend
-    from ftjax.records import write_json
-
-    console.print(result_table(results))
-    if not (results.status == "done").any():
-        console.print("no trial is done, so there is no answer yet")
-        return
-    recommendation = recommend(
-        results,
-        correct,
-        num_classes=len(setup.dataset.class_names),
-        batch_norm=any(unit.batch_norm_keys for unit in setup.network.units),
-    )
-    write_json(out / "recommendation.json", recommendation.to_json())
-    plots.save(plots.depth_curve(results, recommendation), out / "depth_curve")
-    report.write_report(
-        out / "report.html",
-        results=results,
-        epochs=epochs,
-        recommendation=recommendation,
-        config=to_json(setup.config),
-        environment=environment.describe(),
-        command=command,
-    )
-    for warning in recommendation.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
-    for sentence in recommendation.explanation:
-        console.print(sentence, highlight=False)
-    console.print(recommendation.sentence, style="bold", highlight=False)
-
-
-def result_table(results) -> Table:
-    """The paper's table (Philip 2025, table 3), with what it leaves out."""
-    table = Table()
-    for name in ("Layers Unfreeze", "Blocks", "BN", "Seed"):
-        table.add_column(name, justify="right", no_wrap=name == "BN")
-    numbers = {
-        "Accuracy": "accuracy",
-        "Loss": "loss",
-        "Val-accuracy": "val_accuracy",
-        "Val-loss": "val_loss",
-        "Train-mode accuracy": "train_mode_accuracy",
-    }
-    for name in (*numbers, "Seconds", "Frozen intact"):
-        table.add_column(name, justify="right")
-    for row in results.itertuples():
-        cells = [str(row.depth_layers), str(row.depth_units), row.bn, str(row.seed)]
-        if row.status == "done":
-            cells += [f"{getattr(row, column):.4f}" for column in numbers.values()]
-            cells += [f"{row.seconds:.1f}", "yes" if row.frozen_intact else "NO"]
-        else:
-            cells += [row.status]
-        table.add_row(*cells)
-    return table
 
 
 if __name__ == "__main__":

@@ -34,11 +34,14 @@ class Config:
     """imagenet, random (says nothing about transfer), or the path of a weights file."""
     depths: tuple[str, ...] = ()
     """Numbers of layers counted from the top (0 is the head alone), or paper, units
-    (every block), layers (every distinct set), spread (seven blocks). Default: paper
-    for its three models, else spread."""
+    (every block), layers (every distinct set), spread (seven blocks), auto (a few
+    first, then where the best may lie). Default: paper for its three models, else
+    spread."""
     bn: tuple[str, ...] = ("follow", "frozen")
     """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen
     (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""
+    explain: bool = False
+    """Where the follow curve falls, add the matched frozen and recalibrate trials."""
     seeds: int = 1
     """Number of seeds: of head, data order and drop-connect. They are replicates."""
     epochs: int | None = None

@@ -17,6 +17,7 @@ PAPER_DEPTHS = {
 }
 WORDS = ("paper", "units", "layers", "spread")
 SPREAD = 6
+AUTO = ("auto",)  # depths are chosen from results, not here
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,20 @@ def unit_depths(backbone: Backbone) -> tuple[int, ...]:
     return tuple(depths)
 
 
+def block_depths(backbone: Backbone) -> tuple[int, ...]:
+    """`unit_depths` without those that add no parameters, such as a pooling."""
+    distinct = set(distinct_depths(backbone))
+    depths, total, seen = [0], 0, 0
+    for unit in reversed(backbone.units):
+        if unit.counted:
+            total += len(unit.layers)
+            new = max((depth for depth in distinct if depth <= total), default=0)
+            if new > seen:
+                depths.append(total)
+            seen = new
+    return tuple(depths)
+
+
 def distinct_depths(backbone: Backbone) -> tuple[int, ...]:
     """The smallest depth in layers of every distinct trainable set.
 
@@ -118,8 +133,8 @@ def distinct_depths(backbone: Backbone) -> tuple[int, ...]:
 
 
 def spread_depths(backbone: Backbone) -> tuple[int, ...]:
-    """Up to seven unit boundaries from none to all, denser near the output."""
-    depths = unit_depths(backbone)
+    """Up to seven block boundaries from none to all, denser near the output."""
+    depths = block_depths(backbone)
     last = len(depths) - 1
     steps = (round(last * (k / SPREAD) ** 1.3) for k in range(SPREAD + 1))
     return tuple(dict.fromkeys(depths[step] for step in steps))
@@ -156,7 +171,7 @@ def parse_depths(backbone: Backbone, words: tuple[str, ...]) -> tuple[int, ...]:
             depths.append(check_depth(backbone, int(word)))
         else:
             raise ValueError(
-                f"unknown depth {word!r}; --depths takes numbers of layers or one of "
-                f"{', '.join(WORDS)}"
+                f"unknown depth {word!r}; --depths takes numbers of layers, "
+                f"{', '.join(WORDS)}; or auto, alone"
             )
     return tuple(sorted(dict.fromkeys(depths)))

@@ -45,6 +45,14 @@ class Request(NamedTuple):
     trial: str
 
 
+class Point(NamedTuple):
+    """One point of the grid: depth in layers, BatchNorm policy, seed."""
+
+    depth_layers: int
+    policy: str
+    seed: int
+
+
 class Plan(NamedTuple):
     """Rows in the order of depth, trainings in the order of their cut."""
 
@@ -52,48 +60,51 @@ class Plan(NamedTuple):
     trials: tuple[Trial, ...]
 
 
+def _depth(point: Point) -> int:
+    return point.depth_layers
+
+
 def make_plan(
     config: Config,
     network: Backbone,
-    grid: Iterable[tuple[int, str]],
+    grid: Iterable[Point],
     *,
     weights: str,
     data_hash: str,
 ) -> Plan:
-    """Every point of the grid with every seed.
+    """One row per point of the grid, and the trainings that answer them.
 
     Args:
         config: completed.
         network: backbone with head.
-        grid: depths in layers, each with a BatchNorm policy.
+        grid: depths in layers, BatchNorm policies and seeds.
         weights: source of the pretrained parameters.
         data_hash: of pictures and labels.
     """
     requests, trials = [], {}
-    for depth, policy in sorted(dict.fromkeys(grid), key=lambda point: point[0]):
+    for depth, policy, seed in sorted(dict.fromkeys(grid), key=_depth):
         cut = make_cut(network, depth)
         norms = any(part.batch_norm for part in make_suffix(network, cut, policy))
-        for seed in range(config.seeds):
-            canonical = {
-                "model": config.model,
-                "weights": weights,
-                "data": data_hash,
-                "depth": cut.same_set,
-                "batch_norm": policy if norms else "frozen",
-                "seed": seed,
-                "image_size": config.image_size,
-                "batch_size": config.batch_size,
-                "optimizer": config.optimizer,
-                "lr": config.lr,
-                "head_lr_factor": config.head_lr_factor,
-                "weight_decay": config.weight_decay,
-                "drop_connect": config.drop_connect,
-            }
-            text = json.dumps(canonical, sort_keys=True)
-            trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-            trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
-            trials.setdefault(trial_id, trial)
-            requests.append(Request(cut, policy, seed, trial_id))
+        canonical = {
+            "model": config.model,
+            "weights": weights,
+            "data": data_hash,
+            "depth": cut.same_set,
+            "batch_norm": policy if norms else "frozen",
+            "seed": seed,
+            "image_size": config.image_size,
+            "batch_size": config.batch_size,
+            "optimizer": config.optimizer,
+            "lr": config.lr,
+            "head_lr_factor": config.head_lr_factor,
+            "weight_decay": config.weight_decay,
+            "drop_connect": config.drop_connect,
+        }
+        text = json.dumps(canonical, sort_keys=True)
+        trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+        trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
+        trials.setdefault(trial_id, trial)
+        requests.append(Request(cut, policy, seed, trial_id))
     ordered = sorted(trials.values(), key=lambda trial: trial.cut.unit)
     return Plan(tuple(requests), tuple(ordered))
 

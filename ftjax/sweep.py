@@ -1,5 +1,6 @@
 """Runs a plan: one pass over the frozen part, trials from the earliest cut on."""
 
+import itertools
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,12 +18,20 @@ from ftjax.checkpoint import Checkpoints, unflatten
 from ftjax.compile_clock import compile_seconds
 from ftjax.config import Config
 from ftjax.data import Dataset, load
-from ftjax.depth import parse_depths
+from ftjax.depth import AUTO, parse_depths
 from ftjax.freeze_proof import Digests, changed_leaves, digests
 from ftjax.optim import OPTIMIZERS, Hyper
-from ftjax.plan import Cost, Plan, Trial, make_plan, measure_cost
+from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
-from ftjax.train import Epoch, Problem, State, init_state, make_suffix, run_epochs
+from ftjax.train import (
+    Epoch,
+    Problem,
+    State,
+    check_policy,
+    init_state,
+    make_suffix,
+    run_epochs,
+)
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -84,7 +93,7 @@ def prepare(config: Config) -> Setup:
             f"{', '.join(OPTIMIZERS)}"
         )
     backbone = make_backbone(config.model)
-    depths = parse_depths(backbone, config.depths)
+    depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
     pretrained = load_pretrained(
         backbone, config.weights, size=config.image_size, offline=config.offline
     )
@@ -114,11 +123,14 @@ def prepare(config: Config) -> Setup:
         cost=measure_cost(network, config.image_size),
         boundaries={},
     )
-    return with_grid(setup, [(depth, bn) for depth in depths for bn in config.bn])
+    for policy in config.bn:
+        check_policy(policy)
+    points = itertools.product(depths, config.bn, range(config.seeds))
+    return with_grid(setup, itertools.starmap(Point, points))
 
 
-def with_grid(setup: Setup, grid: Iterable[tuple[int, str]]) -> Setup:
-    """The setup with the plan for these depths in layers and BatchNorm policies."""
+def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
+    """The setup with the plan for these depths, policies and seeds."""
     plan = make_plan(
         setup.config,
         setup.network,

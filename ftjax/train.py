@@ -63,6 +63,15 @@ class Metrics(NamedTuple):
     correct: jax.Array
 
 
+def check_policy(policy: str) -> None:
+    """Raises ValueError if there is no such BatchNorm policy."""
+    if policy not in BATCH_NORM_POLICIES:
+        raise ValueError(
+            f"unknown BatchNorm policy {policy!r}; --bn takes "
+            f"{', '.join(BATCH_NORM_POLICIES)}"
+        )
+
+
 def make_suffix(network: Backbone, cut: Cut, policy: str) -> tuple[SuffixUnit, ...]:
     """The suffix of a cut under a BatchNorm policy.
 
@@ -73,11 +82,7 @@ def make_suffix(network: Backbone, cut: Cut, policy: str) -> tuple[SuffixUnit, .
     Raises:
         ValueError: the policy is unknown.
     """
-    if policy not in BATCH_NORM_POLICIES:
-        raise ValueError(
-            f"unknown BatchNorm policy {policy!r}; --bn takes "
-            f"{', '.join(BATCH_NORM_POLICIES)}"
-        )
+    check_policy(policy)
     suffix = []
     for unit, keys in zip(network.units[cut.unit :], cut.trainable, strict=True):
         norms = () if policy == "frozen" else unit.batch_norm_keys

@@ -1,0 +1,324 @@
+"""Which depth to train next, and when to stop: an answer from a few trials.
+
+The curve of each BatchNorm policy is a Gaussian process over the rank of the candidate
+depths (`gaussian_process`). It starts from a few cuts, places every next trial where
+one more is expected to raise the answer most (the knowledge gradient), and stops when
+the interval of the best depth is narrower than one unit or that gain is below the
+noise. Every function is pure: the same table gives the same decision, so a search
+resumes by asking again.
+
+Why this and not an average over the shapes of `fits`: those six shapes can neither
+bend twice nor step, and are sure of themselves all the same. `experiments.simulate`
+prints both on planted curves.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ftjax.analysis.belief import CurveBelief, believe, shortest_interval
+from ftjax.analysis.curves import BN_POLICIES, clean_results
+from ftjax.analysis.explain import MIN_FALL
+from ftjax.analysis.gaussian_process import draw_curves, knowledge_gradient
+
+FIRST = 6  # cuts to start from
+DENSER = 1.4  # exponent of their spacing: > 1 puts more of them near the output
+GAIN = 0.05  # stop when one more trial is expected to gain less than this much noise
+ALMOST = 0.8  # of the largest gain: then the shallowest depth, which costs least
+# Share of the posterior in the interval. Real shapes are no draws of the process, so it
+# covers somewhat less: `experiments.simulate` prints how much.
+MASS = 0.97
+MOST_GAP = 0.1  # of the depth axis: no longer stretch stays unseen ...
+NEAR_GAP = 0.05  # ... nor next to the best trial ...
+SHARE = 0.2  # ... as long as no more than this share of the candidates is trained
+DRAWS = 1000
+CONTENDER = 0.1  # probability to be the best from which a depth gets all its seeds
+MOST_CONTENDERS = 3
+
+
+class Placement(NamedTuple):
+    """One trial to run."""
+
+    depth_layers: int
+    bn: str
+    seed: int
+
+
+class Decision(NamedTuple):
+    """What to do next.
+
+    trials: to be run now; empty when done. done: whether the search is over. reason:
+    in plain words. best: depth and policy with the highest expected accuracy among
+    those that were trained, None before there is one. interval: of the best depth on
+    that policy's curve, in layers, with MASS of the posterior. gain: expected rise of
+    the best accuracy by one more trial. regret: expected accuracy that the best trained
+    depth lacks to the best of all. noise: standard deviation of one trial.
+    """
+
+    trials: tuple[Placement, ...]
+    done: bool
+    reason: str
+    best: tuple[int, str] | None = None
+    interval: tuple[int, int] | None = None
+    gain: float = float("nan")
+    regret: float = float("nan")
+    noise: float = float("nan")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The depths of the trials, without repeats."""
+        return tuple(sorted({trial.depth_layers for trial in self.trials}))
+
+
+def first_depths(candidates: Sequence[int]) -> tuple[int, ...]:
+    """Six of the candidate depths, both ends included, denser near the output.
+
+    Args:
+        candidates: depths in layers. Fewer than eight of them are thinned less or not.
+    """
+    depths = _check_candidates(candidates)
+    last = len(depths) - 1
+    shares = (np.arange(FIRST) / (FIRST - 1)) ** DENSER
+    places = {round(last * share) for share in shares}
+    for place in range(len(depths)):  # short axes: no rank is taken twice
+        if len(places) < min(FIRST, len(depths)):
+            places.add(place)
+    return tuple(depths[place] for place in sorted(places))
+
+
+def _check_candidates(candidates: Sequence[int]) -> list[int]:
+    depths = sorted({int(depth) for depth in candidates})
+    if not depths or depths[0] < 0:
+        raise ValueError(
+            f"candidates must be depths >= 0 in layers, got {list(candidates)[:5]}"
+        )
+    return depths
+
+
+def _unseen(curve: CurveBelief, size: int) -> int | None:
+    """Middle of the longest stretch that is too long to be left unseen, or None.
+
+    A rise that is narrower than the gap between two trials leaves no trace in them.
+    """
+    places = np.array(sorted(curve.tried))
+    gaps = np.diff(places)
+    near = np.isin(places[:-1], curve.highest) | np.isin(places[1:], curve.highest)
+    allowed = np.where(near, NEAR_GAP, MOST_GAP) * (size - 1)
+    excess = np.where(gaps > np.maximum(allowed, 1), gaps / allowed, 0.0)
+    if len(places) >= SHARE * size or not excess.any():
+        return None
+    widest = int(np.argmax(excess))
+    return int((places[widest] + places[widest + 1]) // 2)
+
+
+def _start(
+    results: pd.DataFrame | None, depths: Sequence[int], policies: Sequence[str]
+) -> tuple[Placement, ...]:
+    """The first cuts that no trial has tried yet, failed ones included."""
+    known: set = set()
+    if results is not None and len(results):
+        bn = results["bn"] if "bn" in results else ["follow"] * len(results)
+        known = set(zip(results["depth_layers"].astype(int), bn, strict=True))
+    return tuple(
+        Placement(depth, bn, 0)
+        for bn in policies
+        for depth in first_depths(depths)
+        if (depth, bn) not in known
+    )
+
+
+def next_depths(
+    results: pd.DataFrame | None,
+    candidates: Sequence[int],
+    *,
+    seeds: int = 1,
+    bn: Sequence[str] = ("follow",),
+    correct: Mapping[str, np.ndarray] | None = None,
+    max_trials: int | None = None,
+) -> Decision:
+    """Decide which trials to run next, from all that were run so far.
+
+    First the cuts of `first_depths`, under every policy, with seed 0. Then one trial at
+    a time, at the depth and under the policy with the largest knowledge gradient; a
+    policy whose curve is clearly lower gets none. A candidate set that is large
+    compared with the number of trials is also looked through for stretches that no
+    trial has seen. When the search over depths has ended, the depths that may still be
+    the best get their other seeds.
+
+    Args:
+        results: rows of results.csv so far, None or empty at the start. Rows that are
+            neither done nor failed are asked for again; failed ones are not.
+        candidates: depths in layers, the ends of the axis included.
+        seeds: of the best depths; the others are run with seed 0 alone.
+        bn: policies to search.
+        correct: trial -> (n_val,) bool, for the noise of one seed.
+        max_trials: trainings at most, the policies' shared ones counted once.
+
+    Raises:
+        ValueError: no candidate, an unknown policy, or a table that is no sweep's.
+    """
+    depths = _check_candidates(candidates)
+    unknown = [policy for policy in bn if policy not in BN_POLICIES]
+    if unknown or not bn:
+        raise ValueError(f"unknown bn {unknown}: choose from {', '.join(BN_POLICIES)}")
+    if seeds < 1 or (max_trials is not None and max_trials < 1):
+        raise ValueError("seeds and max_trials must be 1 or more")
+    start = _start(results, depths, bn)
+    if results is None or not len(results):
+        return Decision(start, False, f"start with {len(first_depths(depths))} depths")
+    table = _known_rows(results, depths, bn)
+    waiting = table[~table["status"].isin(["done", "failed"])]
+    if len(waiting) or start:
+        again = [
+            Placement(int(row.depth_layers), str(row.bn), int(row.seed))
+            for row in waiting.itertuples()
+        ]
+        return Decision((*start, *again), False, "the first depths are not all run")
+    if not (table["status"] == "done").any():
+        return Decision((), True, "every trial failed")
+    done, _ = clean_results(table)
+    tried = {
+        (int(depth), str(policy), int(seed))
+        for depth, policy, seed in table[["depth_layers", "bn", "seed"]].to_numpy()
+    }
+    curves = [
+        believe(
+            policy,
+            done[done["bn"] == policy],
+            [depths.index(depth) for depth, other, _ in tried if other == policy],
+            depths,
+            correct,
+        )
+        for policy in bn
+        if (done["bn"] == policy).any()
+    ]
+    count = table["trial"].nunique() if "trial" in table else len(table)
+    spent = max_trials is not None and count >= max_trials
+    return _decide(curves, depths, tried, seeds, f"{count} trials" if spent else "")
+
+
+def _known_rows(
+    results: pd.DataFrame, depths: Sequence[int], bn: Sequence[str]
+) -> pd.DataFrame:
+    """The rows of the searched policies and candidates, with status, bn and seed."""
+    table = results.copy()
+    for column, value in (("status", "done"), ("bn", "follow"), ("seed", 0)):
+        if column not in table:
+            table[column] = value
+    return table[table["bn"].isin(list(bn)) & table["depth_layers"].isin(list(depths))]
+
+
+def _decide(
+    curves: Sequence[CurveBelief],
+    depths: Sequence[int],
+    tried: Collection[tuple[int, str, int]],
+    seeds: int,
+    spent: str,
+) -> Decision:
+    """One step of the search; see `next_depths`."""
+    rng = np.random.default_rng(0)
+    size = len(depths)
+    draws = [draw_curves(curve.posterior, DRAWS, rng) for curve in curves]
+    tops = np.stack([draw.max(axis=1) for draw in draws])  # (policies, draws)
+    chosen = int(np.argmax([curve.posterior.mean[curve.best] for curve in curves]))
+    curve, winners = curves[chosen], draws[chosen].argmax(axis=1)
+    low, high = shortest_interval(winners, size, curve.best, MASS)
+    gains = _gains(curves)
+    which, place = _cheapest_of_the_best(gains)
+    gain, noise = float(gains.max()), curve.posterior.noise_stderr
+    found = dict(
+        best=(depths[curve.best], curve.bn),
+        interval=(depths[low], depths[high]),
+        gain=max(gain, 0.0),
+        regret=float(np.mean(tops.max(axis=0) - draws[chosen][:, curve.best])),
+        noise=noise,
+    )
+
+    def run(places: Sequence[tuple[int, str, int]], reason: str) -> Decision:
+        trials = tuple(Placement(*place) for place in places)
+        return Decision(trials, not trials, reason, **found)
+
+    if spent:
+        return run((), f"stopped after {spent}, as asked")
+    narrow = low == high and bool(np.mean(tops.argmax(axis=0) == chosen) >= MASS)
+    if not narrow and gain >= GAIN * noise:
+        target = (depths[place], curves[which].bn, 0)
+        return run(
+            [target], f"one more trial is expected to gain {100 * gain:.2f} points"
+        )
+    unseen = _unseen(curve, size)
+    if unseen is not None:
+        return run([(depths[unseen], curve.bn, 0)], "a stretch that no trial has seen")
+    chances = np.bincount(winners, minlength=size)[curve.seen] / DRAWS
+    ranked = curve.seen[np.argsort(-chances, kind="stable")][:MOST_CONTENDERS]
+    enough = set(curve.seen[chances >= CONTENDER]) & set(ranked) | {curve.best}
+    more = [
+        (depths[int(index)], curve.bn, seed)
+        for seed in range(1, seeds)
+        for index in sorted(enough)
+        if (depths[int(index)], curve.bn, seed) not in tried
+    ]
+    if more:
+        return run(more, "the depths that may be the best get their other seeds")
+    if narrow:
+        return run((), "the interval of the best depth is narrower than one unit")
+    return run((), "one more trial is expected to gain less than the noise hides")
+
+
+def _gains(curves: Sequence[CurveBelief]) -> np.ndarray:
+    """Knowledge gradient (policies, m); minus infinity where a trial was tried."""
+    peaks = [float(curve.posterior.mean.max()) for curve in curves]
+    rows = []
+    for index, curve in enumerate(curves):
+        others = [peak for other, peak in enumerate(peaks) if other != index]
+        row = knowledge_gradient(curve.posterior, max(others, default=-np.inf))
+        row[list(curve.tried)] = -np.inf
+        rows.append(row)
+    return np.stack(rows)
+
+
+def _cheapest_of_the_best(gains: np.ndarray) -> tuple[int, int]:
+    """Policy and rank of the shallowest depth that gains almost as much as any."""
+    which, places = np.nonzero(gains >= ALMOST * gains.max())
+    first = int(np.argmin(places))
+    return int(which[first]), int(places[first])
+
+
+def explain_trials(
+    results: pd.DataFrame, *, min_fall: float = MIN_FALL, most: int = 3
+) -> tuple[tuple[int, str], ...]:
+    """Matched trials that are missing to say why the follow curve falls.
+
+    At the best depth, at the deepest (where `explain.decompose_fall` looks), and where
+    half of the fall has happened: the same depth under `recalibrate` tells lag of the
+    running statistics from overfitting, under `frozen` it shows the remedy.
+
+    Args:
+        results: rows of results.csv so far.
+        min_fall: accuracy (0..1); smaller falls are not explained.
+        most: depths at most.
+
+    Returns:
+        (depth_layers, bn) pairs, empty without a fall.
+    """
+    table, _ = clean_results(results)
+    follow = table[table["bn"] == "follow"].groupby("depth_layers")["val_accuracy"]
+    curve = follow.mean()
+    if curve.empty or most < 1:
+        return ()
+    best = int(curve.idxmax())
+    fallen = curve[(curve.index > best) & (curve <= curve.max() - min_fall)]
+    deepest = curve.index.max()
+    if fallen.empty or deepest not in fallen.index:
+        return ()
+    half = fallen[fallen <= (curve.max() + curve[deepest]) / 2].index[0]
+    wanted = list(dict.fromkeys([best, int(deepest), int(half)]))[:most]
+    tried = set(zip(results["depth_layers"], results.get("bn", ()), strict=False))
+    return tuple(
+        (depth, bn)
+        for depth in sorted(wanted)
+        for bn in ("frozen", "recalibrate")
+        if (depth, bn) not in tried
+    )
