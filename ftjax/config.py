@@ -10,7 +10,7 @@ from ftjax.backbones import make_backbone
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
-DIGITS_SIZE = 64  # pixels; the pictures are 8x8, so more shows nothing more
+DIGITS_SIZE = 48  # pixels; the pictures are 8x8, so more shows nothing more
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
     epochs: int | None = None
     """Epochs per trial. Default: 5 (vgg16: 10, as in the paper)."""
     image_size: int | None = None
-    """Height and width in pixels. Default: the weights' own; 64 for digits."""
+    """Height and width in pixels. Default: the weights' own; 48 for digits."""
     batch_size: int = 32
     """Pictures per step."""
     train_size: int | None = None
