@@ -85,16 +85,17 @@ def grad_cam_plus_plus(outputs: jax.Array, gradients: jax.Array) -> jax.Array:
 
     The score is exp(logit), as in the paper's section 3.3; its derivative is the
     logit's times a positive factor that is the same for the whole map, which is left
-    out. The paper assumes activations of 0 or more; where they are negative, as after
-    the linear projection of an MBConv block, its denominator can come near 0.
+    out. The paper's activations are 0 or more. Those after the linear projection of an
+    MBConv block are not, and its denominator would pass through 0, so that rounding
+    alone decides the map; here only their positive part is summed. After a ReLU that
+    is the paper's formula.
 
     Args and result as in `grad_cam`.
     """
-    total = outputs.sum((1, 2), keepdims=True)  # (batch, 1, 1, channels)
-    # Equation 19, g^2 / (2 g^2 + total g^3), divided by g^2: g^2 underflows.
-    denominator = 2 + total * gradients
-    usable = (gradients != 0) & (jnp.abs(denominator) > 1e-6)
-    alpha = jnp.where(usable, 1 / jnp.where(usable, denominator, 1), 0)
+    total = jax.nn.relu(outputs).sum((1, 2), keepdims=True)  # (batch, 1, 1, channels)
+    # Equation 19, g^2 / (2 g^2 + total g^3), divided by g^2, which underflows. Below,
+    # gradients under 0 have no weight, so their denominator is not needed.
+    alpha = 1 / (2 + total * jax.nn.relu(gradients))
     weights = (alpha * jax.nn.relu(gradients)).sum((1, 2), keepdims=True)
     return jax.nn.relu((weights * outputs).sum(-1))
 

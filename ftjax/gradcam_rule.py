@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from ftjax.gradcam import Stage
 
 THRESHOLD = 2 / 3  # right twice as often as wrong; maps that know nothing have 1/2
-WIDE_INTERVAL = 0.8  # of all layers; an interval as wide confirms nothing
+FINE = 16  # pixels of a map; of a coarser one, 20 % are too few to be right or wrong
+FAR = 0.1  # of all layers; a tested depth as far away says nothing about a suggestion
+WIDE_INTERVAL = 0.8  # of the tested range; an interval as wide confirms nothing
 
 
 class Suggestion(NamedTuple):
@@ -20,7 +22,7 @@ class Suggestion(NamedTuple):
     Attributes:
         depth_layers: Keras layers to unfreeze from the top.
         depth_units: blocks.
-        stages: numbers of the class-specific stages on top, from 1 at the input.
+        stages: numbers of the stages to unfreeze, from 1 at the input.
         threshold: that was used.
         sentence: in plain words.
     """
@@ -38,7 +40,7 @@ class Agreement(NamedTuple):
     Attributes:
         verdict: `agrees`: the tested depth nearest to the suggestion is not worse than
             the best; `inside`: it is worse, but in the interval of the best depth;
-            `disagrees`.
+            `disagrees`; `untested`: no depth near it was trained.
         nearest: that tested depth, in layers.
         difference: suggestion minus measured optimum, in layers.
         sentence: in plain words.
@@ -58,6 +60,9 @@ def suggest_depth(
 ) -> Suggestion:
     """Unfreezes the stages on top whose maps are class-specific, without a gap.
 
+    Stages whose maps have fewer than 16 pixels (the last ones, with small pictures)
+    cannot be judged; they go with the stage below them.
+
     Args:
         stages: input first.
         hit_rates: per stage, the share of pictures where hiding the strongest pixels of
@@ -74,31 +79,42 @@ def suggest_depth(
         )
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold} is no share; allowed: above 0, to 1")
-    first = len(stages)
+    judged = sum(stage.height * stage.width >= FINE for stage in stages)
+    first = judged
     while first > 0 and hit_rates[first - 1] >= threshold:
         first -= 1
-    chosen = stages[first:]
+    chosen = stages[first:] if first < judged else ()
     layers = sum(stage.num_layers for stage in chosen)
     units = sum(len(stage.units) for stage in chosen)
     rates = ", ".join(f"{rate:.2f}" for rate in hit_rates)
+    facts = f"hit rates {rates} from the input; threshold {threshold:.2f}"
+    if judged < len(stages):
+        facts += (
+            f"; maps after stage {judged} have fewer than {FINE} pixels and are not "
+            "judged"
+        )
     if chosen:
         which = (
-            f"stage {len(stages)} is"
-            if len(chosen) == 1
-            else f"stages {first + 1} to {len(stages)} are"
+            f"stage {judged} is"
+            if first == judged - 1
+            else f"stages {first + 1} to {judged} are"
         )
         text = (
-            f"Grad-CAM rule: {which} class-specific (hit rates {rates} from the input; "
-            f"threshold {threshold:.2f}), so unfreeze the top {layers} layers "
-            f"({units} block{'s' * (units != 1)})."
+            f"Grad-CAM rule: {which} class-specific ({facts}), so unfreeze the top "
+            f"{layers} layers ({units} block{'s' * (units != 1)})."
+        )
+    elif judged:
+        text = (
+            f"Grad-CAM rule: not even stage {judged} is class-specific ({facts}), so "
+            "train the head alone."
         )
     else:
         text = (
-            f"Grad-CAM rule: not even the last stage is class-specific (hit rates "
-            f"{rates} from the input; threshold {threshold:.2f}), so train the head "
-            "alone."
+            f"Grad-CAM rule: no map has {FINE} pixels, so nothing can be judged; take "
+            "a larger --image-size."
         )
-    numbers = tuple(range(first + 1, len(stages) + 1))
+    start = first + 1 if chosen else len(stages) + 1
+    numbers = tuple(range(start, len(stages) + 1))
     return Suggestion(layers, units, numbers, threshold, text)
 
 
@@ -118,7 +134,10 @@ def compare(
     nearest = min(tested, key=lambda tried: (abs(tried - depth), tried))
     interval = measured.get("interval_layers")
     low, high = interval or (best, best)
-    if nearest in measured["not_worse"]:
+    if abs(nearest - depth) > FAR * total:
+        verdict = "untested"
+        text = f"cannot be judged: add {depth} to the sweep's --depths"
+    elif nearest in measured["not_worse"]:
         verdict = "agrees"
         text = "agrees: its nearest tested depth is not worse than the best"
     elif interval and low <= depth <= high:
@@ -135,6 +154,6 @@ def compare(
         + (f", interval {low} to {high}" if interval else ", without an interval")
         + f". The Grad-CAM rule's {depth} (nearest tested: {nearest}) {text}."
     )
-    if interval and high - low >= WIDE_INTERVAL * total:
-        text += " The interval holds nearly every depth, so this proves little."
+    if interval and high - low >= WIDE_INTERVAL * (max(tested) - min(tested)):
+        text += " The interval holds nearly every tested depth, so this proves little."
     return Agreement(verdict, nearest, depth - best, text)

@@ -52,7 +52,7 @@ def measure(
     *,
     method: str = "gradcam",
     before: Maps | None = None,
-    checked: int = 20,
+    checked: int = 12,
 ) -> tuple[Maps, pd.DataFrame]:
     """Maps of the true classes, and their numbers for every unit.
 

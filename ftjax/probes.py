@@ -96,7 +96,7 @@ def gradient_norms(
         x, pullbacks = jnp.asarray(images[rows]), []
         for unit in network.units:
             keys = unit.parameter_keys
-            own = params[unit.name], batch_stats.get(unit.name, {})
+            own = params.get(unit.name, {}), batch_stats.get(unit.name, {})
             x, _, pullback = forward_unit(unit.module, keys, (), *own, x, None)
             pullbacks.append(pullback)
         gradient, _ = loss_gradient(x, jnp.asarray(labels[rows]))

@@ -97,20 +97,27 @@ def _check_candidates(candidates: Sequence[int]) -> list[int]:
     return depths
 
 
-def _unseen(curve: CurveBelief, size: int) -> int | None:
-    """Middle of the longest stretch that is too long to be left unseen, or None.
+def _unseen(curve: CurveBelief, size: int) -> list[int]:
+    """Ranks that split the stretches which are too long to be left unseen.
 
     A rise that is narrower than the gap between two trials leaves no trace in them.
+    First all long gaps are split evenly, then those next to the highest measurement
+    are halved. None where that would train more than SHARE of the candidates.
     """
     places = np.array(sorted(curve.tried))
+    spare = int(SHARE * size) - len(places)
     gaps = np.diff(places)
-    near = np.isin(places[:-1], curve.highest) | np.isin(places[1:], curve.highest)
-    allowed = np.where(near, NEAR_GAP, MOST_GAP) * (size - 1)
-    excess = np.where(gaps > np.maximum(allowed, 1), gaps / allowed, 0.0)
-    if len(places) >= SHARE * size or not excess.any():
-        return None
-    widest = int(np.argmax(excess))
-    return int((places[widest] + places[widest + 1]) // 2)
+    longest = max(MOST_GAP * (size - 1), 1.0)
+    parts = np.ceil(gaps / longest - 1e-9).astype(int)
+    if (parts <= 1).all():
+        near = (places[:-1] == curve.highest) | (places[1:] == curve.highest)
+        parts = np.where(near & (gaps > max(NEAR_GAP * (size - 1), 1.0)), 2, 1)
+    new = []
+    for which in np.argsort(-gaps, kind="stable"):
+        ends = places[which], places[which + 1]
+        inner = np.linspace(*ends, parts[which] + 1)[1:-1].round().astype(int)
+        new += [int(place) for place in inner]
+    return sorted(new[: max(spare, 0)])
 
 
 def _start(
@@ -140,12 +147,12 @@ def next_depths(
 ) -> Decision:
     """Decide which trials to run next, from all that were run so far.
 
-    First the cuts of `first_depths`, under every policy, with seed 0. Then one trial at
-    a time, at the depth and under the policy with the largest knowledge gradient; a
-    policy whose curve is clearly lower gets none. A candidate set that is large
-    compared with the number of trials is also looked through for stretches that no
-    trial has seen. When the search over depths has ended, the depths that may still be
-    the best get their other seeds.
+    First the cuts of `first_depths`, under every policy, with seed 0. Where there are
+    many candidates, then the middle of the stretches that no trial has seen, under the
+    better policy. Then one trial at a time, at the depth and under the policy with the
+    largest knowledge gradient; a policy whose curve is clearly lower gets none. When
+    the search over depths has ended, those that may still be the best get their other
+    seeds.
 
     Args:
         results: rows of results.csv so far, None or empty at the start. Rows that are
@@ -242,15 +249,15 @@ def _decide(
 
     if spent:
         return run((), f"stopped after {spent}, as asked")
+    unseen = [(depths[place], curve.bn, 0) for place in _unseen(curve, size)]
+    if unseen:
+        return run(unseen, "stretches of depth that no trial has seen")
     narrow = low == high and bool(np.mean(tops.argmax(axis=0) == chosen) >= MASS)
     if not narrow and gain >= GAIN * noise:
         target = (depths[place], curves[which].bn, 0)
         return run(
             [target], f"one more trial is expected to gain {100 * gain:.2f} points"
         )
-    unseen = _unseen(curve, size)
-    if unseen is not None:
-        return run([(depths[unseen], curve.bn, 0)], "a stretch that no trial has seen")
     chances = np.bincount(winners, minlength=size)[curve.seen] / DRAWS
     ranked = curve.seen[np.argsort(-chances, kind="stable")][:MOST_CONTENDERS]
     enough = set(curve.seen[chances >= CONTENDER]) & set(ranked) | {curve.best}

@@ -119,9 +119,9 @@ def convert_tensors(
             are missing, unused or of the wrong shape.
     """
     layout = recognize(tensors, source)
-    shapes = leaf_shapes(network, size)
     if network.source not in layout.sources or not layout.fits(network, tensors):
         refuse(network, layout, tensors, size, source)
+    shapes = leaf_shapes(network, size)
     origins, ignored, named = plan_conversion(network, layout, tensors, shapes)
     if layout in (KERAS3, KERAS_LEGACY):
         keras_names.check_normalization(named, source)
@@ -131,9 +131,7 @@ def convert_tensors(
         others = candidates(layout, tensors, size, but=network.name)
         if not others:
             raise
-        raise ValueError(
-            f"{describe(source, layout, others)}, not of {network.name}"
-        ) from error
+        raise ValueError(describe(source, layout, others, network)) from error
 
 
 def plan_conversion(
@@ -199,10 +197,7 @@ def refuse(
     """
     others = candidates(layout, tensors, size, but=network.name)
     if others:
-        message = f"{describe(source, layout, others)}, not of {network.name}"
-        if f"{network.name}_torch" in others:
-            message += "; the two differ in strides or padding, and in preprocessing"
-        raise ValueError(message)
+        raise ValueError(describe(source, layout, others, network))
     if network.source not in layout.sources:
         first = ", ".join(list(tensors)[:3])
         raise ValueError(
@@ -211,7 +206,13 @@ def refuse(
         )
 
 
-def describe(source: str, layout: Layout, others: list[str]) -> str:
-    """What the file is."""
+def describe(source: str, layout: Layout, others: list[str], network: Backbone) -> str:
+    """What the file is, instead of the network's weights."""
     names = " or ".join(others)
-    return f"{source} ({layout.title}) holds weights of {names}: use --model {names}"
+    message = (
+        f"{source} ({layout.title}) holds weights of {names}, not of {network.name}: "
+        f"use --model {names}"
+    )
+    if make_backbone(others[0]).source != network.source:
+        message += " (strides, padding and preprocessing belong to the weights)"
+    return message

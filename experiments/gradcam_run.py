@@ -1,0 +1,300 @@
+"""Trained trials and pictures of a sweep's folder, ready to be explained."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from ftjax import records
+from ftjax.analysis.drawing import percent, shorten
+from ftjax.analysis.gradcam_plots import Row
+from ftjax.data import Dataset
+from ftjax.data import load as load_data
+from ftjax.gradcam import Stage, explain
+from ftjax.gradcam_rule import Suggestion
+from ftjax.gradcam_table import COLUMNS, Explained
+from ftjax.predictor import Predictor
+from ftjax.predictor import load as load_trial
+from ftjax.prefix import batches, infer
+
+BATCH_SIZE = 16  # as in `gradcam.explain`
+PICTURES = 50  # measured, where the command names files for the figure
+
+
+class Run(NamedTuple):
+    """A sweep's folder.
+
+    Attributes:
+        folder: of the run.
+        rows: of its results.csv: finished trials of one policy and seed.
+        tested: finished depths of any policy, in layers.
+        measured: its recommendation.json, or empty.
+        bn: BatchNorm policy of the trials looked at.
+        seed: of the trials looked at.
+        dataset: its pictures.
+    """
+
+    folder: Path
+    rows: pd.DataFrame
+    tested: tuple[int, ...]
+    measured: Mapping[str, Any]
+    bn: str
+    seed: int
+    dataset: Dataset
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths that can be looked at, in layers."""
+        return tuple(sorted(int(depth) for depth in self.rows["depth_layers"]))
+
+
+class Pictures(NamedTuple):
+    """What is measured, and what is shown.
+
+    Attributes:
+        images: uint8 (n, size, size, 3), class-balanced, from the validation set.
+        labels: (n,).
+        masks: bool (n, size, size), or None.
+        shown: uint8 (m, size, size, 3), of the figure.
+        shown_labels: (m,), or None where they are not known.
+        captions: of the pictures shown.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None
+    shown: np.ndarray
+    shown_labels: np.ndarray | None
+    captions: tuple[str, ...]
+
+
+def open_run(folder: Path, bn: str | None, seed: int) -> Run:
+    """Reads a sweep's records and its pictures.
+
+    Raises:
+        ValueError: the folder or its data cannot be read, or no trial of that policy
+            and seed is finished.
+    """
+    saved = records.read_json(folder / "config.json")
+    if saved is None or not (folder / "results.csv").is_file():
+        raise ValueError(
+            f"{folder} holds no sweep (config.json and results.csv); give the --out "
+            "folder of python -m experiments.sweep"
+        )
+    results = pd.read_csv(folder / "results.csv")
+    done = results[results["status"] == "done"]
+    measured = records.read_json(folder / "recommendation.json") or {}
+    bn = bn or measured.get("bn") or str(results["bn"].iloc[0])
+    rows = done[(done["bn"] == bn) & (done["seed"] == seed)]
+    if rows.empty:
+        pairs = sorted(
+            {f"--bn {row.bn} --seed {row.seed}" for row in done.itertuples()}
+        )
+        raise ValueError(
+            f"{folder} has no finished trial with --bn {bn} --seed {seed}; it has "
+            f"{', '.join(pairs) or 'none at all'}"
+        )
+    config = saved["config"]
+    dataset = load_data(
+        config["data"],
+        data_dir=config["data_dir"],
+        image_size=config["image_size"],
+        train_size=config["train_size"],
+        val_size=config["val_size"],
+        offline=True,
+    )
+    if set(rows["data_hash"]) != {dataset.content_hash}:
+        raise ValueError(
+            f"the pictures of {config['data']!r} have changed since {folder} was made; "
+            "run the sweep again"
+        )
+    tested = tuple(sorted({int(depth) for depth in done["depth_layers"]}))
+    return Run(folder, rows, tested, measured, bn, seed, dataset)
+
+
+def choose_depths(run: Run, asked: Sequence[int]) -> tuple[int, ...]:
+    """The depths to look at; the shallowest of the run always comes first.
+
+    Raises:
+        ValueError: a depth was not trained.
+    """
+    missing = [depth for depth in asked if depth not in run.depths]
+    if missing:
+        raise ValueError(
+            f"depth {missing[0]} has no finished trial (bn {run.bn}, seed {run.seed}); "
+            f"--depth takes {' '.join(map(str, run.depths))}"
+        )
+    shallowest, deepest = run.depths[0], run.depths[-1]
+    best = run.measured.get("depth_layers")
+    after = best if best in run.depths and best > shallowest else deepest
+    return tuple(sorted({shallowest, *(asked or (after,))}))
+
+
+def choose_pictures(run: Run, asked: Sequence[str], shown: int) -> Pictures:
+    """The pictures to measure and those to show.
+
+    Args:
+        run: with the validation pictures.
+        asked: one number, or picture files.
+        shown: how many validation pictures the figure has.
+
+    Raises:
+        ValueError: a file cannot be read, or a number is out of range.
+    """
+    names, val = run.dataset.class_names, run.dataset.val
+    numbers = [word for word in asked if word.lstrip("-").isdigit()]
+    if numbers and len(asked) > 1:
+        raise ValueError(
+            f"--images {' '.join(asked)}: give one number or picture files, not both"
+        )
+    count = int(numbers[0]) if numbers else PICTURES
+    if count < 1:
+        raise ValueError(f"--images {count} is too small: 1 or more")
+    images, labels = np.asarray(val.images[:count]), np.asarray(val.labels[:count])
+    if numbers or not asked:
+        # The first pictures of a class-balanced order are of different classes.
+        captions = tuple(shorten(names[label], 20) for label in labels[:shown])
+        return Pictures(images, labels, None, images[:shown], labels[:shown], captions)
+    return Pictures(images, labels, None, np.zeros(0), None, tuple(asked))
+
+
+def read_files(pictures: Pictures, predictor: Predictor) -> Pictures:
+    """Reads the files of the figure as the network's own pictures were read."""
+    if len(pictures.shown):
+        return pictures
+    images = np.stack([predictor.read(path) for path in pictures.captions])
+    names = tuple(shorten(Path(path).name, 20) for path in pictures.captions)
+    return pictures._replace(shown=images, captions=names)
+
+
+def read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Masks for the pictures that are measured.
+
+    Args:
+        path: of a .npy file.
+        shape: of those pictures, (n, size, size, 3).
+
+    Raises:
+        ValueError: no such file, or it does not fit.
+    """
+    try:
+        masks = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--masks {path} cannot be read: {error}") from None
+    needed = shape[:3]
+    if masks.dtype != bool or masks.shape[1:] != needed[1:] or len(masks) < needed[0]:
+        raise ValueError(
+            f"--masks {path} is {masks.dtype} of shape {masks.shape}; needed: bool of "
+            f"shape {needed} (--images says how many pictures)"
+        )
+    return masks[: needed[0]]
+
+
+def open_trial(run: Run, depth: int, pictures: Pictures) -> tuple[Predictor, Explained]:
+    """A trained trial, and itself with the pictures to measure."""
+    predictor = load_trial(run.folder, depth, bn=run.bn, seed=run.seed, offline=True)
+    units = predictor.network.units
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        """Batches of one size throughout, so that nothing is compiled twice."""
+        parts = []
+        for rows, count in batches(images, BATCH_SIZE):
+            x = jnp.asarray(rows)
+            y = infer(units, predictor.params, predictor.batch_stats, x)
+            parts.append(np.asarray(y)[:count])
+        return np.concatenate(parts)
+
+    return predictor, Explained(
+        units,
+        predictor.params,
+        predictor.batch_stats,
+        logits,
+        pictures.images,
+        pictures.labels,
+        pictures.masks,
+    )
+
+
+def check_target(run: Run, target: str) -> None:
+    """Raises ValueError if the target is no class."""
+    names = run.dataset.class_names
+    if target not in ("true", "predicted", *names):
+        raise ValueError(
+            f"unknown --target {target!r}; allowed: true, predicted, or one of "
+            f"{', '.join(names)}"
+        )
+
+
+def figure_row(
+    run: Run,
+    depth: int,
+    network: Explained,
+    pictures: Pictures,
+    *,
+    target: str,
+    method: str,
+) -> Row:
+    """Maps of the pictures shown, with what the network answers.
+
+    Args:
+        run: for the names of the classes.
+        depth: of the trial, in layers.
+        network: of that trial.
+        pictures: to show.
+        target: `true` (where that is known), `predicted`, or a class.
+        method: a key of `gradcam.METHODS`.
+    """
+    names = run.dataset.class_names
+    classes = pictures.shown_labels if target == "true" else None
+    maps = explain(
+        network.units,
+        network.params,
+        network.batch_stats,
+        pictures.shown,
+        classes=names.index(target) if target in names else classes,
+        method=method,
+    )
+    shifted = np.exp(maps.logits - maps.logits.max(-1, keepdims=True))
+    probability = (shifted / shifted.sum(-1, keepdims=True)).max(-1)
+    answers = tuple(
+        f"{shorten(names[label], 16)} {percent(share, 0)}"
+        for label, share in zip(maps.logits.argmax(-1), probability, strict=True)
+    )
+    return Row("head alone" if depth == 0 else f"top {depth} layers", maps, answers)
+
+
+def identify(run: Run, depth: int, method: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the trial's name in front."""
+    row = run.rows[run.rows["depth_layers"] == depth].iloc[0]
+    copied = "trial model data depth_layers depth_units bn seed".split()
+    fixed = {name: row[name] for name in copied} | {"method": method}
+    return table.assign(**fixed)[[*fixed, *COLUMNS]]
+
+
+def means(
+    values: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, dict[str, float | None]]:
+    """Means over the pictures where a number is defined; None where it never is."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name, by_stage in values.items():
+        found[name] = {}
+        for end, numbers in by_stage.items():
+            known = numbers[np.isfinite(numbers)]
+            found[name][end] = float(known.mean()) if len(known) else None
+    return found
+
+
+def headline(run: Run, suggestion: Suggestion, stages: Sequence[Stage]) -> str:
+    """The figure's finding."""
+    model, last = run.rows["model"].iloc[0], len(stages)
+    data = f"{model} on {run.dataset.name}"
+    if not suggestion.stages:
+        return f"{data}: the maps suggest to train the head alone"
+    first = suggestion.stages[0]
+    which = f"stage {last} alone" if first == last else f"stages {first} to {last}"
+    if first == 1:
+        which = "every stage"
+    return f"{data}: the maps suggest to unfreeze {which}"

@@ -1,0 +1,199 @@
+"""A run's trials as predictors and as files."""
+
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import ftjax
+from experiments import export as export_command
+from experiments import predict as predict_command
+from experiments import sweep as command
+from ftjax import data, records
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import init, with_head
+from ftjax.weights.export import export_keras, export_safetensors, keras_code
+from ftjax.weights.pretrained import load_pretrained
+
+TINY = (
+    "--model tiny --weights random --image-size 16 --batch-size 16 --epochs 1".split()
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of two classes that differ in colour."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 12)):
+        for label, name in enumerate(("blue", "red")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = rng.integers(0, 120, (20, 30, 3), np.uint8)
+                picture[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(pictures, tmp_path_factory):
+    """A run of the depths 0 and 7; 7 has a trainable BatchNorm."""
+    folder = tmp_path_factory.mktemp("run")
+    os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    arguments = [*TINY, "--data", str(pictures), "--out", str(folder), "--depths", "0"]
+    assert command.main([*arguments, "7", "--bn", "follow", "frozen"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("depth, bn", [(0, None), (7, "follow"), (7, "frozen")])
+def test_it_is_right_where_the_trial_was(run_dir, pictures, depth, bn):
+    predictor = ftjax.load(run_dir, depth, bn=bn)
+    val = data.load(str(pictures), image_size=16).val
+    answers = predictor.logits(val.images).argmax(-1)
+    correct = records.read_correct(run_dir, predictor.trial)
+    np.testing.assert_array_equal(answers == val.labels, correct[-1])
+    assert predictor.class_names == ("blue", "red")
+    assert (predictor.depth_layers, predictor.image_size) == (depth, 16)
+    assert predictor.val_accuracy == pytest.approx(correct[-1].mean())
+
+
+def test_files_are_cut_and_resized_as_in_training(run_dir, pictures):
+    predictor = ftjax.load(run_dir, 7)
+    paths = sorted((pictures / "val" / "red").iterdir())[:3]
+    answers = predictor.predict_files(paths)
+    images = np.stack([cv2.imread(str(path))[:, 5:25, ::-1] for path in paths])
+    resized = np.stack([predictor.resize(image) for image in images])
+    np.testing.assert_array_equal(resized[0], predictor.read(paths[0]))
+    for answer, row in zip(answers, predictor.logits(resized), strict=True):
+        expected = np.exp(row) / np.exp(row).sum()
+        np.testing.assert_allclose(answer.probabilities, expected, rtol=1e-5)
+        assert answer.class_name == predictor.class_names[row.argmax()]
+        assert answer.probability == answer.probabilities.max()
+
+
+def test_without_a_depth_it_is_the_recommended_one(run_dir):
+    advice = records.read_json(run_dir / "recommendation.json")
+    predictor = ftjax.load(run_dir)
+    assert predictor.depth_layers == advice["depth_layers"]
+
+
+def test_wrong_pictures_are_noticed(run_dir, tmp_path):
+    predictor = ftjax.load(run_dir, 0)
+    with pytest.raises(ValueError, match="look like pictures divided by 255"):
+        predictor.predict(np.full((1, 16, 16, 3), 0.5))
+    with pytest.raises(ValueError, match=r"this network takes \(n, 16, 16, 3\)"):
+        predictor.predict(np.zeros((1, 20, 20, 3), np.uint8))
+    with pytest.raises(ValueError, match="gone.jpg cannot be read: No such file"):
+        predictor.predict_files([tmp_path / "gone.jpg"])
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match="text.jpg is not a picture"):
+        predictor.predict_files([tmp_path / "text.jpg"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            {"depth": 3},
+            r"no finished trial of depth 3.*has depths 0 7, bn follow frozen",
+        ),
+        ({"depth": 7, "bn": "recalibrate"}, "no finished trial of depth 7, bn recal"),
+        ({"depth": 7, "seed": 5}, "seed 5; it has .* seeds 0"),
+        ({"depth": 60}, "depth 60 is out of range"),
+    ],
+)
+def test_no_such_trial(run_dir, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ftjax.load(run_dir, **arguments)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(ValueError, match="holds no run: config.json is missing"):
+        ftjax.load(tmp_path)
+
+
+def test_predict_command(run_dir, pictures, capsys):
+    path = str(pictures / "val" / "red" / "0.png")
+    assert predict_command.main([str(run_dir), path, "--depth", "7", "--top", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{path}: ") and "red 0." in shown and "blue 0." in shown
+    assert predict_command.main([str(run_dir), "gone.png"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: gone.png cannot be read: No such file or directory\n"
+
+
+def test_export_command_gives_the_same_network(run_dir, tmp_path, capsys):
+    path = tmp_path / "mine.safetensors"
+    arguments = [str(run_dir), "--depth", "7", "--bn", "follow", "--out", str(path)]
+    assert export_command.main(arguments) == 0
+    assert "classes blue, red" in capsys.readouterr().out
+    predictor = ftjax.load(run_dir, 7, bn="follow")
+    again = load_pretrained(with_head(make_backbone("tiny"), 2), str(path), size=16)
+    np.testing.assert_equal(again.params, predictor.params)
+    np.testing.assert_equal(again.batch_stats, predictor.batch_stats)
+    with safe_open(path, framework="np") as file:
+        assert file.metadata()["model"] == "tiny"
+        assert file.metadata()["class_names"] == '["blue", "red"]'
+    assert export_command.main([*arguments, "--format", "keras"]) == 2
+    assert "keras.applications has no tiny" in capsys.readouterr().err
+
+
+def test_importing_the_package_does_not_start_jax():
+    code = "import sys, ftjax; assert 'jax' not in sys.modules; ftjax.load"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = ftjax.lode
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = with_head(make_backbone("tiny"), 3)
+    params, stats = init(network.units, 0, 16)
+    rng = np.random.default_rng(0)
+    for unit in stats.values():
+        for leaves in unit.values():
+            leaves["var"] = rng.uniform(0.5, 2, leaves["var"].shape).astype(np.float32)
+    return network, params, stats
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".safetensors"])
+def test_files_round_trip_bit_for_bit(suffix, network, tmp_path):
+    network, params, stats = network
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".weights.h5":
+        export_keras(path, network, params, stats)
+    else:
+        export_safetensors(path, network, params, stats, image_size=16)
+    again = load_pretrained(network, str(path), size=16)
+    for name, layers in params.items():
+        np.testing.assert_equal(again.params.get(name, {}), layers)
+    for name, layers in stats.items():
+        np.testing.assert_equal(again.batch_stats.get(name, {}), layers)
+
+
+def test_safetensors_of_arrays_that_are_not_contiguous(network, tmp_path):
+    network, params, stats = network
+    kernel = params["top"]["conv"]["kernel"]
+    params = {**params, "top": {**params["top"], "conv": {"kernel": kernel.copy("F")}}}
+    export_safetensors(
+        tmp_path / "t.safetensors", network, params, stats, image_size=16
+    )
+    again = load_pretrained(network, str(tmp_path / "t.safetensors"), size=16)
+    np.testing.assert_array_equal(again.params["top"]["conv"]["kernel"], kernel)
+
+
+def test_what_cannot_be_exported(network, tmp_path):
+    network, params, stats = network
+    with pytest.raises(ValueError, match="must end in .weights.h5"):
+        export_keras(tmp_path / "t.h5", network, params, stats)
+    with pytest.raises(ValueError, match="gone.* cannot be written: No such file"):
+        export_keras(tmp_path / "gone" / "t.weights.h5", network, params, stats)
+    torch = with_head(make_backbone("resnet50_torch"), 3)
+    with pytest.raises(ValueError, match="no network with the graph of resnet50_torch"):
+        export_keras(tmp_path / "t.weights.h5", torch, {}, {})
+    with pytest.raises(ValueError, match="keras.applications has no resnet50_torch"):
+        keras_code(torch, image_size=32, file_name="t.weights.h5")
