@@ -10,7 +10,7 @@ from ftjax.backbones import make_backbone
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
-DIGITS_SIZE = 48  # pixels; the pictures are 8x8, so more shows nothing more
+DIGITS_SIZE = 32  # pixels; the pictures are 8x8, so more shows nothing more
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Config:
     """How many top layers of a pretrained CNN to unfreeze: train at many depths.
 
     Without arguments: EfficientNet-Lite0 with its ImageNet weights on handwritten
-    digits, seven depths, BatchNorm following the unfreezing and held frozen.
+    digits, six depths, BatchNorm following the unfreezing and held frozen.
     """
 
     model: str = "effnetlite0"
@@ -34,7 +34,7 @@ class Config:
     """imagenet, random (says nothing about transfer), or the path of a weights file."""
     depths: tuple[str, ...] = ()
     """Numbers of layers counted from the top (0 is the head alone), or paper, units
-    (every block), layers (every distinct set), spread (seven blocks), auto (a few
+    (every block), layers (every distinct set), spread (six blocks), auto (a few
     first, then where the best may lie). Default: paper for its three models, else
     spread."""
     bn: tuple[str, ...] = ("follow", "frozen")
@@ -47,7 +47,7 @@ class Config:
     epochs: int | None = None
     """Epochs per trial. Default: 5 (vgg16: 10, as in the paper)."""
     image_size: int | None = None
-    """Height and width in pixels. Default: the weights' own; 48 for digits."""
+    """Height and width in pixels. Default: the weights' own; 32 for digits."""
     batch_size: int = 32
     """Pictures per step."""
     train_size: int | None = None

@@ -16,7 +16,7 @@ PAPER_DEPTHS = {
     "effnetb0": (0, 10, 20, 50, 100, 120, 150, 237),
 }
 WORDS = ("paper", "units", "layers", "spread")
-SPREAD = 6
+SPREAD = 5
 AUTO = ("auto",)  # depths are chosen from results, not here
 
 
@@ -133,7 +133,7 @@ def distinct_depths(backbone: Backbone) -> tuple[int, ...]:
 
 
 def spread_depths(backbone: Backbone) -> tuple[int, ...]:
-    """Up to seven block boundaries from none to all, denser near the output."""
+    """Up to six block boundaries from none to all, denser near the output."""
     depths = block_depths(backbone)
     last = len(depths) - 1
     steps = (round(last * (k / SPREAD) ** 1.3) for k in range(SPREAD + 1))
@@ -147,7 +147,7 @@ def parse_depths(backbone: Backbone, words: tuple[str, ...]) -> tuple[int, ...]:
         backbone: the network.
         words: numbers of layers, or one of `paper` (as measured in the depth paper),
             `units` (every block), `layers` (every distinct set of parameters),
-            `spread` (seven block boundaries, denser near the output).
+            `spread` (six block boundaries, denser near the output).
 
     Raises:
         ValueError: a word is unknown, or a depth is larger than the network.

@@ -83,7 +83,7 @@ def grad_cam(outputs: jax.Array, gradients: jax.Array) -> jax.Array:
 def grad_cam_plus_plus(outputs: jax.Array, gradients: jax.Array) -> jax.Array:
     """Grad-CAM++ (Chattopadhay et al. 2018, arXiv:1710.11063, equation 19).
 
-    The score is exp(logit), as in the paper's section 3.3; its derivative is the
+    The score is exp(logit), as in the paper; its derivative is the
     logit's times a positive factor that is the same for the whole map, which is left
     out. The paper's activations are 0 or more. Those after the linear projection of an
     MBConv block are not, and its denominator would pass through 0, so that rounding
