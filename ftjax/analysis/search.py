@@ -7,9 +7,9 @@ the interval of the best depth is narrower than one unit or that gain is below t
 noise. Every function is pure: the same table gives the same decision, so a search
 resumes by asking again.
 
-Why this and not an average over the shapes of `fits`: those six shapes can neither
-bend twice nor step, and are sure of themselves all the same. `experiments.simulate`
-prints both on planted curves.
+Rough and smooth processes are mixed because planted steps and planted peaks need
+different ones: smooth ones alone miss a step and are too sure of a peak, rough ones
+alone go on measuring. `experiments.simulate` prints what that is worth.
 """
 
 from collections.abc import Collection, Mapping, Sequence
