@@ -44,6 +44,9 @@ def test_depth_zero_is_the_head_alone(tiny):
     assert labels(tiny, cut)["predictions"] == {"predictions": "train"}
 
 
+PROJECT = {"project_bn", "project_conv"}
+
+
 @pytest.mark.parametrize(
     "depth, expected",
     [
@@ -52,20 +55,12 @@ def test_depth_zero_is_the_head_alone(tiny):
         (3, {"top": TOP}),
         (5, {"top": TOP}),  # add and drop have none
         (6, {"top": TOP, "mb_block2": {"project_bn"}}),
-        (8, {"top": TOP, "mb_block2": {"project_bn", "project_conv"}}),
-        (
-            9,
-            {
-                "top": TOP,
-                "mb_block2": {"project_bn", "project_conv"},
-            },
-        ),
+        (7, {"top": TOP, "mb_block2": PROJECT}),
+        (8, {"top": TOP, "mb_block2": PROJECT}),  # se_excite has none
+        (9, {"top": TOP, "mb_block2": PROJECT | {"se_expand"}}),
     ],
 )
 def test_small_depths_of_tiny(tiny, depth, expected):
-    # top_activation, top_bn, top_conv, add, drop, project_bn, project_conv, excite
-    if depth == 8:
-        expected = trained(tiny, 7)
     assert trained(tiny, depth) == expected
 
 

@@ -76,7 +76,7 @@ def first_depths(candidates: Sequence[int]) -> tuple[int, ...]:
     """Six of the candidate depths, both ends included, denser near the output.
 
     Args:
-        candidates: depths in layers. Fewer than eight of them are thinned less or not.
+        candidates: depths in layers. All of them, if they are six or fewer.
     """
     depths = _check_candidates(candidates)
     last = len(depths) - 1
