@@ -192,6 +192,8 @@ def randomize(model: keras.Model, x: np.ndarray, seed: int = 0) -> None:
             depthwise = kind == "DepthwiseConv2D"
             fan_in = np.prod(shapes[0][:2] if depthwise else shapes[0][:-1])
             kernel = rng.normal(0, np.sqrt(2 / fan_in), shapes[0])
+            if layer.name == "block1_conv1":  # VGG: no BatchNorm, and pixels up to 255
+                kernel /= 64
             biases = [rng.normal(0, 0.1, shape) for shape in shapes[1:]]
             layer.set_weights([kernel, *biases])
     if norms:

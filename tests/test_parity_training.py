@@ -110,6 +110,12 @@ def random_base(name: str):
 
 def train_keras(name, base, depth: int, optimizer: str, policy: str):
     """Fine-tuning as the Keras guide means it; returns the head before and after."""
+    with jax.numpy_rank_promotion("allow"):
+        return fit_keras(name, base, depth, optimizer, policy)
+
+
+def fit_keras(name, base, depth: int, optimizer: str, policy: str):
+    """Builds, compiles and trains the model."""
     keras = keras_models.keras
     layers = base.layers[1:]  # InputLayer is no depth
     for number, layer in enumerate(layers):
@@ -129,9 +135,8 @@ def train_keras(name, base, depth: int, optimizer: str, policy: str):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     before = head.get_weights()
-    with jax.numpy_rank_promotion("allow"):
-        for images, labels in zip(*batches(name), strict=True):
-            model.train_on_batch(keras_models.preprocess(name, images), labels)
+    for images, labels in zip(*batches(name), strict=True):
+        model.train_on_batch(keras_models.preprocess(name, images), labels)
     return before, head.get_weights()
 
 
