@@ -14,19 +14,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from ftjax.backbones.convolution import (
+    conv_by_products,
+    conv_reference,
+    pixelwise_product,
+)
 from ftjax.backbones.depthwise import (
     depthwise_conv_reference,
     depthwise_conv_shifted,
     explicit_pads,
-    standalone,
 )
 
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 
 relu6 = jax.nn.relu6
 swish = jax.nn.swish
-
-GROUP_PIXELS = 2048  # of a loop whose operands should stay in the cache
 
 # Keras' default for every convolution ('glorot_uniform'). A depthwise kernel
 # (kh, kw, 1, c) counts its c groups as c outputs of one input each.
@@ -52,26 +54,6 @@ def _per_channel(values: jax.Array, rank: int) -> jax.Array:
     return values.reshape((1,) * (rank - 1) + (-1,))
 
 
-def conv_reference(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: int = 1,
-    padding: Padding = "SAME",
-    groups: int = 1,
-) -> jax.Array:
-    """Convolve x (n, h, w, c) with kernel (kh, kw, c / groups, features)."""
-    steps = (strides, strides)
-    pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        steps,
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
 def pointwise_conv(
     x: jax.Array,
     kernel: jax.Array,
@@ -93,41 +75,7 @@ def pointwise_conv(
         )
     if _resolve(lowering) == "lax":
         return conv_reference(x, kernel, strides, "VALID")
-    return _pixelwise_product(x[:, ::strides, ::strides], kernel[0, 0])
-
-
-@jax.custom_vjp
-def _pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
-
-
-def _pixelwise_forward(x, kernel):
-    return _pixelwise_product(x, kernel), (x, kernel)
-
-
-@standalone
-def _pixelwise_gradients(x, kernel, grad):
-    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    grad_x = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
-    groups = 1
-    while len(x) % (2 * groups) == 0 and x[..., 0].size >= 2 * groups * GROUP_PIXELS:
-        groups *= 2
-    if groups == 1:
-        return grad_x, lax.dot_general(x, grad, pixels)
-
-    # XLA:CPU copies grad into another order of axes; by groups the copies are small.
-    def add(total, group):
-        return total + lax.dot_general(*group, pixels), None
-
-    parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (x, grad)]
-    return grad_x, lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
-
-
-def _pixelwise_backward(residuals, grad):
-    return _pixelwise_gradients(*residuals, grad)
-
-
-_pixelwise_product.defvjp(_pixelwise_forward, _pixelwise_backward)
+    return pixelwise_product(x[:, ::strides, ::strides], kernel[0, 0])
 
 
 def depthwise_conv(
@@ -291,6 +239,8 @@ class Conv(nn.Module):
         pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
         if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
             y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
+        elif self.groups == 1 and _resolve(self.lowering) == "cpu":
+            y = conv_by_products(x, kernel, self.strides, pads)
         else:
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
         if self.use_bias:

@@ -1,0 +1,183 @@
+"""Convolution over all channels: XLA's own, and forms that are fast on the CPU.
+
+XLA:CPU (jax 0.10) runs most convolutions at nine tenths of the rate of a matrix
+product, with three exceptions, written here as matrix products: 1x1 kernels; maps of a
+few pixels, up to a hundred times slower (2x2 pixels, 512 channels: 1 GF/s); and the
+gradient with respect to the kernel on large maps, three to ten times slower.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ftjax.backbones.depthwise import Pads, explicit_pads, standalone
+
+FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
+BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
+GROUP_PIXELS = 2048  # the same of a 1x1 kernel
+
+
+def conv_reference(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int = 1,
+    padding: str | Sequence[Sequence[int]] = "SAME",
+    groups: int = 1,
+) -> jax.Array:
+    """Convolve x (n, h, w, c) with kernel (kh, kw, c / groups, features)."""
+    steps = (strides, strides)
+    pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        steps,
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _padded(x: jax.Array, pads: Pads) -> jax.Array:
+    return lax.pad(
+        x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0))
+    )
+
+
+def _taps(x: jax.Array, start: int, count: int, strides: int, axis: int) -> jax.Array:
+    stop = start + (count - 1) * strides + 1
+    return lax.slice_in_dim(x, start, stop, strides, axis)
+
+
+def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Array:
+    """The convolution, as a product with the patches where the map is small."""
+    height, width, channels, features = kernel.shape
+    padded_rows, padded_columns = (x.shape[i + 1] + sum(pads[i]) for i in (0, 1))
+    rows = (padded_rows - height) // strides + 1
+    columns = (padded_columns - width) // strides + 1
+    if rows * columns > FEW_PIXELS:
+        return conv_reference(x, kernel, strides, pads)
+    padded = _padded(x, pads)
+    patches = [
+        _taps(_taps(padded, i, rows, strides, 1), j, columns, strides, 2)
+        for i in range(height)
+        for j in range(width)
+    ]
+    columns_by_tap = jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
+    y = columns_by_tap @ kernel.reshape(-1, features)
+    return y.reshape(len(x), rows, columns, features)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_by_products(
+    x: jax.Array, kernel: jax.Array, strides: int, pads: Pads
+) -> jax.Array:
+    """`conv_reference` with its gradients written out for the CPU."""
+    return _conv(x, kernel, strides, pads)
+
+
+def _conv_forward(x, kernel, strides, pads):
+    return _conv(x, kernel, strides, pads), (x, kernel)
+
+
+def _conv_backward(strides, pads, residuals, grad):
+    x, kernel = residuals
+    return (
+        _input_gradient(x, kernel, grad, strides, pads),
+        _kernel_gradient(x, kernel, grad, strides, pads),
+    )
+
+
+conv_by_products.defvjp(_conv_forward, _conv_backward)
+
+
+def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
+    """The convolution of grad with the kernel turned round."""
+    reach = [
+        (size - 1 - low, size - 1 - high)
+        for size, (low, high) in zip(kernel.shape[:2], pads, strict=True)
+    ]
+    if strides == 1 and min(*reach[0], *reach[1]) >= 0:
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        return _conv(grad, turned, 1, (reach[0], reach[1]))
+    plain = functools.partial(
+        conv_reference, kernel=kernel, strides=strides, padding=pads
+    )
+    return jax.linear_transpose(plain, x)(grad)[0]
+
+
+def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
+    """A sum over bands of rows, or over groups of pictures, that fit the cache."""
+    height, width, channels, features = kernel.shape
+    count, rows, columns, _ = grad.shape
+    pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
+    band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
+    bands = rows // band
+    padded = _padded(x, pads)
+    window = (
+        pictures,
+        (band - 1) * strides + height,
+        (columns - 1) * strides + width,
+        channels,
+    )
+
+    def add(total, index):
+        picture, row = index // bands * pictures, index % bands * band
+        part = lax.dynamic_slice(padded, (picture, row * strides, 0, 0), window)
+        size = (pictures, band, columns, features)
+        slope = lax.dynamic_slice(grad, (picture, row, 0, 0), size)
+        slope = slope.reshape(-1, features)
+        wide = jnp.concatenate(
+            [_taps(part, j, columns, strides, 2) for j in range(width)], -1
+        )
+        products = [
+            _taps(wide, i, band, strides, 1).reshape(len(slope), -1).T @ slope
+            for i in range(height)
+        ]
+        return total + jnp.stack(products), None
+
+    start = jnp.zeros((height, width * channels, features), kernel.dtype)
+    steps = count // pictures * bands
+    return lax.scan(add, start, jnp.arange(steps))[0].reshape(kernel.shape)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`, and at least 1."""
+    return max(i for i in range(1, max(1, min(number, limit)) + 1) if number % i == 0)
+
+
+@jax.custom_vjp
+def pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Product of x (n, h, w, c) with kernel (c, features)."""
+    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+
+
+def _pixelwise_forward(x, kernel):
+    return pixelwise_product(x, kernel), (x, kernel)
+
+
+@standalone
+def _pixelwise_gradients(x, kernel, grad):
+    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    grad_x = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
+    groups = 1
+    while len(x) % (2 * groups) == 0 and x[..., 0].size >= 2 * groups * GROUP_PIXELS:
+        groups *= 2
+    if groups == 1:
+        return grad_x, lax.dot_general(x, grad, pixels)
+
+    # XLA:CPU copies grad into another order of axes; by groups the copies are small.
+    def add(total, group):
+        return total + lax.dot_general(*group, pixels), None
+
+    parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (x, grad)]
+    return grad_x, lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
+
+
+def _pixelwise_backward(residuals, grad):
+    return _pixelwise_gradients(*residuals, grad)
+
+
+pixelwise_product.defvjp(_pixelwise_forward, _pixelwise_backward)
