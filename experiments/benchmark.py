@@ -1,0 +1,332 @@
+"""How fast is a sweep, beside the same work in PyTorch and Keras?
+
+    python -m experiments.benchmark step --model effnetb0 vgg16 resnet152
+    python -m experiments.benchmark grid --data cifar10 --data-dir ~/tensorflow_datasets
+    python -m experiments.benchmark growth
+
+Every framework runs in a process of its own; they take turns, so that a busy machine
+slows all of them. Shown are medians, and ratios to ftjax: above 1, ftjax is faster.
+`step` times training steps; ftjax trains on stored activations of the frozen part, as
+every epoch but the first does. `grid` times whole sweeps, compilation included; ftjax
+also evaluates the training set, which the others do not. `growth` times sweeps of
+ftjax alone, by number of depths, seeds and pictures. Needs the extra `benchmark`.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments.arguments import Parser
+from experiments.peers import PEERS, Work, serve
+from ftjax.backbones import make_backbone
+from ftjax.config import PAPER_EPOCHS
+from ftjax.data import load
+from ftjax.depth import PAPER_DEPTHS
+
+PATIENCE = 3600  # seconds that one turn may take
+MODELS = ("effnetb0", "resnet50", "resnet152", "vgg16")
+GROWTH = {"depths": (2, 4, 8, 16), "seeds": (1, 2, 4, 8), "pictures": (500, 1000, 2000)}
+
+
+class Player:
+    """One peer's process; `turn` lets it do the next piece of work."""
+
+    def __init__(self, peer: str, task: str, work: Work):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(
+            target=serve, args=(peer, task, work, other), daemon=True
+        )
+        self.process.start()
+        other.close()
+
+    def turn(self) -> float | None:
+        """Seconds of the next piece of work, None after the last.
+
+        Raises:
+            RuntimeError: the framework failed, or is not installed.
+        """
+        try:
+            self.pipe.send(True)
+            if not self.pipe.poll(PATIENCE):
+                raise RuntimeError(f"no answer in {PATIENCE} s")
+            answer = self.pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise RuntimeError("its process died; out of memory?") from None
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.join()
+
+
+def take_turns(
+    peers: Iterable[str], task: str, work: Work, turns: int | None, console: Console
+) -> dict[str, list[float]]:
+    """Measurements of each peer; one that fails is reported and left out."""
+    measured: dict[str, list[float]] = {peer: [] for peer in peers}
+    players = {peer: Player(peer, task, work) for peer in measured}
+    try:
+        while players and turns != 0:
+            for peer, player in list(players.items()):
+                try:
+                    seconds = player.turn()
+                except RuntimeError as error:
+                    console.print(f"{peer} left out: {error}", markup=False)
+                    measured.pop(peer)
+                    players.pop(peer).close()
+                    continue
+                if seconds is None:
+                    players.pop(peer).close()
+                else:
+                    measured[peer].append(seconds)
+            turns = None if turns is None else turns - 1
+    finally:
+        for player in players.values():
+            player.close()
+    return measured
+
+
+def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dict]:
+    """Training steps of the whole network and of its top quarter."""
+    for model in options.model:
+        total = len(make_backbone(model).layers)
+        for depth in (total, total // 4):
+            work = make_work(options, model, (depth,))
+            measured = take_turns(
+                options.peers, "step" + "s", work, options.rounds + 1, console
+            )
+            for peer, seconds in measured.items():
+                yield {
+                    "task": "step",
+                    **describe(work),
+                    "peer": peer,
+                    "seconds": statistics.median(seconds[1:]),
+                    "first": seconds[0],
+                }
+
+
+def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dict]:
+    """A whole sweep of every peer, training by training in turn."""
+    for model in options.model:
+        depths = tuple(options.depths or PAPER_DEPTHS.get(model, (0, 10, 20, 50)))
+        epochs = options.epochs or PAPER_EPOCHS.get(model, 5)
+        work = make_work(options, model, depths, epochs=epochs)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pictures.npz"
+            store_pictures(work, path)
+            work = replace(work, pictures=str(path))
+            measured = take_turns(options.peers, "grid", work, None, console)
+        for peer, seconds in measured.items():
+            compiled = seconds.pop() if peer == "ftjax" else float("nan")
+            yield {
+                "task": "grid",
+                **describe(work),
+                "peer": peer,
+                "seconds": sum(seconds),
+                "compilation": compiled,
+            }
+
+
+def measure_growth(options: argparse.Namespace, console: Console) -> Iterator[dict]:
+    """Sweeps of ftjax with more depths, seeds or pictures; all else constant."""
+    for model in options.model:
+        total = len(make_backbone(model).layers)
+        for axis, sizes in GROWTH.items():
+            for size in sizes:
+                count = size if axis == "depths" else 2
+                depths = np.linspace(0, total // 2, count).round().astype(int)
+                work = make_work(
+                    options,
+                    model,
+                    tuple(depths.tolist()),
+                    epochs=options.epochs or 1,
+                    seeds=size if axis == "seeds" else 1,
+                )
+                if axis == "pictures":
+                    work = replace(work, train_size=size)
+                seconds = take_turns(("ftjax",), "grid", work, None, console)["ftjax"]
+                compiled = seconds.pop()
+                yield {
+                    "task": f"growth by {axis}",
+                    **describe(work),
+                    "size": size,
+                    "peer": "ftjax",
+                    "seconds": sum(seconds),
+                    "compilation": compiled,
+                }
+
+
+TASKS = {"step": measure_steps, "grid": measure_grids, "growth": measure_growth}
+
+
+def make_work(
+    options: argparse.Namespace,
+    model: str,
+    depths: tuple[int, ...],
+    *,
+    epochs: int = 1,
+    seeds: int = 1,
+) -> Work:
+    """The options as the peers take them."""
+    return Work(
+        model=model,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        depths=depths,
+        bn=options.bn,
+        seeds=seeds,
+        epochs=epochs,
+        data=options.data,
+        data_dir=str(options.data_dir) if options.data_dir else None,
+        train_size=options.train_size,
+        val_size=options.val_size,
+    )
+
+
+def store_pictures(work: Work, path: Path) -> None:
+    """Writes the decoded pictures for the peers that do not read ftjax' data sets."""
+    data = load(
+        work.data,
+        data_dir=Path(work.data_dir) if work.data_dir else None,
+        image_size=work.image_size,
+        train_size=work.train_size,
+        val_size=work.val_size,
+        offline=True,
+    )
+    arrays = {}
+    for name, split in (("train", data.train), ("val", data.val)):
+        arrays[f"{name}_images"] = np.asarray(split.images)
+        arrays[f"{name}_labels"] = np.asarray(split.labels)
+    np.savez(path, **arrays)
+
+
+def describe(work: Work) -> dict[str, Any]:
+    """What a row of the table was measured on."""
+    return {
+        "model": work.model,
+        "pixels": work.image_size,
+        "batch": work.batch_size,
+        "depths": " ".join(map(str, work.depths)),
+        "bn": work.bn,
+        "seeds": work.seeds,
+        "epochs": work.epochs,
+    }
+
+
+def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
+    """GFLOP/s of NumPy's float32 matrix product, the median of some."""
+    import time
+
+    a = np.ones((size, size), np.float32)
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ a
+        rates.append(2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return statistics.median(rates)
+
+
+def with_ratios(rows: list[dict]) -> pd.DataFrame:
+    """The rows with seconds over those of ftjax for the same work."""
+    table = pd.DataFrame(rows)
+    keys = ["task", "model", "depths"]
+    ours = table[table.peer == "ftjax"].drop_duplicates(keys).set_index(keys).seconds
+    table["ratio"] = [
+        row.seconds / ours.get((row.task, row.model, row.depths), float("nan"))
+        if not row.task.startswith("growth")
+        else float("nan")
+        for row in table.itertuples()
+    ]
+    for _, rows_of_task in table[table.task.str.startswith("growth")].groupby(
+        ["task", "model"]
+    ):
+        table.loc[rows_of_task.index, "ratio"] = (
+            rows_of_task.seconds / rows_of_task.seconds.iloc[0]
+        )
+    return table
+
+
+def print_table(table: pd.DataFrame, console: Console) -> None:
+    """All rows, one line each."""
+    shown = Table("Task", "Model", "Depths", "Size", "Framework")
+    for name in ("Seconds", "Ratio", "Compilation"):
+        shown.add_column(name, justify="right")
+    for row in table.fillna({"size": ""} if "size" in table else {}).itertuples():
+        compilation = getattr(row, "compilation", float("nan"))
+        size = getattr(row, "size", "")
+        shown.add_row(
+            row.task,
+            f"{row.model} {row.pixels} px, batch {row.batch}",
+            row.depths,
+            "" if size == "" else f"{size:g}",
+            row.peer,
+            f"{row.seconds:.3g}",
+            f"{row.ratio:.2f}",
+            "" if np.isnan(compilation) else f"{compilation / row.seconds:.0%}",
+        )
+    console.print(shown)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = Parser(
+        prog="python -m experiments.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=["effnetb0"])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--bn", choices=("follow", "frozen"), default="follow")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of five steps")
+    parser.add_argument("--depths", nargs="+", type=int, help="of a grid, in layers")
+    parser.add_argument("--epochs", type=int, help="of a grid; default: the paper's")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--train-size", type=int)
+    parser.add_argument("--val-size", type=int)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        rows = list(TASKS[options.task](options, console))
+    except ValueError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2
+    if not rows:
+        Console(stderr=True).print("error: nothing could be measured")
+        return 1
+    table = with_ratios(rows)
+    table["matrix_gflops"] = matrix_rate()
+    table["machine"] = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{options.task}.csv"
+    table.to_csv(path, index=False)
+    print_table(table, console)
+    console.print(
+        f"{table.machine[0]}; matrix product {table.matrix_gflops[0]:.0f} GFLOP/s; "
+        f"written to {path}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""ftjax' own part: the step of `ftjax.train` and the sweep of `ftjax.sweep`."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from experiments.peers import STEPS, Work, random_batch, seconds_of
+from ftjax import environment, sweep
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import init, with_head
+from ftjax.compile_clock import compile_seconds
+from ftjax.config import Config, complete
+from ftjax.depth import make_cut
+from ftjax.optim import Hyper
+from ftjax.prefix import infer
+from ftjax.train import init_state, make_suffix, train_step
+
+
+def start() -> None:
+    """As the command starts, with no program compiled before."""
+    environment.keep_freed_memory()
+    folder = tempfile.mkdtemp(prefix="programs")
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def steps(work: Work) -> Iterator[float]:
+    """Steps on activations at the cut, as every epoch but the first sees them."""
+    start()
+    network = with_head(make_backbone(work.model), 10)
+    params, stats = init(network.units, 0, work.image_size)
+    cut = make_cut(network, work.depths[0])
+    suffix = make_suffix(network, cut, work.bn)
+    state = init_state(suffix, params, stats, optimizer="adam")
+    images, labels = random_batch(work)
+    x = infer(network[: cut.unit], params, stats, jnp.asarray(images))
+    y = jnp.asarray(labels)
+    hyper = Hyper(jnp.float32(1e-4), jnp.float32(10), jnp.float32(0))
+
+    def run(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state, metrics = train_step(
+                suffix, state, x, y, None, hyper, optimizer="adam"
+            )
+        jax.block_until_ready((state, metrics))
+
+    yield seconds_of(lambda: run(1))
+    while True:
+        yield seconds_of(lambda: run(STEPS)) / STEPS
+
+
+def grid(work: Work) -> Iterator[float]:
+    """A sweep of the product; one turn is one training and what it needed.
+
+    Attributes:
+        the last value is the seconds spent on compilation, of all turns.
+    """
+    start()
+    clock = time.perf_counter()
+    compiled = compile_seconds()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(
+            model=work.model,
+            weights="random",
+            data=work.data,
+            data_dir=Path(work.data_dir) if work.data_dir else None,
+            depths=tuple(map(str, work.depths)),
+            bn=(work.bn,),
+            seeds=work.seeds,
+            epochs=work.epochs,
+            image_size=work.image_size,
+            batch_size=work.batch_size,
+            train_size=work.train_size,
+            val_size=work.val_size,
+            drop_connect=0.0,
+            out=Path(folder),
+        )
+        setup = sweep.prepare(complete(config))
+        for event in sweep.run(setup, Path(folder)):
+            if event.status == "failed":
+                raise RuntimeError(event.message)
+            if event.status == "done":
+                now = time.perf_counter()
+                yield now - clock
+                clock = time.perf_counter()
+    yield compile_seconds() - compiled

@@ -1,0 +1,82 @@
+"""Keras 3 as its transfer-learning guide uses it: `trainable` flags and `fit`."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from experiments.peers import STEPS, Work, random_batch, seconds_of
+
+BUILDERS = {
+    "effnetb0": keras.applications.EfficientNetB0,
+    "resnet50": keras.applications.ResNet50,
+    "resnet152": keras.applications.ResNet152,
+    "vgg16": keras.applications.VGG16,
+}
+
+
+def build(work: Work, depth: int) -> keras.Model:
+    """A compiled model with its top `depth` layers and the head trainable."""
+    keras.utils.set_random_seed(0)
+    shape = (work.image_size, work.image_size, 3)
+    base = BUILDERS[work.model](include_top=False, weights=None, input_shape=shape)
+    layers = base.layers[1:]
+    for number, layer in enumerate(layers):
+        layer.trainable = number >= len(layers) - depth
+    inputs = keras.Input(shape)
+    frozen_norms = {"training": False} if work.bn == "frozen" else {}
+    x = base(inputs, **frozen_norms)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def steps(work: Work) -> Iterator[float]:
+    """`fit` on as many batches as a turn has steps."""
+    model = build(work, work.depths[0])
+    images, labels = random_batch(work)
+    x, y = (np.concatenate([array] * STEPS) for array in (images, labels))
+
+    def run(rows: int) -> None:
+        model.fit(
+            x[:rows].astype(np.float32),
+            y[:rows],
+            batch_size=work.batch_size,
+            verbose=0,
+            shuffle=False,
+        )
+
+    yield seconds_of(lambda: run(work.batch_size))
+    run(len(x))  # another length may trace again
+    while True:
+        yield seconds_of(lambda: run(len(x))) / STEPS
+
+
+def grid(work: Work) -> Iterator[float]:
+    """One training per turn, the model built anew as a script would."""
+    pictures = np.load(work.pictures)
+    data = {name: pictures[name] for name in pictures.files}
+
+    def train(depth: int) -> None:
+        keras.backend.clear_session()
+        model = build(work, depth)
+        model.fit(
+            data["train_images"].astype(np.float32),
+            data["train_labels"],
+            batch_size=work.batch_size,
+            epochs=work.epochs,
+            validation_data=(
+                data["val_images"].astype(np.float32),
+                data["val_labels"],
+            ),
+            verbose=0,
+        )
+
+    for _ in range(work.seeds):
+        for depth in sorted(work.depths, reverse=True):
+            yield seconds_of(lambda depth=depth: train(depth))
