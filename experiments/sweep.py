@@ -55,6 +55,7 @@ def run(config: Config, console: Console) -> int:
         environment.keep_freed_memory()
         environment.use_compilation_cache()
         setup = sweep.prepare(config)
+        config = setup.config
         out = open_folder(config)
     except ValueError as error:
         errors.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
@@ -183,6 +184,8 @@ def print_plan(setup: Setup, console: Console) -> None:
         f"{config.seeds} seed" + "s" * (config.seeds > 1),
         highlight=False,
     )
+    if not any(unit.batch_norm_keys for unit in setup.network.units):
+        console.print(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
     if config.weights == "random":
         console.print(
             "[yellow]random weights: the curve says nothing about transfer[/yellow]"

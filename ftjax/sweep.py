@@ -3,6 +3,7 @@
 import itertools
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,11 @@ def prepare(config: Config) -> Setup:
             f"--batch-size {config.batch_size} is larger than the training set of "
             f"{len(dataset.train.labels)} pictures"
         )
+    for policy in config.bn:
+        check_policy(policy)
     network = add_head(backbone, len(dataset.class_names))
+    if not any(unit.batch_norm_keys for unit in network.units):
+        config = replace(config, bn=config.bn[:1])  # the policies would be one curve
     setup = Setup(
         config=config,
         network=network,
@@ -123,8 +128,6 @@ def prepare(config: Config) -> Setup:
         cost=measure_cost(network, config.image_size),
         boundaries={},
     )
-    for policy in config.bn:
-        check_policy(policy)
     points = itertools.product(depths, config.bn, range(config.seeds))
     return with_grid(setup, itertools.starmap(Point, points))
 

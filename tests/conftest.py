@@ -6,8 +6,10 @@ are not optimized: a third of the time.
 
 import os
 
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
+)
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from pathlib import Path

@@ -212,3 +212,11 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
 def test_results_that_are_not_to_be_resumed(finished, pictures, capsys):
     assert run(pictures, finished, "--no-resume") == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_network_without_batch_norm_has_one_curve(pictures, tmp_path, capsys):
+    options = "--model vgg16 --weights random --image-size 32 --batch-size 16".split()
+    arguments = [*options, "--depths", "0", "--epochs", "1", "--data", str(pictures)]
+    assert command.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert list(table(tmp_path / "run").bn) == ["follow"]
+    assert "vgg16 has no BatchNorm" in capsys.readouterr().out
