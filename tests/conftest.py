@@ -21,6 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """A process per core up to four; parity prints tables, and needs the memory."""
+    return 0 if config.option.markexpr == "parity" else min(4, os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
     """One compilation cache for the whole run and the commands that it starts."""
