@@ -14,7 +14,6 @@ ftjax alone, by number of depths, seeds and pictures. Needs the extra `benchmark
 
 import argparse
 import multiprocessing
-import platform
 import statistics
 import sys
 import tempfile
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from experiments.arguments import Parser
+from experiments.benchmark_table import draw, machine, print_table, with_ratios
 from experiments.peers import PEERS, Work, serve
+from ftjax.analysis.drawing import save
 from ftjax.backbones import make_backbone
 from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
@@ -109,7 +108,7 @@ def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dic
         for depth in (total, total // 4):
             work = make_work(options, model, (depth,))
             measured = take_turns(
-                options.peers, "step" + "s", work, options.rounds + 1, console
+                options.peers, "steps", work, options.rounds + 1, console
             )
             for peer, seconds in measured.items():
                 yield {
@@ -229,60 +228,6 @@ def describe(work: Work) -> dict[str, Any]:
     }
 
 
-def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
-    """GFLOP/s of NumPy's float32 matrix product, the median of some."""
-    import time
-
-    a = np.ones((size, size), np.float32)
-    rates = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ a
-        rates.append(2 * size**3 / (time.perf_counter() - start) / 1e9)
-    return statistics.median(rates)
-
-
-def with_ratios(rows: list[dict]) -> pd.DataFrame:
-    """The rows with seconds over those of ftjax for the same work."""
-    table = pd.DataFrame(rows)
-    keys = ["task", "model", "depths"]
-    ours = table[table.peer == "ftjax"].drop_duplicates(keys).set_index(keys).seconds
-    table["ratio"] = [
-        row.seconds / ours.get((row.task, row.model, row.depths), float("nan"))
-        if not row.task.startswith("growth")
-        else float("nan")
-        for row in table.itertuples()
-    ]
-    for _, rows_of_task in table[table.task.str.startswith("growth")].groupby(
-        ["task", "model"]
-    ):
-        table.loc[rows_of_task.index, "ratio"] = (
-            rows_of_task.seconds / rows_of_task.seconds.iloc[0]
-        )
-    return table
-
-
-def print_table(table: pd.DataFrame, console: Console) -> None:
-    """All rows, one line each."""
-    shown = Table("Task", "Model", "Depths", "Size", "Framework")
-    for name in ("Seconds", "Ratio", "Compilation"):
-        shown.add_column(name, justify="right")
-    for row in table.fillna({"size": ""} if "size" in table else {}).itertuples():
-        compilation = getattr(row, "compilation", float("nan"))
-        size = getattr(row, "size", "")
-        shown.add_row(
-            row.task,
-            f"{row.model} {row.pixels} px, batch {row.batch}",
-            row.depths,
-            "" if size == "" else f"{size:g}",
-            row.peer,
-            f"{row.seconds:.3g}",
-            f"{row.ratio:.2f}",
-            "" if np.isnan(compilation) else f"{compilation / row.seconds:.0%}",
-        )
-    console.print(shown)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(
@@ -314,16 +259,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         Console(stderr=True).print("error: nothing could be measured")
         return 1
-    table = with_ratios(rows)
-    table["matrix_gflops"] = matrix_rate()
-    table["machine"] = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
+    table = with_ratios(rows).assign(**machine())
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.task}.csv"
     table.to_csv(path, index=False)
+    save(draw(table), path.with_suffix(""))
     print_table(table, console)
     console.print(
-        f"{table.machine[0]}; matrix product {table.matrix_gflops[0]:.0f} GFLOP/s; "
-        f"written to {path}"
+        f"{table.cores[0]} cores, matrix product {table.matrix_gflops[0]:.0f} GFLOP/s; "
+        f"written to {path}, with a figure"
     )
     return 0
 

@@ -1,0 +1,122 @@
+"""The benchmark's measurements as a table with ratios, and as a figure."""
+
+import os
+import platform
+import statistics
+import time
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from ftjax.analysis.drawing import LOOKS, MUTED, STYLE, WIDE, new_figure
+
+COLORS = {
+    "ftjax": LOOKS["frozen"].color,
+    "pytorch": LOOKS["follow"].color,
+    "keras-jax": LOOKS["recalibrate"].color,
+    "keras-tensorflow": MUTED,
+}
+
+
+def machine() -> dict[str, object]:
+    """Columns that say what was measured on."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "matrix_gflops": matrix_rate(),
+    }
+
+
+def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
+    """GFLOP/s of NumPy's float32 matrix product, the median of some."""
+    a = np.ones((size, size), np.float32)
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ a
+        rates.append(2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return statistics.median(rates)
+
+
+def with_ratios(rows: list[dict]) -> pd.DataFrame:
+    """The rows with seconds over those of ftjax for the same work."""
+    table = pd.DataFrame(rows)
+    keys = ["task", "model", "depths"]
+    ours = table[table.peer == "ftjax"].drop_duplicates(keys).set_index(keys).seconds
+    table["ratio"] = [
+        row.seconds / ours.get((row.task, row.model, row.depths), float("nan"))
+        if not row.task.startswith("growth")
+        else float("nan")
+        for row in table.itertuples()
+    ]
+    for _, rows_of_task in table[table.task.str.startswith("growth")].groupby(
+        ["task", "model"]
+    ):
+        table.loc[rows_of_task.index, "ratio"] = (
+            rows_of_task.seconds / rows_of_task.seconds.iloc[0]
+        )
+    return table
+
+
+def print_table(table: pd.DataFrame, console: Console) -> None:
+    """All rows, one line each."""
+    shown = Table("Task", "Model", "Depths", "Size", "Framework")
+    for name in ("Seconds", "Ratio", "Compilation"):
+        shown.add_column(name, justify="right")
+    for row in table.fillna({"size": ""} if "size" in table else {}).itertuples():
+        compilation = getattr(row, "compilation", float("nan"))
+        size = getattr(row, "size", "")
+        shown.add_row(
+            row.task,
+            f"{row.model} {row.pixels} px, batch {row.batch}",
+            row.depths,
+            "" if size == "" else f"{size:g}",
+            row.peer,
+            f"{row.seconds:.3g}",
+            f"{row.ratio:.2f}",
+            "" if np.isnan(compilation) else f"{compilation / row.seconds:.0%}",
+        )
+    console.print(shown)
+
+
+@matplotlib.rc_context(STYLE)
+def draw(table: pd.DataFrame) -> Figure:
+    """Bars of seconds: a group per model and depth, or per size of what grows."""
+    keys = ["task", "model", "depths"]
+    if "size" in table:
+        keys.append("size")
+    groups = list(table.groupby(keys, sort=False))
+    names = [name for name in COLORS if (table.peer == name).any()]
+    figure = new_figure(WIDE, 1.2 + 0.28 * len(table), "Seconds, less is better")
+    ax = figure.add_subplot()
+    position, ticks, labels = 0.0, [], []
+    for key, rows in groups:
+        start = position
+        for name in names:
+            for row in rows[rows.peer == name].itertuples():
+                ax.barh(position, row.seconds, 0.9, color=COLORS[name])
+                text = f" {row.seconds:.3g} s"
+                if row.ratio == row.ratio and row.peer != "ftjax":
+                    text += f" ({row.ratio:.2f}x)"
+                ax.text(row.seconds, position, text, va="center", fontsize=8)
+                position += 1
+        ticks.append((start + position - 1) / 2)
+        labels.append(
+            " ".join(
+                f"{part:g}" if part == key[-1] and len(key) > 3 else str(part)
+                for part in key[1:]
+            )
+        )
+        position += 0.6
+    ax.set_yticks(ticks, labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=0.18)
+    for name in names:
+        ax.barh([0], [0], color=COLORS[name], label=name)
+    ax.legend(loc="lower right")
+    return figure
