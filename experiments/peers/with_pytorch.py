@@ -5,6 +5,7 @@ inference mode; evaluation in `inference_mode`. torchvision's ResNets stride in 
 convolution (v1.5) where Keras' stride in the first 1x1: 2 % more FLOPs in ResNet152.
 """
 
+# pyright: reportMissingImports=false
 import copy
 from collections.abc import Iterator
 
