@@ -92,12 +92,21 @@ def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Share of a map's sum inside the object ("energy-based pointing game", Wang et al.
     2020, Score-CAM, arXiv:1910.01279, section 4.3).
 
+    An even map has the object's share of the picture, `area_inside`. NaN where no
+    object is known.
+
     Args:
         maps: (n, h, w).
         masks: bool (n, height, width) at the pictures' size.
     """
     flat = _flat(resize(maps, *masks.shape[1:]))
-    return _divide((flat * _flat(masks)).sum(1), flat.sum(1))
+    share = _divide((flat * _flat(masks)).sum(1), flat.sum(1))
+    return np.where(masks.any((1, 2)), share, np.nan)
+
+
+def area_inside(masks: np.ndarray) -> np.ndarray:
+    """The object's share of the picture: (n, height, width) -> (n,), NaN for none."""
+    return np.where(masks.any((1, 2)), masks.mean((1, 2)), np.nan)
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -108,31 +117,8 @@ def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """
     flat = _flat(resize(maps, *masks.shape[1:]))
     hit = _flat(masks)[np.arange(len(flat)), flat.argmax(1)]
-    return np.where(is_empty(maps), np.nan, hit.astype(float))
-
-
-def box_masks(boxes: np.ndarray, sizes: np.ndarray, size: int) -> np.ndarray:
-    """Boxes of the original pictures as masks of the square ones made from them.
-
-    The data loader keeps the central square and resizes it; so does this.
-
-    Args:
-        boxes: (n, 4) top, left, bottom, right as shares 0..1 of the original height and
-            width, TFDS' BBox.
-        sizes: (n, 2) height and width of the originals, in pixels.
-        size: height and width of the square pictures, in pixels.
-
-    Returns:
-        bool (n, size, size); a pixel belongs to the box if its center does.
-    """
-    sizes = np.asarray(sizes, float)
-    side = sizes.min(1, keepdims=True)  # (n, 1)
-    start = (sizes - side) / 2  # (n, 2) top, left of the square
-    corners = np.asarray(boxes, float).reshape(-1, 2, 2) * sizes[:, None]
-    corners = (corners - start[:, None]) / side[:, None] * size
-    centers = np.arange(size) + 0.5
-    inside = (centers >= corners[:, 0, :, None]) & (centers < corners[:, 1, :, None])
-    return inside[:, 0, :, None] & inside[:, 1, None, :]
+    unknown = is_empty(maps) | ~masks.any((1, 2))
+    return np.where(unknown, np.nan, hit.astype(float))
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def measure(
         * `class_hit`, `margin_effect`: see `gradcam_checks.margin_effect`; the hit is
           1 where the effect is above 0;
         * `deletion_auc`, `insertion_auc`, and the same of random maps;
-        * `energy_inside`, `pointing_game`: with masks;
+        * `area_inside`, `energy_inside`, `pointing_game`: with masks;
         * `before_rank_correlation`, `before_top20_iou`: against `before`.
     """
     arguments = {"method": method}
@@ -136,6 +136,7 @@ def cheap_numbers(
         "class_difference": numbers.class_difference(own, rival),
     }
     if masks is not None:
+        found["area_inside"] = numbers.area_inside(masks)
         found["energy_inside"] = numbers.energy_inside(own, masks)
         found["pointing_game"] = numbers.pointing_game(own, masks)
     return found

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from ftjax import gradcam, gradcam_checks, gradcam_numbers
+from ftjax.data.boxes import box_masks
 from ftjax.gradcam_rule import compare, suggest_depth
 
 POINT = np.zeros((1, 10, 10))
@@ -62,12 +63,17 @@ def test_overlap_with_an_object():
     np.testing.assert_allclose(gradcam_numbers.pointing_game(POINT, mask), 1)
     np.testing.assert_allclose(gradcam_numbers.pointing_game(POINT, ~mask), 0)
     assert np.isnan(gradcam_numbers.pointing_game(EMPTY, mask)).all()
+    np.testing.assert_allclose(gradcam_numbers.area_inside(mask), 0.25)
+    unknown = np.zeros_like(mask)
+    assert np.isnan(gradcam_numbers.energy_inside(POINT, unknown)).all()
+    assert np.isnan(gradcam_numbers.pointing_game(POINT, unknown)).all()
+    assert np.isnan(gradcam_numbers.area_inside(unknown)).all()
 
 
 def test_boxes_follow_the_central_square():
     boxes = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.25, 1.0, 0.5], [0.5, 0, 1, 0.1]])
     sizes = np.array([[100, 200], [100, 200], [100, 200]])
-    masks = gradcam_numbers.box_masks(boxes, sizes, 8)
+    masks = box_masks(boxes, sizes, 8)
     assert masks[0].all()
     # Width 200 keeps columns 50 to 150; the box 50 to 100 is its left half.
     assert masks[1, :, :4].all()

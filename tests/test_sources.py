@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ftjax.data import SOURCES, load
+from ftjax.data import SOURCES, load, load_object_masks
 from ftjax.data.decode import decode_picture
 
 SHARED = Path(os.environ.get("FTJAX_SHARED", Path(__file__).parents[2] / "shared"))
@@ -100,7 +100,8 @@ class MadeBreeds(tfds.core.GeneratorBasedBuilder):
         yield from self._examples(count, 0)
 
     def _examples(self, count, first_seed):
-        box = {"bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0)}
+        left, top = ((0.0, 0.0, 1.0, 0.5), (0.0, 0.0, 0.5, 1.0))  # halves
+        boxes = [{"bbox": tfds.features.BBox(*box)} for box in (left, top)]
         for index in range(count):
             yield (
                 index,
@@ -108,7 +109,7 @@ class MadeBreeds(tfds.core.GeneratorBasedBuilder):
                     "image": encode(smooth_picture(first_seed + index), ".jpg"),
                     "image/filename": f"{index}.jpg",
                     "label": index % 2,
-                    "objects": [box] * (index % 3),
+                    "objects": boxes[: index % 3],
                 },
             )
 
@@ -141,6 +142,25 @@ def test_a_prepared_set_is_read_without_tensorflow(prepared, no_network):
     pairs = [*zip(*data.train, strict=True), *zip(*data.val, strict=True)]
     assert {image.tobytes(): label for image, label in pairs} == labels
     assert as_set(data.test.images) == {stored(100 + seed) for seed in range(6)}
+
+
+def test_boxes_of_a_prepared_set_become_masks(prepared):
+    """Pictures of 24 x 32 pixels: the central square starts at column 4."""
+    arguments = {"data_dir": prepared, "image_size": 24}
+    data = load("stanford_dogs", **arguments)
+    masks = load_object_masks("stanford_dogs", **arguments, count=3)
+    assert masks.shape == (3, 24, 24) and masks.dtype == bool
+    seeds = {
+        decode_picture(encode(smooth_picture(seed), ".jpg"))[:, 4:28].tobytes(): seed
+        for seed in range(20)
+    }
+    for image, mask in zip(data.val.images, masks, strict=False):
+        expected = np.zeros((24, 24), bool)
+        count = seeds[image.tobytes()] % 3
+        expected[:, :12] = count >= 1
+        expected[:12] |= count == 2
+        np.testing.assert_array_equal(mask, expected)
+    assert load_object_masks("digits", image_size=8, count=2) is None
 
 
 def test_the_environment_names_the_data_folder(prepared, monkeypatch):

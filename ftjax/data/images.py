@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, default_cache_dir, load_or_build
 from ftjax.data.decode import RULE, decode_items
 from ftjax.data.index import Source, Split
@@ -137,6 +138,39 @@ def load(
         note=source.note,
         shared=len(set(train.contents) & set(val.contents)),
     )
+
+
+def load_object_masks(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int,
+    train_size: int | None = None,
+    val_size: int | None = None,
+    split_seed: int = 0,
+    cache_dir: str | Path | None = None,
+    count: int,
+) -> np.ndarray | None:
+    """Where the objects are in the first validation pictures that `load` gives.
+
+    Arguments as in `load`; `count` is how many pictures.
+
+    Returns:
+        bool (count, image_size, image_size), fewer if there are fewer pictures; None if
+        the data set has no boxes.
+
+    Raises:
+        ValueError: bad source or unreadable picture.
+    """
+    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    source = open_source(name, data_dir=data_dir, cache_dir=cache)
+    split = source.val or source.train
+    if split.boxes is None:
+        return None
+    _, items = _choose(
+        source, train_size=train_size, val_size=val_size, seed=split_seed
+    )
+    return object_masks(split, items[:count], image_size)
 
 
 def _choose(

@@ -17,12 +17,15 @@ class Split:
         read: item number -> bytes of a picture file, or uint8 pixels (h, w).
         name_of: item number -> name for error messages.
         digests: item numbers (m,) -> SHA-256 of each item's content, uint8 (m, 32).
+        boxes: item number -> where its objects are, (k, 4) top, left, bottom, right as
+            shares 0..1 of height and width; None if the data set does not say.
     """
 
     labels: np.ndarray
     read: Callable[[int], bytes | np.ndarray]
     name_of: Callable[[int], str]
     digests: Callable[[np.ndarray], np.ndarray]
+    boxes: Callable[[int], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)

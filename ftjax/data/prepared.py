@@ -22,6 +22,8 @@ class PreparedSet:
     Attributes:
         test: the official test split, whatever TFDS calls it.
         native: magic bytes of the format in which TFDS stores the pictures.
+        train_share: part of the training split used where no size is asked for.
+        boxes: whether the feature `objects/bbox` says where the objects are.
     """
 
     name: str
@@ -29,6 +31,7 @@ class PreparedSet:
     test: str
     native: bytes
     train_share: float = 1.0
+    boxes: bool = False
 
 
 def open_prepared(
@@ -91,6 +94,7 @@ def open_prepared(
             records,
             shards=shards[split],
             cache=cache_dir / "index",
+            boxes=spec.boxes,
             damaged=_damaged(spec, folder, command),
         )
 
@@ -113,7 +117,13 @@ def open_prepared(
 
 
 def _record_split(
-    name: str, records, *, shards: list[Path], cache: Path, damaged: ValueError
+    name: str,
+    records,
+    *,
+    shards: list[Path],
+    cache: Path,
+    boxes: bool,
+    damaged: ValueError,
 ) -> Split:
     """Index of an array_record split.
 
@@ -147,6 +157,7 @@ def _record_split(
         read=lambda item: records[item]["image"],
         name_of=lambda item: f"{name} record {item}",
         digests=lambda items: index[items, 4:],
+        boxes=(lambda item: records[item]["objects"]["bbox"]) if boxes else None,
     )
 
 

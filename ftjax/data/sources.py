@@ -112,6 +112,6 @@ SOURCES: dict[str, Callable[..., Source]] = {
         PreparedSet("food101", "2.0.0", "validation", _JPEG, train_share=0.1),
     ),
     "stanford_dogs": partial(
-        open_prepared, PreparedSet("stanford_dogs", "0.2.0", "test", _JPEG)
+        open_prepared, PreparedSet("stanford_dogs", "0.2.0", "test", _JPEG, boxes=True)
     ),
 }
