@@ -6,13 +6,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ftjax import environment
-from ftjax.analysis import plots, report
-from ftjax.analysis.recommend import recommend
-from ftjax.config import to_json
-from ftjax.records import write_json
+from ftjax.analysis import plots
+from ftjax.analysis.gradcam_section import read_heat_maps
+from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.report import write_report
+from ftjax.backbones import make_backbone
+from ftjax.records import read_json, write_json
 from ftjax.results import read_correct
-from ftjax.sweep import Setup
 
 NUMBERS = {
     "Accuracy": "accuracy",
@@ -24,40 +24,61 @@ NUMBERS = {
 
 
 def write_answer(
-    setup: Setup,
-    out: Path,
-    results: pd.DataFrame,
-    epochs: pd.DataFrame,
-    command: str,
-    console: Console,
+    out: Path, results: pd.DataFrame, epochs: pd.DataFrame, console: Console
 ) -> None:
     """Writes recommendation, figures and report, and prints table and sentence."""
     console.print(result_table(results))
     if not (results.status == "done").any():
         console.print("no trial is done, so there is no answer yet")
         return
-    recommendation = recommend(
-        results,
-        read_correct(setup, out),
-        num_classes=len(setup.dataset.class_names),
-        batch_norm=any(unit.batch_norm_keys for unit in setup.network.units),
-    )
+    recommendation = recommend_run(out, results)
     write_json(out / "recommendation.json", recommendation.to_json())
     plots.save(plots.depth_curve(results, recommendation), out / "depth_curve")
-    report.write_report(
-        out / "report.html",
-        results=results,
-        epochs=epochs,
-        recommendation=recommendation,
-        config=to_json(setup.config),
-        environment=environment.describe(),
-        command=command,
-    )
+    write_page(out, results, epochs, recommendation)
     for warning in recommendation.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False)
     for sentence in recommendation.explanation:
         console.print(sentence, highlight=False)
     console.print(recommendation.sentence, style="bold", highlight=False)
+
+
+def recommend_run(out: Path, results: pd.DataFrame) -> Recommendation:
+    """The recommendation of a run, from its table and what its folder holds."""
+    saved = read_json(out / "config.json")
+    units = make_backbone(saved["config"]["model"]).units
+    return recommend(
+        results,
+        read_correct(out, results),
+        num_classes=len(saved["class_names"]),
+        batch_norm=any(unit.batch_norm_keys for unit in units),
+    )
+
+
+def write_page(
+    out: Path,
+    results: pd.DataFrame,
+    epochs: pd.DataFrame,
+    recommendation: Recommendation,
+) -> None:
+    """Writes report.html, with the heat maps if the run has any."""
+    saved = read_json(out / "config.json")
+    write_report(
+        out / "report.html",
+        results=results,
+        epochs=epochs,
+        recommendation=recommendation,
+        config=saved["config"],
+        environment=saved["environment"],
+        command=saved["command"],
+        heat_maps=read_heat_maps(out),
+    )
+
+
+def rewrite_page(out: Path) -> None:
+    """Writes the report of a finished run anew, after heat maps were added to it."""
+    results = pd.read_csv(out / "results.csv")
+    epochs = pd.read_csv(out / "epochs.csv")
+    write_page(out, results, epochs, recommend_run(out, results))
 
 
 def result_table(results: pd.DataFrame) -> Table:

@@ -5,7 +5,8 @@
     python -m experiments.gradcam RUN_DIR --images my_dog.jpg my_cat.jpg
 
 Writes gradcam.png and .svg (maps over pictures), gradcam_raw.png and .svg (the maps'
-own pixels), gradcam_numbers.csv and gradcam.json into RUN_DIR.
+own pixels), gradcam_numbers.csv and gradcam.json into RUN_DIR, and adds them to its
+report.html.
 Exit codes: 0 done, 2 bad arguments or input.
 """
 
@@ -48,7 +49,7 @@ class CamConfig:
     """Seed of the trials."""
     masks: Path | None = None
     """bool array (n, size, size) in a .npy file: where the object is, for the first n
-    validation pictures."""
+    validation pictures. Default: the boxes of the data set, if it has any."""
     threshold: float = 2 / 3
     """Hit rate from which a stage counts as class-specific."""
 
@@ -92,9 +93,8 @@ def run(config: CamConfig, console: Console) -> None:
     opened.check_target(trials, config.target)
     depths = opened.choose_depths(trials, config.depth)
     pictures = opened.choose_pictures(trials, config.images, SHOWN)
-    if config.masks is not None:
-        masks = opened.read_masks(config.masks, pictures.images.shape)
-        pictures = pictures._replace(masks=masks)
+    masks = opened.find_masks(trials, pictures, config.masks)
+    pictures = pictures._replace(masks=masks)
     tables, rows, stages, before, sanity = [], [], (), None, {}
     for depth in depths:
         predictor, network = opened.open_trial(trials, depth, pictures)
@@ -142,9 +142,10 @@ def answer(
     import pandas as pd
 
     from experiments import gradcam_run as opened
+    from experiments.answer import rewrite_page
     from ftjax.analysis.drawing import save
     from ftjax.analysis.gradcam_plots import stage_figure
-    from ftjax.gradcam_rule import compare, suggest_depth
+    from ftjax.gradcam_rule import RECORD, compare, suggest_depth
     from ftjax.gradcam_table import stage_values
     from ftjax.records import write_atomically, write_json
 
@@ -156,6 +157,11 @@ def answer(
     if trials.measured:
         agreement = compare(suggestion, trials.measured, trials.tested)
         console.print(agreement.sentence, style="bold", highlight=False)
+        names, values = zip(*agreement.facts, strict=True)
+        shown = Table(*names, title="Depth by Grad-CAM and by measurement")
+        shown.add_row(*values)
+        console.print(shown)
+    console.print(RECORD, highlight=False)
     if depth != 0:
         console.print(
             "note: this run has no head-only trial, so nothing is compared with the "
@@ -180,7 +186,7 @@ def answer(
             "randomization": sanity,
         },
     )
-    title = opened.headline(trials, suggestion, stages)
+    title = opened.headline(trials, suggestion)
     for name, overlay in (("gradcam", True), ("gradcam_raw", False)):
         figure = stage_figure(
             pictures.shown,
@@ -191,7 +197,11 @@ def answer(
             overlay=overlay,
         )
         save(figure, folder / name)
-    console.print(f"figures and numbers in {folder}", highlight=False)
+    rewrite_page(folder)
+    console.print(
+        f"figures and numbers in {folder}; the page {folder / 'report.html'} has them",
+        highlight=False,
+    )
 
 
 def check(config: CamConfig) -> None:

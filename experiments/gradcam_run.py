@@ -11,9 +11,9 @@ import pandas as pd
 from ftjax import records
 from ftjax.analysis.drawing import percent, shorten
 from ftjax.analysis.gradcam_plots import Row
-from ftjax.data import Dataset
+from ftjax.data import Dataset, load_object_masks
 from ftjax.data import load as load_data
-from ftjax.gradcam import Stage, explain
+from ftjax.gradcam import explain
 from ftjax.gradcam_rule import Suggestion
 from ftjax.gradcam_table import COLUMNS, Explained
 from ftjax.predictor import Predictor
@@ -34,6 +34,7 @@ class Run(NamedTuple):
         measured: its recommendation.json, or empty.
         bn: BatchNorm policy of the trials looked at.
         seed: of the trials looked at.
+        source: arguments of `data.load` for its pictures.
         dataset: its pictures.
     """
 
@@ -43,6 +44,7 @@ class Run(NamedTuple):
     measured: Mapping[str, Any]
     bn: str
     seed: int
+    source: Mapping[str, Any]
     dataset: Dataset
 
     @property
@@ -98,21 +100,16 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
             f"{', '.join(pairs) or 'none at all'}"
         )
     config = saved["config"]
-    dataset = load_data(
-        config["data"],
-        data_dir=config["data_dir"],
-        image_size=config["image_size"],
-        train_size=config["train_size"],
-        val_size=config["val_size"],
-        offline=True,
-    )
+    names = "data_dir image_size train_size val_size".split()
+    source = {"name": config["data"], **{name: config[name] for name in names}}
+    dataset = load_data(**source, offline=True)
     if set(rows["data_hash"]) != {dataset.content_hash}:
         raise ValueError(
             f"the pictures of {config['data']!r} have changed since {folder} was made; "
             "run the sweep again"
         )
     tested = tuple(sorted({int(depth) for depth in done["depth_layers"]}))
-    return Run(folder, rows, tested, measured, bn, seed, dataset)
+    return Run(folder, rows, tested, measured, bn, seed, source, dataset)
 
 
 def choose_depths(run: Run, asked: Sequence[int]) -> tuple[int, ...]:
@@ -168,6 +165,20 @@ def read_files(pictures: Pictures, predictor: Predictor) -> Pictures:
     images = np.stack([predictor.read(path) for path in pictures.captions])
     names = tuple(shorten(Path(path).name, 20) for path in pictures.captions)
     return pictures._replace(shown=images, captions=names)
+
+
+def find_masks(run: Run, pictures: Pictures, path: Path | None) -> np.ndarray | None:
+    """Where the objects are: from a file, else from the boxes of the data set.
+
+    Returns:
+        bool (n, size, size), or None if neither is there.
+
+    Raises:
+        ValueError: the file does not fit.
+    """
+    if path is not None:
+        return read_masks(path, pictures.images.shape)
+    return load_object_masks(**run.source, count=len(pictures.images))
 
 
 def read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -287,14 +298,9 @@ def means(
     return found
 
 
-def headline(run: Run, suggestion: Suggestion, stages: Sequence[Stage]) -> str:
+def headline(run: Run, suggestion: Suggestion) -> str:
     """The figure's finding."""
-    model, last = run.rows["model"].iloc[0], len(stages)
-    data = f"{model} on {run.dataset.name}"
+    data = f"{run.rows['model'].iloc[0]} on {run.dataset.name}"
     if not suggestion.stages:
-        return f"{data}: the maps suggest to train the head alone"
-    first = suggestion.stages[0]
-    which = f"stage {last} alone" if first == last else f"stages {first} to {last}"
-    if first == 1:
-        which = "every stage"
-    return f"{data}: the maps suggest to unfreeze {which}"
+        return f"{data}: the last maps are not shown to be class-specific"
+    return f"{data}: class-specific maps from stage {suggestion.stages[0]} on"

@@ -34,21 +34,31 @@ LOG_WIDTH = 160  # columns of a log file; a terminal has its own
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
     config = tyro.cli(
-        Config, prog="python -m experiments.sweep", args=arguments, description=__doc__
+        Config, prog="python -m experiments.sweep", args=words, description=__doc__
     )
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
         console = Console(width=LOG_WIDTH)
     try:
-        return run(config, console)
+        return run(config, console, "python -m experiments.sweep " + shlex.join(words))
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
 
 
-def run(config: Config, console: Console) -> int:
-    """Loads, trains what is missing, writes the answer."""
+def run(config: Config, console: Console, command: str) -> int:
+    """Loads, trains what is missing, writes the answer.
+
+    Args:
+        config: what to train.
+        console: to print on.
+        command: the command line, for the records.
+
+    Returns:
+        The exit code.
+    """
     errors = Console(stderr=True)
     try:
         config = complete(config)
@@ -65,14 +75,13 @@ def run(config: Config, console: Console) -> int:
         print_forecast(setup, console)
         return 0
     start = time.perf_counter()
-    command = "python -m experiments.sweep " + shlex.join(sys.argv[1:])
     environment.write_run(out, to_json(config), command, setup.dataset.class_names)
     failed: dict[str, Progress] = {}
     search = search_depths if config.depths == AUTO else train_grid
     setup, results, epochs = search(setup, out, console, failed)
     if config.explain:
         setup, results, epochs = explain_fall(setup, out, console, failed, results)
-    write_answer(setup, out, results, epochs, command, console)
+    write_answer(out, results, epochs, console)
     console.print(f"{time.perf_counter() - start:.0f} s in all; results in {out}")
     for event in failed.values():
         cut = event.trial.cut
@@ -116,7 +125,7 @@ def search_depths(
             block_depths(setup.network),
             seeds=config.seeds,
             bn=config.bn,
-            correct=read_correct(setup, out),
+            correct=read_correct(out, results),
         )
         console.print(decision.reason, highlight=False)
         if decision.done:

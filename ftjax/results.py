@@ -104,11 +104,11 @@ def result_row(
     return row
 
 
-def read_correct(setup: Setup, out: Path) -> dict[str, np.ndarray]:
+def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     """Per trial, which validation pictures were right after the epochs asked for."""
     found = {}
-    for trial in setup.plan.trials:
-        correct = records.read_correct(out, trial.id)
-        if correct is not None and len(correct) >= setup.config.epochs:
-            found[trial.id] = correct[setup.config.epochs - 1]
+    for row in results.drop_duplicates("trial").itertuples():
+        correct = records.read_correct(out, row.trial)
+        if correct is not None and len(correct) >= row.epochs:
+            found[row.trial] = correct[row.epochs - 1]
     return found

@@ -1,7 +1,7 @@
 """Maps of a tiny network, the figure and the command."""
 
 import json
-from pathlib import Path
+import shutil
 
 import cv2
 import jax
@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from markupsafe import escape
+from html_page import Page
 
 from experiments import gradcam as command
-from experiments import sweep
+from experiments import gradcam_run, sweep
 from ftjax import gradcam, gradcam_checks
 from ftjax.analysis.gradcam_plots import Row, stage_figure
-from ftjax.analysis.gradcam_section import gradcam_section
+from ftjax.analysis.gradcam_section import read_heat_maps
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
+from ftjax.gradcam_rule import RECORD
 from ftjax.prefix import infer
 
 SIZE, CLASSES = 16, 3
@@ -213,6 +214,7 @@ def run_dir(tmp_path_factory):
         words += " 1 --bn frozen --depths 0 3"
         data = ["--data", str(folder), "--out", str(folder / "run")]
         assert sweep.main([*words.split(), *data]) == 0
+        shutil.copy(folder / "run" / "report.html", folder / "run" / "sweep.html")
         yield folder / "run"
 
 
@@ -220,9 +222,9 @@ def test_command(run_dir, capsys):
     masks = run_dir / "masks.npy"
     np.save(masks, np.ones((12, 16, 16), bool))
     assert command.main([str(run_dir), "--images", "12", "--masks", str(masks)]) == 0
-    printed = capsys.readouterr().out
-    assert "Grad-CAM rule" in printed
-    assert "Measured optimum" in printed
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("Grad-CAM rule", "Measured optimum", "Agreement", RECORD):
+        assert words in printed
     for name in ("gradcam", "gradcam_raw"):
         assert (run_dir / f"{name}.png").stat().st_size > 10_000
         assert "<svg" in (run_dir / f"{name}.svg").read_text()
@@ -237,17 +239,55 @@ def test_command(run_dir, capsys):
     assert set(before["depth_layers"]) == {3}
     saved = json.loads((run_dir / "gradcam.json").read_text())
     assert saved["suggestion"]["depth_layers"] in (0, 32, 55, 59)
-    section = gradcam_section(run_dir)
-    assert str(escape(saved["agreement"]["sentence"])) in section
-    assert section.count("data:image/png;base64,") == 1
-    assert "<table" in section
+    assert "What the network looks at" not in (run_dir / "sweep.html").read_text()
+    check_page(run_dir, saved)
 
 
-def test_command_explains_files(run_dir):
+def check_page(run_dir, saved):
+    """The report has the maps, needs nothing else, and is else the sweep's."""
+    text = (run_dir / "report.html").read_text()
+    page = Page(text)
+    assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {"gradcam", "maps1", "maps2", "maps3"} <= set(page.ids)
+    assert text.count("data:image/png;base64,") >= 4 * (1 + 2 * 3)
+    words = "".join(page.text)
+    for part in ("suggestion", "agreement"):
+        assert saved[part]["sentence"] in words
+    assert RECORD in words
+    assert "Suggested by Grad-CAM" in words and "cannot be judged" in words
+    assert "Head alone: mean" in words and "Top 3 layers unfrozen: mean" in words
+    assert "Energy inside the object" in words
+    start = text.index("<section>\n<h2>What the network looks at")
+    end = text.index("<section>", start + 1)
+    others = text[:start] + text[end:]
+    assert others.split() == (run_dir / "sweep.html").read_text().split()
+
+
+def test_maps_of_trials_that_are_gone_are_not_shown(tmp_path):
+    table = pd.DataFrame({"trial": ["a", "b"], "depth_layers": [0, 3]})
+    table.assign(status="done").to_csv(tmp_path / "results.csv")
+    table.assign(trial="another", stage_end=True).to_csv(
+        tmp_path / "gradcam_numbers.csv"
+    )
+    (tmp_path / "gradcam.json").write_text("{}")
+    assert read_heat_maps(tmp_path) is None
+
+
+def test_command_explains_files_and_takes_the_boxes_of_the_data(run_dir, monkeypatch):
+    def left_half(*, count, image_size, **_):
+        masks = np.zeros((count, image_size, image_size), bool)
+        masks[:, :, : image_size // 2] = True
+        return masks
+
+    monkeypatch.setattr(gradcam_run, "load_object_masks", left_half)
     picture = next((run_dir.parent / "val" / "red").iterdir())
     arguments = ["--images", str(picture), "--depth", "3", "--method", "layercam"]
     assert command.main([str(run_dir), *arguments]) == 0
     assert json.loads((run_dir / "gradcam.json").read_text())["method"] == "layercam"
+    table = pd.read_csv(run_dir / "gradcam_numbers.csv").set_index("number")
+    np.testing.assert_allclose(table.loc["area_inside", "mean"], 0.5)
+    assert table.loc["energy_inside", "mean"].dropna().between(0.1, 0.9).all()
 
 
 @pytest.mark.parametrize(
@@ -274,8 +314,7 @@ def test_bad_command(run_dir, capsys, arguments, message):
 def test_folder_without_a_sweep(tmp_path, capsys):
     assert command.main([str(tmp_path)]) == 2
     assert "holds no sweep" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="has no gradcam.json"):
-        gradcam_section(Path(tmp_path))
+    assert read_heat_maps(tmp_path) is None
 
 
 def test_methods_of_the_command_are_those_of_the_library():

@@ -219,6 +219,14 @@ def test_agreement(not_worse, interval, verdict, words):
     found = compare(suggestion, measured, (0, 40, 65, 100))
     assert (found.verdict, found.nearest, found.difference) == (verdict, 65, 30)
     assert words in found.sentence
+    facts = dict(found.facts)
+    assert facts["Suggested by Grad-CAM"] == "70 layers"
+    assert facts["Measured optimum"] == "40 layers"
+    shown = f"{interval[0]} to {interval[1]} layers" if interval else "none"
+    assert facts["Its interval"] == shown
+    assert facts["Agreement"] == ("yes" if verdict == "agrees" else "no")
+    by_chance = compare(suggestion, {**measured, "shape": "chance"}, (0, 40, 65, 100))
+    assert dict(by_chance.facts)["Agreement"] == "cannot be judged"
     found = compare(suggestion, measured, (0, 40, 100))
     assert found.verdict == "untested"
     assert "add 70 to the sweep's --depths" in found.sentence

@@ -24,7 +24,7 @@ OPACITY = (0.1, 0.75)  # of the map over the picture, where it is 0 and where it
 NOTHING = "nothing speaks\nfor the class"
 # Inches: the figure's edge; room for the turned labels; between maps; above a picture;
 # for the names of the stages; for the color scale.
-MARGIN, LABELS, GAP, CAPTION, HEADER, FOOT = 0.1, 0.36, 0.04, 0.2, 0.2, 0.58
+MARGIN, LABELS, GAP, CAPTION, HEADER, FOOT = 0.1, 0.36, 0.04, 0.2, 0.2, 0.66
 DPI = 150  # pictures are stored in the SVG at this resolution
 
 

@@ -19,6 +19,7 @@ from ftjax.analysis import drawing, plots
 from ftjax.analysis.recommend import Recommendation
 from ftjax.analysis.report_content import (
     MISSING,
+    Table,
     answer_parts,
     batchnorm_advice,
     key_facts,
@@ -48,15 +49,35 @@ class Picture(NamedTuple):
     narrow: Markup
 
 
-def inline_svg(figure: Figure, prefix: str) -> Markup:
-    """The drawing as an `<svg>` element to stand inside a page.
+class HeatMaps(NamedTuple):
+    """What the page says about heat maps.
+
+    Attributes:
+        picture: the figure as an `<svg>` element.
+        alt: what stands in its place.
+        method: e.g. `Grad-CAM`.
+        facts: the rule's depth beside the measured one, as (name, value).
+        sentences: the same in plain words, and how far to trust the rule.
+        tables: the numbers of each depth, then the sanity check.
+    """
+
+    picture: Markup
+    alt: str
+    method: str
+    facts: tuple[tuple[str, str], ...]
+    sentences: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def inline_svg(svg: str, prefix: str) -> Markup:
+    """A drawing's SVG file as an `<svg>` element to stand inside a page.
 
     Identifiers get the prefix, because two drawings share glyph names; colors become
     CSS variables; the XML head and the metadata, with their addresses, are left out.
     """
-    svg = drawing.svg_text(figure)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="image\w+"', "", svg)  # equal pictures have one, unused
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
@@ -76,8 +97,8 @@ def _picture(
         name,
         caption,
         f"{finding}. {alt or caption}",
-        inline_svg(wide, f"{name}-wide"),
-        inline_svg(draw(plots.NARROW), f"{name}-narrow"),
+        inline_svg(drawing.svg_text(wide), f"{name}-wide"),
+        inline_svg(drawing.svg_text(draw(plots.NARROW)), f"{name}-narrow"),
     )
 
 
@@ -102,6 +123,7 @@ def write_report(
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
     command: str,
+    heat_maps: HeatMaps | None = None,
 ) -> Path:
     """Write the self-contained page of a run.
 
@@ -112,6 +134,7 @@ def write_report(
         config: the whole configuration of the run, nested mappings allowed.
         environment: versions, device, git commit and so on.
         command: the exact command line.
+        heat_maps: None if there are none.
 
     Returns:
         The path written.
@@ -178,6 +201,7 @@ def write_report(
         advice=batchnorm_advice(results) if gap else "",
         table=trial_table(results, best),
         notices=notices(results),
+        heat_maps=heat_maps,
         warnings=best.warnings if best else (),
         command=command,
         config=_flat(config),
