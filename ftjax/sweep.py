@@ -20,19 +20,12 @@ from ftjax.compile_clock import compile_seconds
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
+from ftjax.epochs import Epoch, Problem, run_epochs
 from ftjax.freeze_proof import Digests, changed_leaves, digests
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
-from ftjax.train import (
-    Epoch,
-    Problem,
-    State,
-    check_policy,
-    init_state,
-    make_suffix,
-    run_epochs,
-)
+from ftjax.train import State, check_policy, init_state, make_suffix
 from ftjax.weights.pretrained import load_pretrained
 
 

@@ -12,17 +12,11 @@ from ftjax import optim
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
 from ftjax.depth import labels, make_cut
+from ftjax.epochs import Problem, run_epochs
 from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
 from ftjax.prefix import Activations, advance, choose_boundary
-from ftjax.train import (
-    Problem,
-    init_state,
-    make_suffix,
-    residual_scales,
-    run_epochs,
-    train_step,
-)
+from ftjax.train import init_state, make_suffix, residual_scales, train_step
 
 HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
 # Whole units, within a projection shortcut, within an MBConv, nothing, everything.
