@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,9 +22,10 @@ from rich.table import Table
 from experiments.answer import write_answer
 from experiments.progress import Display
 from ftjax import environment, sweep
-from ftjax.analysis.search import explain_trials, next_depths
+from ftjax.analysis.search import Decision, explain_trials, next_depths
 from ftjax.config import Config, complete, to_json
 from ftjax.depth import AUTO, block_depths
+from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point, trainable_params, trial_flops
 from ftjax.prefix import boundary_bytes
 from ftjax.results import read_correct, write_results
@@ -42,6 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not (console.is_terminal or console.is_jupyter):
         console = Console(width=LOG_WIDTH)
     try:
+        if config.distributed:
+            environment.join_processes()
+            console.quiet = not is_first_process()
+    except ValueError as error:
+        return refuse(error)
+    try:
         return run(config, console, "python -m experiments.sweep " + shlex.join(words))
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
@@ -59,17 +67,15 @@ def run(config: Config, console: Console, command: str) -> int:
     Returns:
         The exit code.
     """
-    errors = Console(stderr=True)
     try:
         config = complete(config)
         environment.keep_freed_memory()
         environment.use_compilation_cache()
         setup = sweep.prepare(config)
         config = setup.config
-        out = open_folder(config)
+        out = from_first_process(partial(open_folder, config))
     except ValueError as error:
-        errors.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
-        return 2
+        return refuse(error)
     print_plan(setup, console)
     if config.plan:
         print_forecast(setup, console)
@@ -81,18 +87,29 @@ def run(config: Config, console: Console, command: str) -> int:
     setup, results, epochs = search(setup, out, console, failed)
     if config.explain:
         setup, results, epochs = explain_fall(setup, out, console, failed, results)
+    if not is_first_process():
+        return 1 if failed else 0
     write_answer(out, results, epochs, console)
     console.print(f"{time.perf_counter() - start:.0f} s in all; results in {out}")
     for event in failed.values():
         cut = event.trial.cut
-        errors.print(
+        print_error(
             f"failed: top {cut.depth_layers} layers, bn {event.trial.policy}, seed "
-            f"{event.trial.seed}: {event.message}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
+            f"{event.trial.seed}: {event.message}"
         )
     return 1 if failed else 0
+
+
+def print_error(line: str) -> None:
+    """One line on stderr, whatever its length and characters."""
+    console = Console(stderr=True)
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def refuse(error: ValueError) -> int:
+    """Says what is wrong with the arguments or the input; the exit code for it."""
+    print_error(f"error: {error}")
+    return 2
 
 
 Round = tuple[Setup, pd.DataFrame, pd.DataFrame]
@@ -116,23 +133,27 @@ def search_depths(
     setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
 ) -> Round:
     """`--depths auto`: a few depths first, then one after the other where it pays."""
-    config = setup.config
     grid: list[Point] = []
     results, epochs = write_results(setup, out)
     while True:
-        decision = next_depths(
-            results,
-            block_depths(setup.network),
-            seeds=config.seeds,
-            bn=config.bn,
-            correct=read_correct(out, results),
-        )
+        decision = from_first_process(partial(decide, setup, out, results))
         console.print(decision.reason, highlight=False)
         if decision.done:
             return setup, results, epochs
         grid += [Point(*placement) for placement in decision.trials]
         setup = sweep.with_grid(setup, grid)
         setup, results, epochs = train_grid(setup, out, console, failed)
+
+
+def decide(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
+    """Which depths to train next, from what is trained so far."""
+    return next_depths(
+        results,
+        block_depths(setup.network),
+        seeds=setup.config.seeds,
+        bn=setup.config.bn,
+        correct=read_correct(out, results),
+    )
 
 
 def explain_fall(
@@ -143,7 +164,7 @@ def explain_fall(
     results: pd.DataFrame,
 ) -> Round:
     """`--explain`: the matched trials that tell why the follow curve falls."""
-    missing = explain_trials(results)
+    missing = from_first_process(partial(explain_trials, results))
     if not missing:
         console.print("nothing to add: the follow curve does not fall, or is explained")
     points = [

@@ -24,17 +24,32 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The newest checkpoint of one trial; a new one replaces it when it is complete.
 
-    Saving goes on in the background; `close` waits for it.
+    Saving goes on in the background; `close` waits for it. Of several processes only
+    the first one touches the disk, and only there may `restore` be called.
     """
 
     def __init__(self, directory: Path):
+        self._manager = None
+        if jax.process_index() != 0:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, cleanup_tmp_directories=True, create=True
+            max_to_keep=1,
+            cleanup_tmp_directories=True,
+            create=False,  # Orbax makes no folder where it must not wait for others
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}
+            ),
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
-        """Writes all arrays of `state`, and `meta` with them, as one unit."""
+        """Writes all arrays of `state`, and `meta` with them, as one unit.
+
+        Of several processes the first one needs all of every array (`mesh.fetch`).
+        """
+        if self._manager is None:
+            return
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -49,6 +64,7 @@ class Checkpoints:
         Raises:
             ValueError: it cannot be read.
         """
+        assert self._manager is not None, "only the first process restores"
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -61,6 +77,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
+        if self._manager is None:
+            return
         self._manager.wait_until_finished()
         self._manager.close()
 

@@ -64,6 +64,14 @@ class Config:
     """Decoupled weight decay."""
     drop_connect: float = 0.2
     """Largest rate at which trainable EfficientNet blocks are skipped in training."""
+    mesh: str = "auto"
+    """Devices that share every batch: auto (as many as divide it; one on a CPU), or
+    data=N. BatchNorm's statistics are those of the whole batch."""
+    distributed: bool = False
+    """This is one of several processes that train together: started by SLURM, Open MPI
+    or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. Each needs the same arguments, weights and pictures; the first
+    writes the results."""
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is
     computed again in every step."""

@@ -25,6 +25,27 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def join_processes() -> None:
+    """Joins the processes that train together; comes before all other use of JAX.
+
+    Raises:
+        ValueError: nothing tells where the others are, or they cannot be reached.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, *numbers = (os.environ.get(name) for name in names)
+    try:
+        if any(numbers):
+            jax.distributed.initialize(address, *map(int, numbers))
+        else:
+            jax.distributed.initialize()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--distributed: the processes cannot be joined ({reason}); start them "
+            f"by SLURM, Open MPI or on a TPU pod, or set {', '.join(names)}"
+        ) from None
+
+
 def keep_freed_memory() -> None:
     """Makes glibc keep what is freed, for the next step, instead of unmapping it.
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.evaluate import evaluate, recalibrate
+from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper
 from ftjax.prefix import Activations, infer
 from ftjax.train import (
@@ -40,6 +41,7 @@ class Problem(NamedTuple):
         batch_size: pictures per step.
         drop_connect: largest drop-connect rate, 0 for none.
         seed: of head, data order and drop-connect.
+        mesh: devices that share a batch; None is the default device.
     """
 
     network: Backbone
@@ -55,6 +57,7 @@ class Problem(NamedTuple):
     batch_size: int
     drop_connect: float
     seed: int
+    mesh: Mesh | None = None
 
 
 class Epoch(NamedTuple):
@@ -113,6 +116,7 @@ def run_epochs(
                     {**problem.batch_stats, **state.batch_stats},
                     problem.activations.train[order],
                     batch_size=problem.batch_size,
+                    mesh=problem.mesh,
                 )
             )
         loss, correct = evaluate_state(problem, state, "train")
@@ -157,13 +161,13 @@ def train_epoch(
     history = []
     for step in range(steps):
         rows = np.sort(order[step * batch_size : (step + 1) * batch_size])
-        x = jnp.asarray(problem.activations.train[rows])
+        x = shard_batch(problem.activations.train[rows], problem.mesh)
         x = infer(recomputed, problem.params, problem.batch_stats, x)
         state, metrics = train_step(
             suffix,
             state,
             x,
-            problem.train_labels[rows],
+            shard_batch(problem.train_labels[rows], problem.mesh),
             None if scales is None else scales[step],
             problem.hyper,
             optimizer=problem.optimizer,
@@ -190,4 +194,5 @@ def evaluate_state(
         activations.train if split == "train" else activations.val,
         problem.train_labels if split == "train" else problem.val_labels,
         batch_size=problem.batch_size,
+        mesh=problem.mesh,
     )

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Tree, Unit
+from ftjax.mesh import fetch, replicate, shard_batch
 from ftjax.prefix import batches, infer
 
 
@@ -20,6 +22,7 @@ def evaluate(
     labels: np.ndarray,
     *,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> tuple[float, np.ndarray]:
     """Inference mode over a data set.
 
@@ -30,20 +33,21 @@ def evaluate(
         x: (n, ...) inputs of the first unit.
         labels: (n,) class indices.
         batch_size: pictures per step; the result does not depend on it.
+        mesh: devices that share a batch.
 
     Returns:
         Mean cross-entropy in nats, and per picture whether the answer is right.
     """
     losses, correct, start = [], [], 0
     for rows, count in batches(x, batch_size):
-        logits = infer(units, params, batch_stats, jnp.asarray(rows))
+        logits = infer(units, params, batch_stats, shard_batch(rows, mesh))
         answers = np.resize(labels[start : start + count], batch_size)
-        batch_losses, batch_correct = score(logits, jnp.asarray(answers))
+        batch_losses, batch_correct = score(logits, shard_batch(answers, mesh))
         losses.append((batch_losses, count))
         correct.append((batch_correct, count))
         start += count
-    total = np.concatenate([np.asarray(values)[:count] for values, count in losses])
-    right = np.concatenate([np.asarray(values)[:count] for values, count in correct])
+    total = np.concatenate([fetch(values)[:count] for values, count in losses])
+    right = np.concatenate([fetch(values)[:count] for values, count in correct])
     return float(total.mean(dtype=np.float64)), right
 
 
@@ -75,6 +79,7 @@ def recalibrate(
     x: np.ndarray,
     *,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> Tree:
     """Population statistics of the given weights, for the BatchNorms that are trained.
 
@@ -90,15 +95,15 @@ def recalibrate(
         batch_stats: by unit.
         x: (n, ...) training set in random order; the last partial batch is left out.
         batch_size: pictures per batch, as in training.
+        mesh: devices that share a batch.
 
     Returns:
         Running statistics of the suffix, by unit.
     """
     means, squares, count = {}, {}, 0
     for start in range(0, len(x) - batch_size + 1, batch_size):
-        y = infer(
-            recomputed, params, batch_stats, jnp.asarray(x[start : start + batch_size])
-        )
+        rows = shard_batch(x[start : start + batch_size], mesh)
+        y = infer(recomputed, params, batch_stats, rows)
         count += 1
         for unit, _, batch_norm in suffix:
             name = unit.name
@@ -115,7 +120,7 @@ def recalibrate(
         mean = total / count
         var = squares[name, key] / count - mean**2
         new_stats[name][key] = {
-            "mean": jnp.asarray(mean, jnp.float32),
-            "var": jnp.asarray(var, jnp.float32),
+            "mean": replicate(np.float32(mean), mesh),
+            "var": replicate(np.float32(var), mesh),
         }
     return new_stats

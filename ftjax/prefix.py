@@ -9,10 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, variables
+from ftjax.mesh import fetch, shard_batch
 
 
 class Activations(NamedTuple):
@@ -65,6 +66,7 @@ def advance(
     x: np.ndarray,
     *,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Runs a data set through frozen units.
 
@@ -74,6 +76,7 @@ def advance(
         batch_stats: pretrained, by unit.
         x: (n, ...) inputs of the first of `units`.
         batch_size: pictures per step; the result does not depend on it.
+        mesh: devices that share a batch.
 
     Returns:
         (n, ...) inputs of the unit after the last of `units`; `x` if there are none.
@@ -83,7 +86,7 @@ def advance(
     result = None
     start = 0
     for rows, count in batches(x, batch_size):
-        y = np.asarray(infer(units, params, batch_stats, jnp.asarray(rows)))
+        y = fetch(infer(units, params, batch_stats, shard_batch(rows, mesh)))
         if result is None:
             result = np.empty((len(x), *y.shape[1:]), y.dtype)
         result[start : start + count] = y[:count]

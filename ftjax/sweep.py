@@ -4,12 +4,13 @@ import itertools
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ftjax import records
 from ftjax.backbones import make_backbone
@@ -22,6 +23,7 @@ from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
 from ftjax.epochs import Epoch, Problem, run_epochs
 from ftjax.freeze_proof import Digests, changed_leaves, digests
+from ftjax.mesh import fetch, from_first_process, make_mesh, replicate
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
@@ -34,8 +36,9 @@ class Setup(NamedTuple):
 
     Attributes:
         config: completed.
+        mesh: devices that share a batch; None is the default device.
         network: backbone with head.
-        params: pretrained parameters, by unit, on the device; the head is left out.
+        params: pretrained parameters, by unit, on the devices; without the head.
         batch_stats: likewise.
         weights: where they are from.
         start: digests of them.
@@ -46,6 +49,7 @@ class Setup(NamedTuple):
     """
 
     config: Config
+    mesh: Mesh | None
     network: Backbone
     params: Tree
     batch_stats: Tree
@@ -86,6 +90,7 @@ def prepare(config: Config) -> Setup:
             f"unknown optimizer {config.optimizer!r}; --optimizer takes "
             f"{', '.join(OPTIMIZERS)}"
         )
+    mesh = make_mesh(config.mesh, config.batch_size)
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
     pretrained = load_pretrained(
@@ -111,9 +116,10 @@ def prepare(config: Config) -> Setup:
         config = replace(config, bn=config.bn[:1])  # the policies would be one curve
     setup = Setup(
         config=config,
+        mesh=mesh,
         network=network,
-        params=jax.device_put(pretrained.params),
-        batch_stats=jax.device_put(pretrained.batch_stats),
+        params=replicate(pretrained.params, mesh),
+        batch_stats=replicate(pretrained.batch_stats, mesh),
         weights=pretrained.source,
         start=digests(pretrained.params, pretrained.batch_stats),
         dataset=dataset,
@@ -144,6 +150,13 @@ def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
     return setup._replace(plan=plan, boundaries=boundaries)
 
 
+def run_time_numbers(setup: Setup) -> Hyper:
+    """The optimizer's numbers as arrays."""
+    config = setup.config
+    numbers = config.lr, config.head_lr_factor, config.weight_decay
+    return replicate(Hyper(*map(np.float32, numbers)), setup.mesh)
+
+
 def run(setup: Setup, out: Path) -> Iterator[Progress]:
     """Trains what is missing in `out`, yielding after every epoch.
 
@@ -152,7 +165,7 @@ def run(setup: Setup, out: Path) -> Iterator[Progress]:
     """
     activations = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
     for number, trial in enumerate(setup.plan.trials, start=1):
-        record = records.read_trial(out, trial.id)
+        record = from_first_process(partial(records.read_trial, out, trial.id))
         if record and record["status"] == "done":
             if len(record["epochs"]) >= setup.config.epochs:
                 yield Progress(trial, number, "kept")
@@ -163,10 +176,11 @@ def run(setup: Setup, out: Path) -> Iterator[Progress]:
             for epoch in run_trial(setup, out, trial, activations):
                 yield Progress(trial, number, "epoch", epoch)
         except Exception as error:  # one trial's failure must not lose the others
+            if jax.process_count() > 1 and not isinstance(error, FloatingPointError):
+                raise  # the other processes may not have failed, and would wait
             message = f"{type(error).__name__}: {error}".splitlines()[0]
-            folder = records.trial_folder(out, trial.id)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "error.txt").write_text(traceback.format_exc())
+            path = records.trial_folder(out, trial.id) / "error.txt"
+            records.write_atomically(path, traceback.format_exc().encode())
             rows = record["epochs"] if record else []
             records.write_trial(
                 out,
@@ -191,6 +205,7 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
             setup.batch_stats,
             split,
             batch_size=setup.config.batch_size,
+            mesh=setup.mesh,
         )
         for split in (activations.train, activations.val)
     )
@@ -212,15 +227,12 @@ def run_trial(
         activations=activations,
         train_labels=setup.dataset.train.labels,
         val_labels=setup.dataset.val.labels,
-        hyper=Hyper(
-            jnp.float32(config.lr),
-            jnp.float32(config.head_lr_factor),
-            jnp.float32(config.weight_decay),
-        ),
+        hyper=run_time_numbers(setup),
         optimizer=config.optimizer,
         batch_size=config.batch_size,
         drop_connect=config.drop_connect,
         seed=trial.seed,
+        mesh=setup.mesh,
     )
     suffix = make_suffix(setup.network, trial.cut, trial.policy)
     state = init_state(suffix, params, batch_stats, optimizer=config.optimizer)
@@ -228,9 +240,9 @@ def run_trial(
     correct = np.zeros((0, len(problem.val_labels)), bool)
     checkpoints = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
     try:
-        saved = checkpoints.restore()
+        saved = from_first_process(checkpoints.restore)
         if saved is not None:
-            state, correct = restore_state(state, saved.leaves)
+            state, correct = restore_state(state, saved.leaves, setup.mesh)
             rows = saved.meta["epochs"]
         compiled = compile_seconds()
         epochs = run_epochs(problem, state, len(rows) + 1, config.epochs)
@@ -245,9 +257,10 @@ def run_trial(
                     f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; "
                     f"try a smaller --lr than {config.lr}"
                 )
+            whole = jax.tree.map(fetch, state) if jax.process_count() > 1 else state
             checkpoints.save(
                 epoch.epoch,
-                {"state": state, "val_correct": correct.astype(np.uint8)},
+                {"state": whole, "val_correct": correct.astype(np.uint8)},
                 {"epochs": rows},
             )
             records.write_trial(
@@ -286,13 +299,15 @@ def with_fresh_head(setup: Setup, seed: int) -> tuple[Tree, Tree]:
     stats = {unit.name: setup.batch_stats.get(unit.name, {}) for unit in network.units}
     head = network.units[-1].name
     shapes = variable_shapes(network.units, setup.config.image_size)[-1]
-    params[head] = jax.device_put(draw_variables(shapes["params"], seed))
+    params[head] = replicate(draw_variables(shapes["params"], seed), setup.mesh)
     return params, stats
 
 
-def restore_state(template: State, leaves) -> tuple[State, np.ndarray]:
+def restore_state(
+    template: State, leaves, mesh: Mesh | None
+) -> tuple[State, np.ndarray]:
     """A checkpoint's state and its record of right answers."""
     leaves = dict(leaves)
     correct = leaves.pop("val_correct").astype(bool)
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
-    return jax.tree.map(jnp.asarray, unflatten(template, own)), correct
+    return replicate(unflatten(template, own), mesh), correct

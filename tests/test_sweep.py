@@ -190,6 +190,8 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--weights EMPTY/bad.h5", "bad.h5"),
         ("--bn off", "unknown BatchNorm policy 'off'"),
         ("--optimizer lion", "unknown optimizer 'lion'"),
+        ("--mesh data=3", "--mesh data=3 needs 3 devices"),
+        ("--distributed", "--distributed: the processes cannot be joined"),
         ("--epochs 0", "--epochs 0 is too small"),
         ("--lr -1", "--lr -1.0 must be a positive number"),
         ("--model tiny --weights random --batch-size 2000", "--batch-size 2000"),

@@ -1,0 +1,135 @@
+"""Which devices a batch is spread over, and how arrays get there and back.
+
+A mesh with the axis `data`: every device holds all parameters and its share of the
+batch. The partitioner of `jit` adds up gradients and BatchNorm's moments over the
+devices, so the statistics are those of the whole batch. `None` stands for the one
+default device, where nothing is partitioned. With several processes the mesh spans all
+of their devices, every process holds all pictures on its host, and only the first one
+writes files.
+"""
+
+import pickle
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ftjax.backbones.backbone import Tree
+
+DATA = "data"
+Value = TypeVar("Value")
+
+
+def make_mesh(text: str, batch_size: int) -> Mesh | None:
+    """The mesh that `--mesh` asks for.
+
+    Args:
+        text: `auto`, or `data=N`. `auto` takes as many devices as divide the batch;
+            on a CPU one, because the devices of one process share its cores.
+        batch_size: pictures that pass through the network at a time.
+
+    Returns:
+        None for a single device of a single process.
+
+    Raises:
+        ValueError: unknown text, too many devices, or a batch that does not divide.
+    """
+    devices, several = jax.devices(), jax.process_count() > 1
+    if text == "auto":
+        limit = len(devices)
+        if jax.default_backend() == "cpu" and not several:
+            limit = 1
+        count = max(n for n in range(1, limit + 1) if batch_size % n == 0)
+    else:
+        count = _parse(text)
+    if count > len(devices):
+        raise ValueError(
+            f"--mesh {text} needs {count} devices, but there are {len(devices)}"
+        )
+    if batch_size % count:
+        raise ValueError(
+            f"--mesh {text}: {count} devices cannot share {batch_size} pictures "
+            "equally; choose a number that divides them, or another --batch-size"
+        )
+    if several and count != len(devices):
+        raise ValueError(
+            f"--mesh {text} uses {count} of the {len(devices)} devices of all "
+            f"{jax.process_count()} processes; several processes must use all, so "
+            f"choose a --batch-size that {len(devices)} divides"
+        )
+    if count == 1:
+        return None
+    return jax.make_mesh(
+        (count,), (DATA,), devices=devices[:count], axis_types=(AxisType.Auto,)
+    )
+
+
+def _parse(text: str) -> int:
+    axis, _, number = text.partition("=")
+    if axis != DATA or not number.isdecimal() or int(number) < 1:
+        raise ValueError(
+            f"--mesh {text} is unknown; it takes auto, or data=N to spread every batch "
+            "over N devices"
+        )
+    return int(number)
+
+
+def shard_batch(x: np.ndarray, mesh: Mesh | None) -> jax.Array:
+    """Rows of a host array, in equal shares on the devices."""
+    if mesh is None:
+        return jnp.asarray(x)
+    return _put(x, NamedSharding(mesh, P(DATA)))
+
+
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Host arrays, whole on every device."""
+    if mesh is None:
+        return jax.device_put(tree)
+    sharding = NamedSharding(mesh, P())
+    return jax.tree.map(lambda x: _put(np.asarray(x), sharding), tree)
+
+
+def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """The whole array on the host; where other processes hold shares, all must call."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files and prints."""
+    return jax.process_index() == 0
+
+
+def from_first_process(make: Callable[[], Value]) -> Value:
+    """What `make` returns, or raises, in the first process; only there it is called.
+
+    Every process must come here, and the value must be one that pickle takes.
+    """
+    if jax.process_count() == 1:
+        return make()
+    data = b""
+    if is_first_process():
+        try:
+            data = pickle.dumps((make(), None))
+        except Exception as error:  # raised in every process, lest the others wait
+            data = pickle.dumps((None, error))
+    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(data))))
+    # As bytes: the broadcast is a sum, which would turn -0.0 into 0.0.
+    buffer = np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+    buffer = multihost_utils.broadcast_one_to_all(buffer)
+    value, error = pickle.loads(buffer.astype(np.uint8).tobytes())
+    if error is not None:
+        raise error
+    return value
