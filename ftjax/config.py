@@ -50,6 +50,10 @@ class Config:
     """Height and width in pixels. Default: the weights' own; 32 for digits."""
     batch_size: int = 32
     """Pictures per step."""
+    micro_batch: int | None = None
+    """Pictures that pass through the network at a time, if the memory is short for a
+    batch; gradients are added up over the batch. BatchNorms that are trained then use
+    the statistics of this many pictures. Default: the batch."""
     train_size: int | None = None
     """Training pictures, balanced over the classes. Default: all (food101: 10 %)."""
     val_size: int | None = None
@@ -110,10 +114,16 @@ def complete(config: Config) -> Config:
     for name, value in (("--seeds", config.seeds), ("--epochs", epochs)):
         if value < 1:
             raise ValueError(f"{name} {value} is too small: 1 or more")
-    for name in ("batch_size", "train_size", "val_size"):
+    for name in ("batch_size", "micro_batch", "train_size", "val_size"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")
+    micro_batch = config.micro_batch or config.batch_size
+    if config.batch_size % micro_batch:
+        raise ValueError(
+            f"--micro-batch {micro_batch} does not divide --batch-size "
+            f"{config.batch_size}"
+        )
     for name in ("lr", "head_lr_factor", "cache_gb"):
         value = getattr(config, name)
         if not 0 < value < float("inf"):
@@ -129,6 +139,7 @@ def complete(config: Config) -> Config:
         data=data,
         image_size=size,
         epochs=epochs,
+        micro_batch=micro_batch,
         depths=config.depths or default_depths,
         bn=tuple(dict.fromkeys(config.bn)),
         out=out,

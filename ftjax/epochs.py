@@ -15,12 +15,13 @@ from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper
 from ftjax.prefix import Activations, infer
 from ftjax.train import (
+    Batch,
     Metrics,
     State,
     SuffixUnit,
+    accumulated_step,
     make_suffix,
     residual_scales,
-    train_step,
 )
 
 
@@ -38,7 +39,9 @@ class Problem(NamedTuple):
         val_labels: (n_val,).
         hyper: run-time numbers of the optimizer.
         optimizer: a key of `OPTIMIZERS`.
-        batch_size: pictures per step.
+        batch_size: pictures per optimizer step.
+        micro_batch: pictures that pass through the network at a time; divides
+            batch_size.
         drop_connect: largest drop-connect rate, 0 for none.
         seed: of head, data order and drop-connect.
         mesh: devices that share a batch; None is the default device.
@@ -55,6 +58,7 @@ class Problem(NamedTuple):
     hyper: Hyper
     optimizer: str
     batch_size: int
+    micro_batch: int
     drop_connect: float
     seed: int
     mesh: Mesh | None = None
@@ -115,7 +119,7 @@ def run_epochs(
                     {**problem.params, **state.params},
                     {**problem.batch_stats, **state.batch_stats},
                     problem.activations.train[order],
-                    batch_size=problem.batch_size,
+                    batch_size=problem.micro_batch,
                     mesh=problem.mesh,
                 )
             )
@@ -157,24 +161,38 @@ def train_epoch(
         drop_key = jax.random.split(jax.random.key(problem.seed), 3)[2]
         scales = residual_scales(drop_key, epoch, rates, steps, batch_size)
         scales = np.asarray(scales)[:, problem.cut.unit :]
-    recomputed = recomputed_units(problem)
+    parts = batch_size // problem.micro_batch
     history = []
     for step in range(steps):
         rows = np.sort(order[step * batch_size : (step + 1) * batch_size])
-        x = shard_batch(problem.activations.train[rows], problem.mesh)
-        x = infer(recomputed, problem.params, problem.batch_stats, x)
-        state, metrics = train_step(
-            suffix,
-            state,
-            x,
-            shard_batch(problem.train_labels[rows], problem.mesh),
-            None if scales is None else scales[step],
-            problem.hyper,
-            optimizer=problem.optimizer,
+        batches = micro_batches(problem, rows, None if scales is None else scales[step])
+        state, metrics = accumulated_step(
+            suffix, state, batches, parts, problem.hyper, optimizer=problem.optimizer
         )
-        history.append(metrics)
+        history += metrics
     losses, correct = zip(*jax.device_get(history), strict=True)
     return state, Metrics(np.sum(losses, dtype=np.float64), np.sum(correct)), steps
+
+
+def micro_batches(
+    problem: Problem, rows: np.ndarray, scales: np.ndarray | None
+) -> Iterator[Batch]:
+    """The pictures of one step in equal parts, each at the cut when it is asked for.
+
+    Args:
+        problem: what is trained.
+        rows: (batch,) indices into the training set.
+        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+    """
+    recomputed, size = recomputed_units(problem), problem.micro_batch
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        x = shard_batch(problem.activations.train[rows[part]], problem.mesh)
+        yield Batch(
+            infer(recomputed, problem.params, problem.batch_stats, x),
+            shard_batch(problem.train_labels[rows[part]], problem.mesh),
+            None if scales is None else scales[:, part],
+        )
 
 
 def recomputed_units(problem: Problem) -> tuple[Unit, ...]:
@@ -193,6 +211,6 @@ def evaluate_state(
         {**problem.batch_stats, **state.batch_stats},
         activations.train if split == "train" else activations.val,
         problem.train_labels if split == "train" else problem.val_labels,
-        batch_size=problem.batch_size,
+        batch_size=problem.micro_batch,
         mesh=problem.mesh,
     )

@@ -100,6 +100,10 @@ def make_plan(
             "weight_decay": config.weight_decay,
             "drop_connect": config.drop_connect,
         }
+        # Only where it changes the result, so that older results keep their ids.
+        if canonical["batch_norm"] != "frozen":
+            if config.micro_batch != config.batch_size:
+                canonical["micro_batch"] = config.micro_batch
         text = json.dumps(canonical, sort_keys=True)
         trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
         trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)

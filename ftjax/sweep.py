@@ -90,7 +90,7 @@ def prepare(config: Config) -> Setup:
             f"unknown optimizer {config.optimizer!r}; --optimizer takes "
             f"{', '.join(OPTIMIZERS)}"
         )
-    mesh = make_mesh(config.mesh, config.batch_size)
+    mesh = make_mesh(config.mesh, config.micro_batch)
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
     pretrained = load_pretrained(
@@ -204,7 +204,7 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
             setup.params,
             setup.batch_stats,
             split,
-            batch_size=setup.config.batch_size,
+            batch_size=setup.config.micro_batch,
             mesh=setup.mesh,
         )
         for split in (activations.train, activations.val)
@@ -230,6 +230,7 @@ def run_trial(
         hyper=run_time_numbers(setup),
         optimizer=config.optimizer,
         batch_size=config.batch_size,
+        micro_batch=config.micro_batch,
         drop_connect=config.drop_connect,
         seed=trial.seed,
         mesh=setup.mesh,

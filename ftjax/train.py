@@ -4,7 +4,7 @@ Each distinct unit is compiled once, forward and backward, and chained by an ord
 loop, so a new depth compiles nothing. Only trainable layers are differentiated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -146,16 +146,26 @@ def backward_unit(input_gradient: bool, pullback, dy):
     return grads, dx if input_gradient else None
 
 
-@jax.jit
-def loss_gradient(logits: jax.Array, labels: jax.Array):
-    """Mean cross-entropy of (batch, classes) logits: its gradient, and metrics."""
+@partial(jax.jit, static_argnames="parts")
+def loss_gradient(logits: jax.Array, labels: jax.Array, parts: int = 1):
+    """Mean cross-entropy of (batch, classes) logits: its gradient, and metrics.
+
+    Of a batch that comes in `parts` equal parts, the gradients of all add up to that of
+    its mean.
+    """
 
     def mean_loss(logits):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), losses.sum()
+        return losses.mean() / parts, losses.sum()
 
     gradient, total = jax.grad(mean_loss, has_aux=True)(logits)
     return gradient, Metrics(total, (logits.argmax(-1) == labels).sum())
+
+
+@partial(jax.jit, donate_argnums=0)
+def add_trees(total: Tree, term: Tree) -> Tree:
+    """Sum of two trees, leaf by leaf; `total` is donated."""
+    return jax.tree.map(jnp.add, total, term)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
@@ -177,6 +187,20 @@ def residual_scales(
     return jnp.where(draws < keep, 1 / keep, 0.0)
 
 
+class Batch(NamedTuple):
+    """What one pass through the suffix takes.
+
+    Attributes:
+        x: (batch, ...) inputs of the first unit.
+        labels: (batch,) class indices.
+        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+    """
+
+    x: jax.Array
+    labels: jax.Array
+    scales: np.ndarray | None
+
+
 def train_step(
     suffix: Sequence[SuffixUnit],
     state: State,
@@ -192,39 +216,79 @@ def train_step(
     Args:
         suffix: units from the cut on.
         state: parameters, statistics and optimizer state by unit.
-        x: (batch, ...) inputs of the first unit.
-        labels: (batch,) class indices.
-        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+        x: as of `Batch`, likewise `labels` and `scales`.
         hyper: learning rate, head factor and decay.
         optimizer: a key of `OPTIMIZERS`.
     """
+    batches = [Batch(x, labels, scales)]
+    state, (metrics,) = accumulated_step(
+        suffix, state, batches, 1, hyper, optimizer=optimizer
+    )
+    return state, metrics
+
+
+def accumulated_step(
+    suffix: Sequence[SuffixUnit],
+    state: State,
+    batches: Iterable[Batch],
+    parts: int,
+    hyper: Hyper,
+    *,
+    optimizer: str,
+) -> tuple[State, list[Metrics]]:
+    """One optimizer step on a batch that comes in equal parts, one after the other.
+
+    The gradients of the parts are added up, so the activations of only one are held.
+    With BatchNorm frozen the step is that of the whole batch; a BatchNorm that is
+    trained uses the statistics of each part, and its running ones move with each.
+
+    Args:
+        suffix: units from the cut on.
+        state: parameters, statistics and optimizer state by unit.
+        batches: the parts.
+        parts: how many they are.
+        hyper: learning rate, head factor and decay.
+        optimizer: a key of `OPTIMIZERS`.
+
+    Returns:
+        The new state, and the metrics of every part.
+    """
     params, batch_stats, opt_state = map(dict, state)
-    pullbacks = []
-    for index, (unit, trainable, batch_norm) in enumerate(suffix):
-        scale = None if scales is None or not unit.drop_share else scales[index]
-        x, new_stats, pullback = forward_unit(
-            unit.module,
-            trainable,
-            batch_norm,
-            params[unit.name],
-            batch_stats[unit.name],
-            x,
-            scale,
-        )
-        batch_stats[unit.name] = new_stats
-        pullbacks.append(pullback)
-    gradient, metrics = loss_gradient(x, labels)
-    for index in reversed(range(len(suffix))):
-        unit, trainable, _ = suffix[index]
-        wanted = index > 0 or unit.composite
-        grads, gradient = backward_unit(wanted, pullbacks.pop(), gradient)
-        params[unit.name], opt_state[unit.name] = update_unit(
-            params[unit.name],
-            grads,
-            opt_state[unit.name],
-            hyper,
-            name=optimizer,
-            trainable=trainable,
-            head=not unit.counted,
-        )
-    return State(params, batch_stats, opt_state), metrics
+    totals: Tree = {}
+    history = []
+    for number, (x, labels, scales) in enumerate(batches, start=1):
+        pullbacks = []
+        for index, (unit, trainable, batch_norm) in enumerate(suffix):
+            scale = None if scales is None or not unit.drop_share else scales[index]
+            x, new_stats, pullback = forward_unit(
+                unit.module,
+                trainable,
+                batch_norm,
+                params[unit.name],
+                batch_stats[unit.name],
+                x,
+                scale,
+            )
+            batch_stats[unit.name] = new_stats
+            pullbacks.append(pullback)
+        gradient, metrics = loss_gradient(x, labels, parts)
+        history.append(metrics)
+        for index in reversed(range(len(suffix))):
+            unit, trainable, _ = suffix[index]
+            wanted = index > 0 or unit.composite
+            grads, gradient = backward_unit(wanted, pullbacks.pop(), gradient)
+            if number > 1:
+                grads = add_trees(totals.pop(unit.name), grads)
+            if number < parts:
+                totals[unit.name] = grads
+                continue
+            params[unit.name], opt_state[unit.name] = update_unit(
+                params[unit.name],
+                grads,
+                opt_state[unit.name],
+                hyper,
+                name=optimizer,
+                trainable=trainable,
+                head=not unit.counted,
+            )
+    return State(params, batch_stats, opt_state), history

@@ -151,6 +151,7 @@ def problem(tiny, depth, policy, boundary=None, seed=0):
         hyper=HYPER,
         optimizer="adam",
         batch_size=8,
+        micro_batch=8,
         drop_connect=0.5,
         seed=seed,
     )
@@ -217,6 +218,22 @@ def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
     mean, var = found["top"]["bn"]["mean"], found["top"]["bn"]["var"]
     np.testing.assert_allclose(mean, values.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(var, values.var(0), rtol=1e-4)
+
+
+def test_micro_batches_make_the_step_of_the_whole_batch(tiny):
+    """With BatchNorm frozen; drop-connect belongs to the picture, not to the batch."""
+    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "frozen")
+    ends = []
+    for size in (8, 2):
+        made = problem(tiny, 18, "frozen")._replace(micro_batch=size, optimizer="sgd")
+        state = init_state(suffix, *tiny[1:3], optimizer="sgd")
+        ends += run_epochs(made, state, 1, 1)
+    (whole, expected, _), (state, found, _) = ends
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, state.params, whole.params)
+    assert found.steps == expected.steps
+    for name in ("loss", "val_loss", "train_mode_loss", "train_mode_accuracy"):
+        close(getattr(found, name), getattr(expected, name))
 
 
 def test_drop_connect_draws_the_same_numbers_at_every_depth():
