@@ -5,11 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ftjax.backbones import make_backbone
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
+DTYPES = ("float32", "bfloat16", "auto")
 DIGITS_SIZE = 32  # pixels; the pictures are 8x8, so more shows nothing more
 
 
@@ -58,6 +61,9 @@ class Config:
     """Training pictures, balanced over the classes. Default: all (food101: 10 %)."""
     val_size: int | None = None
     """Validation pictures, balanced over the classes. Default: all."""
+    dtype: str = "auto"
+    """Type that the network computes in: float32, bfloat16, or auto (bfloat16 on a GPU
+    or TPU). Parameters, statistics, optimizer and logits are float32 in any case."""
     optimizer: str = "adam"
     """adam or sgd (momentum 0.9)."""
     lr: float = 1e-4
@@ -124,6 +130,11 @@ def complete(config: Config) -> Config:
             f"--micro-batch {micro_batch} does not divide --batch-size "
             f"{config.batch_size}"
         )
+    dtype = config.dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown --dtype {dtype}; it takes {', '.join(DTYPES)}")
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     for name in ("lr", "head_lr_factor", "cache_gb"):
         value = getattr(config, name)
         if not 0 < value < float("inf"):
@@ -140,6 +151,7 @@ def complete(config: Config) -> Config:
         image_size=size,
         epochs=epochs,
         micro_batch=micro_batch,
+        dtype=dtype,
         depths=config.depths or default_depths,
         bn=tuple(dict.fromkeys(config.bn)),
         out=out,

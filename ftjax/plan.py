@@ -100,7 +100,9 @@ def make_plan(
             "weight_decay": config.weight_decay,
             "drop_connect": config.drop_connect,
         }
-        # Only where it changes the result, so that older results keep their ids.
+        # Only where they change a result, so that older results keep their ids.
+        if config.dtype != "float32":
+            canonical["dtype"] = config.dtype
         if canonical["batch_norm"] != "frozen":
             if config.micro_batch != config.batch_size:
                 canonical["micro_batch"] = config.micro_batch

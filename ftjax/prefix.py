@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,7 +22,7 @@ class Activations(NamedTuple):
 
     Attributes:
         boundary: index of the unit whose inputs these are; 0 holds the pictures.
-        train: (n_train, ...), uint8 pictures or float32 activations.
+        train: (n_train, ...), uint8 pictures or activations in the network's type.
         val: (n_val, ...).
     """
 
@@ -95,10 +96,26 @@ def advance(
 
 
 def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
-    """Bytes of one picture's activation before each unit; uint8 before the first."""
-    shapes = boundary_shapes(network.units, size)[:-1]
-    first, *others = (int(np.prod(shape)) for shape in shapes)
-    return (first, *(4 * count for count in others))
+    """Bytes of one picture's activation before each unit.
+
+    The pictures are uint8; maps are of the network's type, vectors (small) float32.
+    """
+    structs = (
+        activation_struct(network, size, boundary, 1)
+        for boundary in range(len(network.units))
+    )
+    return tuple(struct.size * struct.dtype.itemsize for struct in structs)
+
+
+def activation_struct(
+    network: Backbone, size: int, boundary: int, batch_size: int
+) -> jax.ShapeDtypeStruct:
+    """Shape and type of what is handed to unit `boundary`."""
+    shape = boundary_shapes(network.units, size)[boundary]
+    dtype = network.dtype if len(shape) > 1 else "float32"
+    if boundary == 0:
+        dtype = "uint8"
+    return jax.ShapeDtypeStruct((batch_size, *shape), jnp.dtype(dtype))
 
 
 def choose_boundary(

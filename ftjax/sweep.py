@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 
 from ftjax import records
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import Backbone, Tree, draw_variables, variable_shapes
+from ftjax.backbones.backbone import (
+    Backbone,
+    Tree,
+    draw_variables,
+    variable_shapes,
+    with_dtype,
+)
 from ftjax.backbones.backbone import with_head as add_head
 from ftjax.checkpoint import Checkpoints, unflatten
 from ftjax.compile_clock import compile_seconds
@@ -111,7 +117,7 @@ def prepare(config: Config) -> Setup:
         )
     for policy in config.bn:
         check_policy(policy)
-    network = add_head(backbone, len(dataset.class_names))
+    network = with_dtype(add_head(backbone, len(dataset.class_names)), config.dtype)
     if not any(unit.batch_norm_keys for unit in network.units):
         config = replace(config, bn=config.bn[:1])  # the policies would be one curve
     setup = Setup(

@@ -20,6 +20,8 @@ def ids(policy, **fields):
 
 def test_an_id_changes_with_what_changes_the_result():
     plain = ids("follow", batch_size=8)
+    assert ids("follow", batch_size=8, dtype="float32") == plain
+    assert ids("follow", batch_size=8, dtype="bfloat16") != plain
     assert ids("follow", batch_size=8, micro_batch=8, mesh="data=2") == plain
     assert ids("follow", batch_size=8, micro_batch=4) != plain
 

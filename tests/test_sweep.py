@@ -191,6 +191,7 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--bn off", "unknown BatchNorm policy 'off'"),
         ("--optimizer lion", "unknown optimizer 'lion'"),
         ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
+        ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),
         ("--mesh data=3", "--mesh data=3 needs 3 devices"),
         ("--distributed", "--distributed: the processes cannot be joined"),
         ("--epochs 0", "--epochs 0 is too small"),

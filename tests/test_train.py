@@ -10,12 +10,12 @@ import pytest
 
 from ftjax import optim
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init, with_dtype, with_head
 from ftjax.depth import labels, make_cut
 from ftjax.epochs import Problem, run_epochs
 from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
-from ftjax.prefix import Activations, advance, choose_boundary
+from ftjax.prefix import Activations, advance, choose_boundary, infer
 from ftjax.train import init_state, make_suffix, residual_scales, train_step
 
 HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
@@ -234,6 +234,34 @@ def test_micro_batches_make_the_step_of_the_whole_batch(tiny):
     assert found.steps == expected.steps
     for name in ("loss", "val_loss", "train_mode_loss", "train_mode_accuracy"):
         close(getattr(found, name), getattr(expected, name))
+
+
+def test_bfloat16_computes_and_float32_keeps(tiny):
+    network, params, stats, images, answers = tiny
+    cut = make_cut(network, 46)
+    y = jnp.asarray(answers[:8])
+    scales = np.full((len(network.units), 8), 1.5, np.float32)[cut.unit :]
+    metrics, ends = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        made = with_dtype(network, dtype)
+        middle = advance(made[: cut.unit], params, stats, images[:8], batch_size=8)
+        assert middle.dtype == dtype
+        suffix = make_suffix(made, cut, "follow")
+        state = init_state(suffix, params, stats, optimizer="adam")
+        state, metrics[dtype] = train_step(
+            suffix, state, jnp.asarray(middle), y, scales, HYPER, optimizer="adam"
+        )
+        kept = [leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim]
+        assert set(kept) == {np.dtype("float32")}
+        logits = infer(made[cut.unit :], params, stats, jnp.asarray(middle))
+        assert logits.dtype == np.float32
+        ends[dtype] = logits, state.batch_stats
+    losses = [float(metrics[dtype].loss) for dtype in ends]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    assert losses[0] != losses[1]
+    for found, expected in zip(*map(jax.tree.leaves, ends.values()), strict=True):
+        scale = float(abs(found).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.03 * scale)
 
 
 def test_drop_connect_draws_the_same_numbers_at_every_depth():

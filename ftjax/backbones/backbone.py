@@ -107,23 +107,29 @@ class Backbone:
         """Number of units that count as depth."""
         return sum(unit.counted for unit in self.units)
 
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the type it computes in."""
+        return self.units[0].module.preprocessing.dtype
+
 
 class AveragePool(nn.Module):
-    """Mean over height and width: (batch, h, w, c) -> (batch, c)."""
+    """Mean over height and width: (batch, h, w, c) -> (batch, c), float32."""
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        return global_average_pool(x)
+        return global_average_pool(x.astype(jnp.float32))
 
 
 class Classifier(nn.Module):
-    """Linear classifier: (batch, c) -> logits (batch, num_classes)."""
+    """Linear classifier: (batch, c) -> logits (batch, num_classes), float32."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        return nn.Dense(self.num_classes, name="predictions")(x)
+        head = nn.Dense(self.num_classes, dtype=jnp.float32, name="predictions")
+        return head(x)
 
 
 def with_head(backbone: Backbone, num_classes: int) -> Backbone:
@@ -141,6 +147,18 @@ def with_head(backbone: Backbone, num_classes: int) -> Backbone:
         counted=False,
     )
     return replace(backbone, units=(*backbone.units, pool, head))
+
+
+def with_dtype(backbone: Backbone, dtype: str) -> Backbone:
+    """The backbone computing in `dtype`; parameters, statistics, logits stay float32.
+
+    Every layer computes in the type of its input, so it is set once, at the end of the
+    preprocessing.
+    """
+    first, *others = backbone.units
+    preprocessing = replace(first.module.preprocessing, dtype=dtype)
+    module = first.module.clone(preprocessing=preprocessing)
+    return replace(backbone, units=(replace(first, module=module), *others))
 
 
 def apply(

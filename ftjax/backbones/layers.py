@@ -3,6 +3,9 @@
 Every function has two lowerings: 'lax', the plain form that GPU and TPU want, and
 'cpu', equal to it in value and gradient but written so that XLA:CPU runs it fast.
 `preferred_lowering` picks one by backend, here and nowhere else.
+
+Parameters and statistics are float32. A layer computes in the type of its input, and
+BatchNorm's moments and scaling are float32 in any case.
 """
 
 import functools
@@ -11,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -35,14 +39,18 @@ swish = jax.nn.swish
 glorot_uniform = nn.initializers.glorot_uniform()
 
 
-def preferred_lowering() -> str:
-    """Return 'cpu' on the CPU backend, 'lax' on every other one."""
-    return "cpu" if jax.default_backend() == "cpu" else "lax"
+def preferred_lowering(dtype: jax.typing.DTypeLike = jnp.float32) -> str:
+    """Return 'cpu' on the CPU backend, 'lax' on every other one.
+
+    The forms for the CPU add up in the type of their input, so they are for float32.
+    """
+    cpu = jax.default_backend() == "cpu" and dtype == jnp.float32
+    return "cpu" if cpu else "lax"
 
 
-def _resolve(lowering: str | None) -> str:
+def _resolve(lowering: str | None, dtype: jax.typing.DTypeLike) -> str:
     if lowering is None:
-        return preferred_lowering()
+        return preferred_lowering(dtype)
     if lowering not in ("lax", "cpu"):
         raise ValueError(
             f"lowering={lowering!r} is unknown; use 'lax', 'cpu' or None (by backend)"
@@ -73,7 +81,7 @@ def pointwise_conv(
             f"the kernel is {kernel.shape[0]}x{kernel.shape[1]}; a pointwise "
             "convolution needs 1x1: use Conv or conv_reference"
         )
-    if _resolve(lowering) == "lax":
+    if _resolve(lowering, x.dtype) == "lax":
         return conv_reference(x, kernel, strides, "VALID")
     return pixelwise_product(x[:, ::strides, ::strides], kernel[0, 0])
 
@@ -89,7 +97,7 @@ def depthwise_conv(
     """Convolve every channel of x (n, h, w, c) with its own kernel (kh, kw, 1, c)."""
     steps = (strides, strides)
     pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
-    if _resolve(lowering) == "lax":
+    if _resolve(lowering, x.dtype) == "lax":
         return depthwise_conv_reference(x, kernel, steps, pads)
     return depthwise_conv_shifted(x, kernel, steps, pads)
 
@@ -107,7 +115,7 @@ def max_pool_reference(
     pads = explicit_pads(x.shape[1:3], (window, window), steps, padding)
     return lax.reduce_window(
         x,
-        -jnp.inf,
+        np.array(-np.inf, x.dtype),
         lax.max,
         (1, window, window, 1),
         (1, *steps, 1),
@@ -129,7 +137,7 @@ def max_pool(
     of a window reduction on one thread. The gradient goes to the first of equal maxima
     in both forms.
     """
-    if _resolve(lowering) == "lax":
+    if _resolve(lowering, x.dtype) == "lax":
         return max_pool_reference(x, window, strides, padding)
     pads = explicit_pads(x.shape[1:3], (window, window), (strides, strides), padding)
     low = jnp.array(-jnp.inf, x.dtype)
@@ -234,18 +242,18 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         size = (self.kernel_size, self.kernel_size)
         shape = (*size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
         steps = (self.strides, self.strides)
         pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
         if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
             y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
-        elif self.groups == 1 and _resolve(self.lowering) == "cpu":
+        elif self.groups == 1 and _resolve(self.lowering, x.dtype) == "cpu":
             y = conv_by_products(x, kernel, self.strides, pads)
         else:
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + _per_channel(bias, y.ndim)
+            y = y + _per_channel(bias.astype(y.dtype), y.ndim)
         return y
 
 
@@ -266,13 +274,13 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, 1, channels)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
         y = depthwise_conv(
             x, kernel, self.strides, self.padding, lowering=self.lowering
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (channels,))
-            y = y + _per_channel(bias, y.ndim)
+            y = y + _per_channel(bias.astype(y.dtype), y.ndim)
         return y
 
 
@@ -287,7 +295,7 @@ class BatchNorm(nn.Module):
     Attributes:
       epsilon: added to the variance.
       momentum: weight of the old statistics.
-      lowering: 'lax', 'cpu' or None, by backend.
+      lowering: 'lax' for the derived gradient, 'cpu' or None for the written one.
     """
 
     epsilon: float = 1e-3
@@ -317,8 +325,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if use_batch_stats:
-            cpu = _resolve(self.lowering) == "cpu"
-            form = normalize_batch if cpu else normalize_reference
+            # On every backend: what the derived gradient keeps is float32 in any case.
+            plain = self.lowering and _resolve(self.lowering, x.dtype) == "lax"
+            form = normalize_reference if plain else normalize_batch
             y, mean, var = form(x, scale, bias, self.epsilon)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 keep = self.momentum if momentum is None else momentum

@@ -15,21 +15,23 @@ class Preprocessing:
         mean: per channel, in units of 0..255, in the network's channel order.
         std: per channel, likewise.
         bgr: whether the network expects blue first.
+        dtype: of the result; the network computes in it.
     """
 
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     bgr: bool = False
+    dtype: str = "float32"
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """(batch, h, w, 3) RGB in 0..255, uint8 or float -> float32 input."""
+        """(batch, h, w, 3) RGB in 0..255, uint8 or float -> input of the network."""
         x = images.astype(jnp.float32)
         if self.bgr:
             x = x[..., ::-1]
         mean, std = (
             np.float32(value).reshape(1, 1, 1, 3) for value in (self.mean, self.std)
         )
-        return (x - mean) / std
+        return ((x - mean) / std).astype(self.dtype)
 
 
 # keras.applications.imagenet_utils.preprocess_input, mode "caffe".

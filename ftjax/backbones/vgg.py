@@ -7,6 +7,7 @@ scaled by mean and standard deviation instead of BGR minus the mean.
 from dataclasses import replace
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import Conv, max_pool
@@ -55,7 +56,8 @@ class FullyConnected(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        x = nn.Dense(self.features, name=self.key)(x)
+        dtype = x.dtype if self.relu else jnp.float32
+        x = nn.Dense(self.features, dtype=dtype, name=self.key)(x)
         return nn.relu(x) if self.relu else x
 
 
