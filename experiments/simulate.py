@@ -156,7 +156,7 @@ def unit_costs(model: str, kind: str, *, size: int, epochs: int = 5) -> list[flo
             steps=1,
             batch_size=1,
             evaluated=1,
-        )
+        ).total
         for cut in cuts
     ]
 

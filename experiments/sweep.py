@@ -17,17 +17,16 @@ from pathlib import Path
 import pandas as pd
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from experiments.answer import write_answer
+from experiments.forecast import print_forecast
 from experiments.progress import Display
 from ftjax import environment, sweep
 from ftjax.analysis.search import Decision, explain_trials, next_depths
 from ftjax.config import Config, complete, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.mesh import from_first_process, is_first_process
-from ftjax.plan import Point, trainable_params, trial_flops
-from ftjax.prefix import boundary_bytes
+from ftjax.plan import Point
 from ftjax.results import read_correct, write_results
 from ftjax.sweep import Progress, Setup
 
@@ -220,41 +219,6 @@ def print_plan(setup: Setup, console: Console) -> None:
         console.print(
             "[yellow]random weights: the curve says nothing about transfer[/yellow]"
         )
-
-
-def print_forecast(setup: Setup, console: Console) -> None:
-    """FLOPs and memory of every training."""
-    config = setup.config
-    train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
-    sizes = boundary_bytes(setup.network, config.image_size)
-    table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "GB")
-    table.add_column("TFLOP", justify="right")
-    total = 0.0
-    for trial in setup.plan.trials:
-        boundary = setup.boundaries[trial.id]
-        flops = trial_flops(
-            trial.cut,
-            setup.cost,
-            boundary=boundary,
-            epochs=config.epochs,
-            steps=train // config.batch_size,
-            batch_size=config.batch_size,
-            evaluated=train + val,
-            recalibrated=train if trial.policy == "recalibrate" else 0,
-        )
-        total += flops
-        table.add_row(
-            str(trial.cut.depth_layers),
-            str(trial.cut.depth_units),
-            trial.policy,
-            str(trial.seed),
-            f"{trainable_params(setup.network, trial.cut, setup.cost):,}",
-            setup.network.units[boundary].name,
-            f"{sizes[boundary] * (train + val) / 1e9:.2f}",
-            f"{flops / 1e12:.2f}",
-        )
-    console.print(table)
-    console.print(f"{total / 1e12:.1f} TFLOP in all")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,23 @@ def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
     )
 
 
+class Flops(NamedTuple):
+    """Multiplications and additions.
+
+    Attributes:
+        train: of training steps, forward and backward.
+        inference: of forward passes alone: evaluation, and frozen units run again.
+    """
+
+    train: float
+    inference: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.train + self.inference
+
+
 def trial_flops(
     cut: Cut,
     cost: Cost,
@@ -167,7 +184,7 @@ def trial_flops(
     batch_size: int,
     evaluated: int,
     recalibrated: int = 0,
-) -> float:
+) -> Flops:
     """FLOPs of a whole trial; a backward pass is counted as two forward passes.
 
     The first unit of the suffix needs no gradient of its input, so its backward pass
@@ -186,7 +203,7 @@ def trial_flops(
     recomputed = sum(cost.forward[boundary : cut.unit])
     first, *others = cost.forward[cut.unit :]
     suffix = first + sum(others)
-    train = recomputed + 2 * first + 3 * sum(others)
-    once = recomputed + suffix
-    per_epoch = train * steps * batch_size + once * (evaluated + recalibrated)
-    return epochs * per_epoch
+    pictures = steps * batch_size
+    train = pictures * (2 * first + 3 * sum(others))
+    passed = (recomputed + suffix) * (evaluated + recalibrated)
+    return Flops(epochs * train, epochs * (passed + pictures * recomputed))

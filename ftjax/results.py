@@ -89,7 +89,7 @@ def result_row(
             batch_size=config.batch_size,
             evaluated=train_size + val_size,
             recalibrated=train_size if request.policy == "recalibrate" else 0,
-        ),
+        ).total,
         "frozen_intact": record.get("frozen_intact"),
         "status": "done" if done else record.get("status", "pending"),
     }

@@ -28,8 +28,16 @@ from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
 from ftjax.epochs import Epoch, Problem, run_epochs
+from ftjax.forecast import (
+    Memory,
+    Rates,
+    available_bytes,
+    calibrate,
+    check_memory,
+    estimate_memory,
+)
 from ftjax.freeze_proof import Digests, changed_leaves, digests
-from ftjax.mesh import fetch, from_first_process, make_mesh, replicate
+from ftjax.mesh import fetch, from_first_process, make_mesh, replicate, shard_batch
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
@@ -134,7 +142,15 @@ def prepare(config: Config) -> Setup:
         boundaries={},
     )
     points = itertools.product(depths, config.bn, range(config.seeds))
-    return with_grid(setup, itertools.starmap(Point, points))
+    setup = with_grid(setup, itertools.starmap(Point, points))
+    if setup.plan.trials:
+        check_memory(
+            *needed_memory(setup),
+            batch_size=config.batch_size,
+            micro_batch=config.micro_batch,
+            devices=mesh.size if mesh else 1,
+        )
+    return setup
 
 
 def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
@@ -154,6 +170,54 @@ def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
         for trial in plan.trials
     }
     return setup._replace(plan=plan, boundaries=boundaries)
+
+
+def largest_trial(setup: Setup) -> Trial:
+    """The one that trains most and uses batch statistics, if any does."""
+
+    def smallness(trial: Trial) -> tuple[int, bool]:
+        return trial.cut.unit, trial.policy == "frozen"
+
+    return min(setup.plan.trials, key=smallness)
+
+
+def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
+    """Least memory of the largest trial on one device, and what there is, in bytes."""
+    config, trial = setup.config, largest_trial(setup)
+    memory = estimate_memory(
+        setup.network,
+        trial.cut,
+        trial.policy,
+        size=config.image_size,
+        batch_size=config.micro_batch // (setup.mesh.size if setup.mesh else 1),
+        optimizer=config.optimizer,
+    )
+    if jax.default_backend() == "cpu":
+        sizes = boundary_bytes(setup.network, config.image_size)
+        pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+        stored = [sizes[at] for at in setup.boundaries.values() if at > 0]
+        memory = memory._replace(stored=pictures * max(stored, default=0))
+    return memory, available_bytes()
+
+
+def measure_rates(setup: Setup) -> Rates:
+    """Speed of the largest trial on one batch of the training set."""
+    trial, train = largest_trial(setup), setup.dataset.train
+    params, batch_stats = with_fresh_head(setup, trial.seed)
+    rows = slice(setup.config.micro_batch)
+    return calibrate(
+        setup.network,
+        trial.cut,
+        trial.policy,
+        setup.cost,
+        params=params,
+        batch_stats=batch_stats,
+        images=shard_batch(train.images[rows], setup.mesh),
+        labels=shard_batch(train.labels[rows], setup.mesh),
+        hyper=run_time_numbers(setup),
+        optimizer=setup.config.optimizer,
+        drop_connect=setup.config.drop_connect > 0,
+    )
 
 
 def run_time_numbers(setup: Setup) -> Hyper:

@@ -171,7 +171,10 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
 
 def test_plan_trains_nothing(pictures, tmp_path, capsys):
     assert run(pictures, tmp_path / "out", "--depths", "units", "--plan") == 0
-    assert "TFLOP in all" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "TFLOP in all" in printed
+    assert "programs of single units" in printed
+    assert "memory: at least" in printed
     assert not (tmp_path / "out" / "trials").exists()
 
 

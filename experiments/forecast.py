@@ -1,0 +1,85 @@
+"""`--plan`: what a sweep will take, printed before anything is trained."""
+
+from rich.console import Console
+from rich.table import Table
+
+from ftjax import sweep
+from ftjax.forecast import count_programs
+from ftjax.plan import Flops, Trial, trainable_params, trial_flops
+from ftjax.prefix import boundary_bytes
+from ftjax.sweep import Setup
+
+
+def print_forecast(setup: Setup, console: Console) -> None:
+    """FLOPs, memory and seconds of every training, after a calibration on one batch."""
+    trials = setup.plan.trials
+    if not trials:
+        console.print("--depths auto decides after the first trainings what to train")
+        return
+    rates = sweep.measure_rates(setup)
+    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    sizes = boundary_bytes(setup.network, setup.config.image_size)
+    table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "GB")
+    for name in ("TFLOP", "Seconds"):
+        table.add_column(name, justify="right")
+    last = max(setup.boundaries[trial.id] for trial in trials)
+    passed = pictures * sum(setup.cost.forward[:last])
+    total, seconds = passed, passed / rates.inference
+    for trial in trials:
+        boundary = setup.boundaries[trial.id]
+        flops = flops_of(setup, trial)
+        took = flops.train / rates.train + flops.inference / rates.inference
+        total += flops.total
+        seconds += took
+        table.add_row(
+            str(trial.cut.depth_layers),
+            str(trial.cut.depth_units),
+            trial.policy,
+            str(trial.seed),
+            f"{trainable_params(setup.network, trial.cut, setup.cost):,}",
+            setup.network.units[boundary].name,
+            f"{sizes[boundary] * pictures / 1e9:.2f}",
+            f"{flops.total / 1e12:.2f}",
+            f"{took:.0f}",
+        )
+    console.print(table)
+    programs = count_programs(setup.network, trials, setup.config.image_size)
+    memory, available = sweep.needed_memory(setup)
+    limit = f" of {available / 1e9:.1f}" if available else ""
+    lines = (
+        f"{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for the "
+        "frozen part",
+        f"about {duration(seconds)} and the time to compile {programs} programs of "
+        f"single units (measured on one batch: training {rates.train / 1e9:.1f}, "
+        f"inference {rates.inference / 1e9:.1f} GFLOP/s; the first one compiled in "
+        f"{rates.compile_seconds:.0f} s)",
+        f"memory: at least {sum(memory) / 1e9:.2f}{limit} GB: parameters "
+        f"{memory.params / 1e9:.2f}, optimizer {memory.optimizer / 1e9:.2f}, "
+        f"for the backward pass {memory.residuals / 1e9:.2f}, stored activations "
+        f"{memory.stored / 1e9:.2f}",
+    )
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def flops_of(setup: Setup, trial: Trial) -> Flops:
+    """FLOPs of a trial as this sweep runs it."""
+    config = setup.config
+    train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
+    return trial_flops(
+        trial.cut,
+        setup.cost,
+        boundary=setup.boundaries[trial.id],
+        epochs=config.epochs,
+        steps=train // config.batch_size,
+        batch_size=config.batch_size,
+        evaluated=train + val,
+        recalibrated=train if trial.policy == "recalibrate" else 0,
+    )
+
+
+def duration(seconds: float) -> str:
+    """E.g. 45 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

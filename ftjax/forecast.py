@@ -1,0 +1,250 @@
+"""What a plan will take before it is run: programs, memory, seconds."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax.backbones.backbone import Backbone, Tree, boundary_shapes, variable_shapes
+from ftjax.depth import Cut
+from ftjax.optim import Hyper, init_unit
+from ftjax.plan import Cost, Trial, trial_flops
+from ftjax.prefix import activation_struct, infer
+from ftjax.train import forward_unit, init_state, make_suffix, train_step
+
+CALIBRATION_STEPS = 3
+
+
+class Memory(NamedTuple):
+    """Bytes that are certainly held at the same time in training, on one device.
+
+    Attributes:
+        params: pretrained ones of the whole network, and those that are trained.
+        optimizer: its state.
+        residuals: what the backward pass needs of every unit of the suffix.
+        stored: activations of the data set, where they share the memory: on a CPU.
+    """
+
+    params: int
+    optimizer: int
+    residuals: int
+    stored: int = 0
+
+
+class Rates(NamedTuple):
+    """Measured speed, in FLOP/s as `measure_cost` counts them.
+
+    Attributes:
+        train: of forward and backward passes.
+        inference: of forward passes alone.
+        compile_seconds: from the start until both ran for the first time.
+    """
+
+    train: float
+    inference: float
+    compile_seconds: float
+
+
+def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
+    """Distinct forward passes of single units that the trials compile.
+
+    Units of equal module, input and trainable layers share one; inference counts too.
+    """
+    shapes = boundary_shapes(network.units, size)
+    programs: set[tuple] = set()
+    for trial in trials:
+        suffix = make_suffix(network, trial.cut, trial.policy)
+        for part, shape in zip(suffix, shapes[trial.cut.unit :], strict=False):
+            unit, trainable, batch_norm = part
+            programs.add((unit.module, shape, trainable, batch_norm))
+        for unit, shape in zip(network.units, shapes, strict=False):
+            programs.add((unit.module, shape))
+    return len(programs)
+
+
+def estimate_memory(
+    network: Backbone,
+    cut: Cut,
+    policy: str,
+    *,
+    size: int,
+    batch_size: int,
+    optimizer: str,
+) -> Memory:
+    """What training at this cut holds, from the shapes alone; nothing is computed.
+
+    Args:
+        network: backbone with head.
+        cut: where the trainable part begins.
+        policy: of BatchNorm.
+        size: height and width of the pictures, in pixels.
+        batch_size: pictures that pass through one device at a time.
+        optimizer: a key of `OPTIMIZERS`.
+    """
+    variables = variable_shapes(network.units, size)
+    params = total_bytes(variables)
+    state, residuals, batch = 0, 0, (batch_size,)
+    x = activation_struct(network, size, cut.unit, batch_size)
+    scale = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
+    suffix = make_suffix(network, cut, policy)
+    for part, shapes in zip(suffix, variables[cut.unit :], strict=True):
+        unit = part.unit
+        own, stats = shapes.get("params", {}), shapes.get("batch_stats", {})
+        params += total_bytes([own[key] for key in part.trainable])
+        make = partial(init_unit, name=optimizer, trainable=part.trainable)
+        state += total_bytes(jax.eval_shape(make, own))
+        run = partial(forward_unit, unit.module, part.trainable, part.batch_norm)
+        x, _, pullback = jax.eval_shape(
+            run, own, stats, x, scale if unit.drop_share else None
+        )
+        # Parameters among them are not copied; what is by picture is.
+        leaves = jax.tree.leaves(pullback)
+        residuals += total_bytes([leaf for leaf in leaves if leaf.shape[:1] == batch])
+    return Memory(params, state, residuals)
+
+
+def total_bytes(tree: Any) -> int:
+    """Bytes of all leaves."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def check_memory(
+    memory: Memory,
+    available: int | None,
+    *,
+    batch_size: int,
+    micro_batch: int,
+    devices: int = 1,
+) -> None:
+    """Refuses what cannot fit.
+
+    Args:
+        memory: with `micro_batch` pictures at a time.
+        available: bytes of one device; None if nobody knows.
+        batch_size: pictures per optimizer step.
+        micro_batch: pictures that pass through the network at a time.
+        devices: that share them.
+
+    Raises:
+        ValueError: more is needed than there is; names the largest part of the batch
+            that fits.
+    """
+    needed = sum(memory)
+    if available is None or needed <= available:
+        return
+    room = available - (needed - memory.residuals)
+    fitting = (
+        size
+        for size in range(micro_batch, 0, -1)
+        if batch_size % size == 0
+        and size % devices == 0
+        and memory.residuals * size <= room * micro_batch
+    )
+    largest = next(fitting, 0)
+    advice = (
+        f"--micro-batch {largest} is the largest that fits"
+        if largest
+        else "no --micro-batch fits; unfreeze less, or choose a smaller --image-size"
+    )
+    raise ValueError(
+        f"--micro-batch {micro_batch} needs at least {needed / 1e9:.2f} GB of memory "
+        f"where {available / 1e9:.2f} GB are: {advice}"
+    )
+
+
+def available_bytes() -> int | None:
+    """Memory of one device; on a CPU that of the machine or its control group.
+
+    Returns:
+        None where nothing says so.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):
+        return None
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int((Path("/sys/fs/cgroup") / path).read_text()))
+        except (OSError, ValueError):  # no control group, or it says "max"
+            continue
+    return min(limits)
+
+
+def calibrate(
+    network: Backbone,
+    cut: Cut,
+    policy: str,
+    cost: Cost,
+    *,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    labels: jax.Array,
+    hyper: Hyper,
+    optimizer: str,
+    drop_connect: bool,
+) -> Rates:
+    """Times a few steps of one batch: training from a cut on, and inference.
+
+    Args:
+        network: backbone with head.
+        cut: where the trainable part begins; the earliest of a plan tells most.
+        policy: of BatchNorm.
+        cost: of the network's units.
+        params: of every unit, the head included; they are not changed.
+        batch_stats: of every unit.
+        images: (batch, h, w, 3) on the devices.
+        labels: (batch,).
+        hyper: run-time numbers of the optimizer.
+        optimizer: a key of `OPTIMIZERS`.
+        drop_connect: whether blocks are dropped; here none is, by the same programs.
+    """
+    start = time.perf_counter()
+    suffix = make_suffix(network, cut, policy)
+    state = init_state(suffix, params, batch_stats, optimizer=optimizer)
+    x = infer(network[: cut.unit], params, batch_stats, images)
+    scales = np.ones((len(suffix), len(images)), np.float32) if drop_connect else None
+
+    def step():
+        nonlocal state
+        state, metrics = train_step(
+            suffix, state, x, labels, scales, hyper, optimizer=optimizer
+        )
+        jax.block_until_ready((state, metrics))
+
+    def look():
+        jax.block_until_ready(infer(network.units, params, batch_stats, images))
+
+    step()
+    look()
+    compile_seconds = time.perf_counter() - start
+    flops = trial_flops(
+        cut,
+        cost,
+        boundary=cut.unit,
+        epochs=1,
+        steps=1,
+        batch_size=len(images),
+        evaluated=0,
+    )
+    whole = len(images) * sum(cost.forward)
+    return Rates(flops.train / seconds(step), whole / seconds(look), compile_seconds)
+
+
+def seconds(step: Callable[[], None]) -> float:
+    """Median time of a few calls."""
+    times = []
+    for _ in range(CALIBRATION_STEPS):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
