@@ -8,11 +8,13 @@ from rich.table import Table
 
 from ftjax.analysis import plots
 from ftjax.analysis.gradcam_section import read_heat_maps
+from ftjax.analysis.probe_plots import probe_curves, probe_finding
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.report import write_report
 from ftjax.backbones import make_backbone
+from ftjax.probes import RankCorrelation, rank_correlation
 from ftjax.records import read_json, write_json
-from ftjax.results import read_correct
+from ftjax.results import read_correct, read_probes
 
 NUMBERS = {
     "Accuracy": "accuracy",
@@ -35,11 +37,24 @@ def write_answer(
     write_json(out / "recommendation.json", recommendation.to_json())
     plots.save(plots.depth_curve(results, recommendation), out / "depth_curve")
     write_page(out, results, epochs, recommendation)
+    probes, correlations = compare_probes(out, results)
+    if probes is not None:
+        figure = probe_curves(probes, results, correlations)
+        plots.save(figure, out / "probe_curves")
+        console.print(f"{probe_finding(correlations)}.", highlight=False)
     for warning in recommendation.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False)
     for sentence in recommendation.explanation:
         console.print(sentence, highlight=False)
     console.print(recommendation.sentence, style="bold", highlight=False)
+
+
+def compare_probes(
+    out: Path, results: pd.DataFrame
+) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
+    """The run's probes, None without any, and how well they order its depths."""
+    probes = read_probes(out, results.iloc[0])
+    return probes, () if probes is None else rank_correlation(probes, results)
 
 
 def recommend_run(out: Path, results: pd.DataFrame) -> Recommendation:
@@ -62,6 +77,7 @@ def write_page(
 ) -> None:
     """Writes report.html, with the heat maps if the run has any."""
     saved = read_json(out / "config.json")
+    probes, correlations = compare_probes(out, results)
     write_report(
         out / "report.html",
         results=results,
@@ -71,6 +87,8 @@ def write_page(
         environment=saved["environment"],
         command=saved["command"],
         heat_maps=read_heat_maps(out),
+        probes=probes,
+        correlations=correlations,
     )
 
 

@@ -27,7 +27,7 @@ from ftjax.config import Config, complete, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
-from ftjax.results import read_correct, write_results
+from ftjax.results import read_correct, write_probes, write_results
 from ftjax.sweep import Progress, Setup
 
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
@@ -81,6 +81,8 @@ def run(config: Config, console: Console, command: str) -> int:
         return 0
     start = time.perf_counter()
     environment.write_run(out, to_json(config), command, setup.dataset.class_names)
+    if config.probes:
+        write_probes(setup, out)
     failed: dict[str, Progress] = {}
     search = search_depths if config.depths == AUTO else train_grid
     setup, results, epochs = search(setup, out, console, failed)

@@ -45,6 +45,9 @@ class Config:
     (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""
     explain: bool = False
     """Where the follow curve falls, add the matched frozen and recalibrate trials."""
+    probes: bool = False
+    """Before any training, probe every cut by closed forms, and show them beside the
+    measured curve with their rank correlation."""
     seeds: int = 1
     """Number of seeds: of head, data order and drop-connect. They are replicates."""
     epochs: int | None = None

@@ -8,7 +8,7 @@ as its head, gives the relative gradient of every unit. Whether any of them foll
 measured curve is what `rank_correlation` measures; nothing is promised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -124,10 +124,11 @@ def probe_curve(
     batch_stats: Tree,
     dataset: Dataset,
     *,
+    depths: Iterable[int] = (),
     batch_size: int = 32,
     gradient_pictures: int = GRADIENT_PICTURES,
 ) -> pd.DataFrame:
-    """Probes at the boundary before the trainable part of every depth in units.
+    """Probes at the boundary before the trainable part, for every depth in units.
 
     The row of depth d looks at what the frozen part hands over when d layers are
     unfrozen: for d = 0 the input of the head, for full depth the pictures themselves.
@@ -137,6 +138,7 @@ def probe_curve(
         network: backbone with head. params, batch_stats: pretrained, by unit; the
             classifier's own are not needed, the ridge solution takes its place.
         dataset: pictures at the network's size.
+        depths: in layers, probed beside those that unfreeze whole units.
         batch_size: pictures per step.
         gradient_pictures: training pictures of the backward pass, the first ones.
 
@@ -160,8 +162,14 @@ def probe_curve(
         pooled_features(body, params, batch_stats, split.images, batch_size=batch_size)
         for split in (train, val)
     ]
-    probes = [fit_ridge(x, train.labels, classes) for x in sides[0]]
-    kernel, bias = probes[-1].kernel, probes[-1].bias
+    cuts = [
+        make_cut(network, depth) for depth in sorted({*unit_depths(network), *depths})
+    ]
+    probes = {
+        place: fit_ridge(sides[0][place], train.labels, classes)
+        for place in {cut.unit for cut in cuts} | {len(body)}
+    }
+    kernel, bias = probes[len(body)].kernel, probes[len(body)].bias
     solution = {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}
     count = max(batch_size, min(gradient_pictures, len(train.labels)))
     order = np.linspace(0, len(train.labels) - 1, count).astype(int)
@@ -174,8 +182,7 @@ def probe_curve(
         batch_size=batch_size,
     )
     rows = []
-    for depth in unit_depths(network):
-        cut = make_cut(network, depth)
+    for cut in cuts:
         place = cut.unit
         ridge, features = probes[place], sides[1][place]
         answers = (features @ ridge.kernel + ridge.bias).argmax(axis=1)
@@ -183,7 +190,7 @@ def probe_curve(
         rows.append(
             {
                 "unit": unit.name,
-                "depth_layers": depth,
+                "depth_layers": cut.depth_layers,
                 "depth_units": cut.depth_units,
                 "ridge_accuracy": float((answers == val.labels).mean()),
                 "ridge_strength": ridge.strength,

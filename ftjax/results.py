@@ -9,6 +9,7 @@ import pandas as pd
 
 from ftjax import records
 from ftjax.plan import Request, trainable_params, trial_flops
+from ftjax.probes import probe_curve
 from ftjax.sweep import Setup
 
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
@@ -112,3 +113,44 @@ def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
         if correct is not None and len(correct) >= row.epochs:
             found[row.trial] = correct[row.epochs - 1]
     return found
+
+
+def write_probes(setup: Setup, out: Path) -> None:
+    """Writes `probes.csv`, unless it has the probes of every cut already."""
+    subject = {
+        "model": setup.config.model,
+        "weights": setup.weights,
+        "data_hash": setup.dataset.content_hash,
+        "image_size": setup.config.image_size,
+    }
+    depths = {request.cut.depth_layers for request in setup.plan.requests}
+    known = read_probes(out, subject)
+    if known is not None and depths <= set(known["depth_layers"]):
+        return
+    probes = probe_curve(
+        setup.network,
+        setup.params,
+        setup.batch_stats,
+        setup.dataset,
+        depths=depths,
+        batch_size=setup.config.batch_size,
+    )
+    rows = [{**subject, **row} for row in probes.to_dict("records")]
+    records.write_table(out / "probes.csv", rows, (*subject, *probes.columns))
+
+
+def read_probes(out: Path, subject: Mapping[str, Any]) -> pd.DataFrame | None:
+    """What `write_probes` wrote, or None.
+
+    Args:
+        out: the run's folder.
+        subject: model, weights, data_hash and image_size, e.g. a row of results.csv;
+            the probes of any others are not taken.
+    """
+    path = out / "probes.csv"
+    if not path.exists():
+        return None
+    probes = pd.read_csv(path)
+    names = ("model", "weights", "data_hash", "image_size")
+    same = all(set(probes[name]) == {subject[name]} for name in names)
+    return probes if same else None

@@ -169,6 +169,24 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
     assert printed.err.count("failed:") == 2
 
 
+def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
+    arguments = "--depths 0 7 19 --bn follow --epochs 1 --probes".split()
+    assert run(pictures, tmp_path, *arguments) == 0
+    probes = pd.read_csv(tmp_path / "probes.csv")
+    assert {0, 7, 19} <= set(probes.depth_layers)
+    assert probes.ridge_accuracy.between(0, 1).all()
+    assert '<figure id="probes">' in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "probe_curves.png").stat().st_size > 1000
+    # The second run reads them; those of other pictures or weights are made anew.
+    marked = probes.assign(logme=7.0)
+    marked.to_csv(tmp_path / "probes.csv", index=False)
+    assert run(pictures, tmp_path, *arguments) == 0
+    assert (pd.read_csv(tmp_path / "probes.csv").logme == 7).all()
+    marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
+    assert run(pictures, tmp_path, *arguments) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
+
+
 def test_plan_trains_nothing(pictures, tmp_path, capsys):
     assert run(pictures, tmp_path / "out", "--depths", "units", "--plan") == 0
     printed = capsys.readouterr().out

@@ -61,7 +61,9 @@ def probe_curves(
         raise ValueError(f"probes lack the columns {', '.join(missing)}")
     if probes.empty:
         return empty_figure(width, NOTHING, setting_line(results))
-    figure = new_figure(width, 1.0 + 1.75 * (1 + len(NAMES)), _title(correlations))
+    figure = new_figure(
+        width, 1.0 + 1.75 * (1 + len(NAMES)), probe_finding(correlations)
+    )
     axes = figure.subplots(1 + len(NAMES), 1, sharex=True)
     _draw_measured(axes[0], results, width)
     for ax, (name, label) in zip(axes[1:], NAMES.items(), strict=True):
@@ -118,7 +120,12 @@ def _words(probe: str, correlations: Sequence) -> str:
     return f": rank correlation {', '.join(parts)}" if parts else ""
 
 
-def _title(correlations: Sequence) -> str:
+def probe_finding(correlations: Sequence) -> str:
+    """What the rank correlations say, in one line.
+
+    Args:
+        correlations: as for `probe_curves`.
+    """
     known = _known(correlations)
     if not known:
         return "Probes before any training"

@@ -6,7 +6,7 @@ or dark scheme of the reader; a second, narrow drawing serves phones.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ftjax.analysis import drawing, plots
+from ftjax.analysis.probe_plots import probe_curves
 from ftjax.analysis.recommend import Recommendation
 from ftjax.analysis.report_content import (
     MISSING,
@@ -124,6 +125,8 @@ def write_report(
     environment: Mapping[str, Any],
     command: str,
     heat_maps: HeatMaps | None = None,
+    probes: pd.DataFrame | None = None,
+    correlations: Sequence = (),
 ) -> Path:
     """Write the self-contained page of a run.
 
@@ -135,6 +138,8 @@ def write_report(
         environment: versions, device, git commit and so on.
         command: the exact command line.
         heat_maps: None if there are none.
+        probes: of `ftjax.probes.probe_curve`, None where they were not made.
+        correlations: of `ftjax.probes.rank_correlation`, with these results.
 
     Returns:
         The path written.
@@ -180,6 +185,17 @@ def write_report(
                 lambda width: plots.learning_curves(epochs, best, width=width),
                 "Validation accuracy over epochs, one panel for each depth; training "
                 "pictures dashed. Means over the seeds.",
+            )
+        )
+    if probes is not None:
+        others.append(
+            _picture(
+                "probes",
+                lambda width: probe_curves(probes, results, correlations, width=width),
+                "What closed forms say of every cut before any training, below what "
+                "training made of it. The rank correlation (Spearman; p by permutation "
+                "of the depths) is measured on this run and promises nothing for "
+                "another.",
             )
         )
     first = results.iloc[0].to_dict() if len(results) else {}
