@@ -5,45 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from made_curve import FOLLOW, FROZEN, LAYERS, sweep
 
-from ftjax.analysis import bootstrap, explain
+from ftjax.analysis import bootstrap
 from ftjax.analysis.recommend import recommend
 
-LAYERS = np.array([0, 3, 12, 30, 54, 90, 110, 140, 149])
-UNITS = np.array([0, 1, 2, 4, 7, 10, 13, 16, 18])
-# Validation accuracy of EfficientNet-Lite0 on 1,400 digits, measured, one seed.
-FOLLOW = np.array([0.917, 0.919, 0.94, 0.95, 0.942, 0.922, 0.869, 0.751, 0.542])
-FROZEN = np.array([0.917, 0.945, 0.942, 0.955, 0.965, 0.985, 0.970, 0.982, 0.980])
 PEAK = 0.9 - 0.2 * ((LAYERS - 54) / 149) ** 2
-
-
-def sweep(curve, *, bn="follow", seeds=3, noise=0.0, layers=LAYERS, key=0, **columns):
-    """A results table: one accuracy per depth and seed, with costs and both gaps."""
-    rng = np.random.default_rng(key)
-    units = np.interp(layers, LAYERS, UNITS).round().astype(int)
-    frames = []
-    for seed in range(seeds):
-        value = np.clip(curve + noise * rng.standard_normal(len(curve)), 0, 1)
-        table = pd.DataFrame(
-            {
-                "trial": [f"{bn}-{L}-{seed}" for L in layers],
-                "depth_layers": layers,
-                "depth_units": units,
-                "total_layers": 149,
-                "total_units": 18,
-                "bn": bn,
-                "seed": seed,
-                "val_accuracy": value,
-                "accuracy": np.clip(value + 0.01, 0, 1),
-                "train_mode_accuracy": np.clip(value + 0.01, 0, 1),
-                "seconds": 10.0 + layers,
-                "flops": 1e9 * (1 + layers),
-                "trainable_params": 1000 * (1 + layers),
-                "status": "done",
-            }
-        )
-        frames.append(table.assign(**columns))
-    return pd.concat(frames, ignore_index=True)
 
 
 def pictures(results, *, count=600, spread=0.5, key=0):
@@ -285,71 +252,6 @@ def test_pictures_that_do_not_fit_are_not_used():
     wrong = {trial: ~right for trial, right in pictures(results).items()}
     best = recommend(results, wrong)
     assert any("contradict val_accuracy" in w for w in best.warnings)
-
-
-def lagging(**columns):
-    """The follow curve as measured: perfect in training mode at every depth."""
-    return sweep(FOLLOW, seeds=1, **columns).assign(train_mode_accuracy=0.99)
-
-
-def test_batch_norm_artefact_is_named():
-    results = pd.concat([lagging(), sweep(FROZEN, bn="frozen", seeds=1)])
-    text = recommend(results).explanation[0]
-    assert text == (
-        "With BatchNorm following the unfreezing the curve peaks at 4 of 18 blocks and "
-        "falls by 41 points at full depth; on the very same training pictures the "
-        "network scores 0.99 in training mode and 0.55 in evaluation mode, so the fall "
-        "is lag of the running statistics, not overfitting; holding BatchNorm in "
-        "inference mode removes it (0.98)."
-    )
-
-
-def test_fall_is_split_exactly_by_recalibrated_trials():
-    again = sweep(FOLLOW[8:] + 0.38, bn="recalibrate", layers=LAYERS[8:], seeds=1)
-    again = again.assign(accuracy=0.955)
-    found = explain.explain(pd.concat([lagging(), again]))
-    split = found.decomposition
-    assert (split.best_depth, split.depth) == (30, 149)
-    assert split.fall == pytest.approx(0.408)
-    assert split.statistics == pytest.approx(0.38)
-    assert split.optimization == pytest.approx(0.96 - 0.955)
-    parts = split.statistics + split.overfitting + split.optimization
-    assert parts == pytest.approx(split.fall)
-    assert any("lag of the running statistics is 38.0" in s for s in found.sentences)
-
-
-def test_overfitting_and_failed_optimization_are_told_from_lag():
-    curve = np.array([0.8, 0.85, 0.9, 0.88, 0.86, 0.84, 0.8, 0.75, 0.7])
-    overfit = sweep(curve, seeds=1)
-    overfit["accuracy"] = overfit["train_mode_accuracy"] = np.maximum(
-        curve + 0.05, 0.95
-    )
-    text = explain.explain(overfit).sentences[0]
-    assert "overfitting" in text and "statistics" not in text
-    failed = explain.explain(sweep(curve, seeds=1)).sentences[0]
-    assert "training-mode accuracy itself falls from 0.91 to 0.71" in failed
-    assert "overfitting" not in failed and "statistics" not in failed
-
-
-def test_lag_without_a_fall_is_mentioned():
-    level = np.full(9, 0.63)
-    results = sweep(level, seeds=1).assign(train_mode_accuracy=0.9)
-    (text,) = explain.explain(results).sentences
-    assert "the running statistics lag" in text
-
-
-def test_nothing_is_said_without_evidence():
-    rising = sweep(np.linspace(0.6, 0.9, 9))
-    assert explain.explain(rising).sentences == ()
-    bare = lagging()[["depth_layers", "val_accuracy", "bn"]]
-    (text,) = explain.explain(bare).sentences
-    assert text == (
-        "With BatchNorm following the unfreezing the curve peaks at 30 unfrozen layers "
-        "and falls by 41 points at 149 unfrozen layers."
-    )
-    assert explain.explain(bare, min_fall=0.5).sentences == ()
-    silent = explain.explain(lagging(), batch_norm=False).sentences
-    assert all("BatchNorm" not in s and "statistics" not in s for s in silent)
 
 
 def planted(kind, rng):

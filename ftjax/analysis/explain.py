@@ -19,11 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.wording import points
-
-MIN_FALL = 0.02  # accuracy; a smaller fall from the best depth is not explained
-MIN_GAP = 0.05  # accuracy; a smaller gap between two modes is not evidence
-MOST = 0.75  # share of a fall from which a cause is called the cause
+from ftjax.analysis.causes import (
+    MIN_FALL,
+    MIN_GAP,
+    claims_overfitting,
+    describe_causes,
+    describe_remedy,
+)
+from ftjax.analysis.wording import percent, points
 
 _NAMES = {
     "follow": "With BatchNorm following the unfreezing",
@@ -156,57 +159,6 @@ class _Scale(NamedTuple):
         return self.name(depth, row)
 
 
-def _causes(
-    start: Mapping[str, float],
-    end: Mapping[str, float],
-    fall: float,
-    statistics: bool,
-    gap: float,
-) -> str:
-    """What the modes and the training set say about one fall, as clauses."""
-    clauses = []
-    overfit = end["generalization_gap"] - start["generalization_gap"]
-    overfits = overfit >= max(gap, (1 - MOST) * fall)
-    before = start["bn_gap"] if np.isfinite(start["bn_gap"]) else 0.0
-    lag = end["bn_gap"] - max(before, 0.0)
-    lags = statistics and lag >= gap
-    if lags:
-        verdict = "so the fall is lag of the running statistics, not overfitting"
-        if overfits or lag < MOST * fall:
-            verdict = "so lag of the running statistics is a part of the fall"
-        clauses.append(
-            "on the very same training pictures the network scores "
-            f"{end['train_mode_accuracy']:.2f} in training mode and "
-            f"{end['accuracy']:.2f} in evaluation mode, {verdict}"
-        )
-    if start["train_mode_accuracy"] - end["train_mode_accuracy"] >= gap:
-        clauses.append(
-            "training-mode accuracy itself falls from "
-            f"{start['train_mode_accuracy']:.2f} to {end['train_mode_accuracy']:.2f}: "
-            "the optimizer fits deeper networks worse"
-        )
-    if overfits:
-        clauses.append(
-            "the gap between training and validation grows from "
-            f"{points(start['generalization_gap'])} to "
-            f"{points(end['generalization_gap'])} points: overfitting"
-        )
-    return "".join(f"; {clause}" for clause in clauses)
-
-
-def _remedy(depths: pd.DataFrame, deep: int, best: float, min_fall: float) -> str:
-    """What the frozen policy reaches at the depth where the follow curve fell."""
-    if ("frozen", deep) not in depths.index:
-        return ""
-    value = float(depths.loc[("frozen", deep), "val_accuracy"])
-    fallen = float(depths.loc[("follow", deep), "val_accuracy"])
-    if value >= best - min_fall:
-        return f"; holding BatchNorm in inference mode removes it ({value:.2f})"
-    if value >= fallen + min_fall:
-        return f"; holding BatchNorm in inference mode reduces it ({value:.2f})"
-    return f"; holding BatchNorm in inference mode does not help ({value:.2f})"
-
-
 def _curve_sentence(
     depths: pd.DataFrame,
     bn: str,
@@ -226,31 +178,54 @@ def _curve_sentence(
             f"{name} peaks at {scale.name(best, start)} and falls by "
             f"{100 * fall:.0f} points at {scale.deepest(deep, end)}"
         )
-        causes = _causes(start, end, fall, bn == "follow" and batch_norm, min_gap)
+        matched = depths.xs(deep, level="depth_layers")["val_accuracy"].to_dict()
+        own = matched.pop(bn)
+        if not batch_norm:
+            matched = {"frozen": own}
+        elif bn == "frozen":
+            matched["frozen"] = own
+        causes = describe_causes(
+            start, end, matched, bn == "follow" and batch_norm, min_gap
+        )
         if bn == "follow":
-            causes += _remedy(depths, deep, float(start["val_accuracy"]), min_fall)
+            causes += describe_remedy(
+                depths, deep, float(start["val_accuracy"]), min_fall
+            )
         return f"{text}{causes}."
     widest = curve["bn_gap"].fillna(-np.inf).idxmax()
     if batch_norm and bn == "follow" and float(curve["bn_gap"][widest]) >= min_gap:
         row = curve.loc[widest].to_dict()
         return (
             f"{_NAMES[bn]}, at {scale.name(widest, row)} the network scores "
-            f"{row['train_mode_accuracy']:.2f} in training mode and "
-            f"{row['accuracy']:.2f} in evaluation mode on the very same training "
+            f"{percent(row['train_mode_accuracy'])} in training mode and "
+            f"{percent(row['accuracy'])} in evaluation mode on the very same training "
             "pictures: the running statistics lag, and the curve says too little "
             "about depth."
         )
     return None
 
 
-def _decomposition_sentence(split: Decomposition) -> str:
+def _split_overfits(depths: pd.DataFrame, split: Decomposition) -> bool:
+    """Whether the part that is called overfitting may be called so."""
+    start = ("recalibrate", split.best_depth)
+    start = depths.loc[start if start in depths.index else ("follow", split.best_depth)]
+    end = depths.loc[("recalibrate", split.depth)]
+    frozen = depths["val_accuracy"].get(("frozen", split.depth))
+    return claims_overfitting(start.to_dict(), end.to_dict(), frozen, MIN_FALL)
+
+
+def _decomposition_sentence(split: Decomposition, overfits: bool) -> str:
     text = (
         f"Of the {points(split.fall)} points lost between {split.best_depth} and "
         f"{split.depth} layers, lag of the running statistics is "
         f"{points(split.statistics)} (the same training with statistics re-estimated "
-        f"gives {split.recalibrated:.2f})"
+        f"gives {percent(split.recalibrated)})"
     )
-    parts = {"overfitting": split.overfitting, "optimization": split.optimization}
+    name = "growth of the gap between training and validation"
+    parts = {
+        "overfitting" if overfits else name: split.overfitting,
+        "loss of training accuracy": split.optimization,
+    }
     if np.isfinite(list(parts.values())).all():
         text += "".join(f", {name} {points(value)}" for name, value in parts.items())
         if min(parts.values()) <= -0.0005:
@@ -291,14 +266,15 @@ def explain(
             sentences.append(sentence)
     split = decompose_fall(depths, min_fall=min_fall)
     if split is not None:
-        sentences.append(_decomposition_sentence(split))
-    best = depths["val_accuracy"].groupby(level="bn").max()
+        sentences.append(_decomposition_sentence(split, _split_overfits(depths, split)))
+    sides = depths["val_accuracy"].unstack("bn")
     if {"follow", "frozen"} <= set(policies):
+        best = sides[["follow", "frozen"]].dropna().max()  # over the depths of both
         gain = float(best["frozen"] - best["follow"])
         if abs(gain) >= min_fall:
             verb = "raises" if gain > 0 else "lowers"
             sentences.append(
                 f"Holding BatchNorm in inference mode {verb} the best accuracy over "
-                f"depth from {best['follow']:.3f} to {best['frozen']:.3f}."
+                f"depth from {percent(best['follow'])} to {percent(best['frozen'])}."
             )
     return Explanation(depths, split, tuple(sentences))

@@ -24,6 +24,11 @@ def points(difference: float) -> str:
     return f"{100 * difference:.1f}"
 
 
+def percent(value: float, digits: int = 1) -> str:
+    """An accuracy (0..1) as text: 0.985 -> '98.5 %'."""
+    return f"{100 * value:.{digits}f} %"
+
+
 def _what(fields: Mapping[str, Any], batch_norm: bool) -> str:
     layers, total = fields["depth_layers"], fields["total_layers"]
     units, total_units = fields["depth_units"], fields["total_units"]
