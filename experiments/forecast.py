@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftjax import sweep
+from ftjax.config import HALVING
 from ftjax.forecast import count_programs
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
 from ftjax.prefix import boundary_bytes
@@ -43,11 +44,13 @@ def print_forecast(setup: Setup, console: Console) -> None:
             f"{took:.0f}",
         )
     console.print(table)
+    halved = setup.config.search == HALVING
     programs = count_programs(setup.network, trials, setup.config.image_size)
     memory, available = sweep.needed_memory(setup)
     limit = f" of {available / 1e9:.1f}" if available else ""
+    most = "at most, as halving stops some: " if halved else ""
     lines = (
-        f"{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for the "
+        f"{most}{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for the "
         "frozen part",
         f"about {duration(seconds)} and the time to compile {programs} programs of "
         f"single units (measured on one batch: training {rates.train / 1e9:.1f}, "

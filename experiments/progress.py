@@ -1,19 +1,30 @@
 """A live display of a sweep: trials, epochs, pictures per second, time left."""
 
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ftjax.sweep import Progress, Setup
+from ftjax.analysis.wording import percent
+from ftjax.sweep import Progress, Setup, all_goals
 
 
 class Display:
-    """A bar in a terminal or a notebook; in a log file, a plain line per trial."""
+    """A bar in a terminal or a notebook; in a log file, a plain line per trial.
 
-    def __init__(self, setup: Setup, console: Console):
+    Args:
+        setup: what is trained.
+        console: to print on.
+        goals: as for `sweep.run`.
+    """
+
+    def __init__(
+        self, setup: Setup, console: Console, goals: Mapping[str, int] | None = None
+    ):
         self._setup = setup
+        self._goals = all_goals(setup) if goals is None else goals
         self._console = console
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -25,10 +36,10 @@ class Display:
             disable=not (console.is_terminal or console.is_jupyter),
         )
         self._work = {trial.id: self._work_of(trial) for trial in setup.plan.trials}
-        self._left = sum(self._work.values()) * setup.config.epochs
+        self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
         self._done, self._seconds = 0.0, 0.0
         self._kept = 0
-        total = len(setup.plan.trials) * setup.config.epochs
+        total = sum(self._goals.values())
         self._task = self._bar.add_task("epochs", total=total, speed="")
 
     def __enter__(self):
@@ -38,37 +49,42 @@ class Display:
     def __exit__(self, *_):
         self._bar.stop()
         if self._kept:
-            total = len(self._setup.plan.trials)
+            total = len(self._goals)
             self._console.print(f"kept {self._kept} of {total} finished trainings")
 
     def show(self, event: Progress) -> None:
         """Shows one event of the sweep."""
         trial = event.trial
-        total = len(self._setup.plan.trials)
+        total = len(self._goals)
         name = (
             f"trial {event.number}/{total}  top {trial.cut.depth_layers} layers "
             f"({trial.cut.depth_units} blocks)  bn {trial.policy}  seed {trial.seed}"
         )
-        epochs = self._setup.config.epochs
+        epochs = self._goals[trial.id]
         if event.status == "started":
             self._bar.update(self._task, description=name)
             self._start, self._epochs = time.perf_counter(), 0
+            self._last = "no epoch was missing"
         elif event.status == "kept":
-            self._left -= self._work[trial.id] * epochs
-            self._bar.advance(self._task, epochs)
+            self._skip(trial, epochs)
             self._kept += 1
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status == "failed":
-            self._left -= self._work[trial.id] * (epochs - self._epochs)
-            self._bar.advance(self._task, epochs - self._epochs)
+            self._skip(trial, epochs - self._epochs)
             self._console.print(f"{name}  failed: {event.message}", highlight=False)
         elif event.status == "done":
+            self._skip(trial, epochs - self._epochs)  # those it had before
             seconds = time.perf_counter() - self._start
             self._console.print(
                 f"{name}  {self._last}  {seconds:.0f} s, left {self._time_left()}",
                 highlight=False,
             )
+
+    def _skip(self, trial, epochs: int) -> None:
+        """Counts epochs that will not be trained now."""
+        self._left -= self._work[trial.id] * epochs
+        self._bar.advance(self._task, epochs)
 
     def _epoch_ended(self, event: Progress) -> None:
         epoch = event.epoch
@@ -79,7 +95,7 @@ class Display:
         self._seconds += epoch.seconds
         pictures = epoch.steps * self._setup.config.batch_size
         self._last = (
-            f"accuracy {epoch.accuracy:.3f}, val {epoch.val_accuracy:.3f}, "
+            f"accuracy {percent(epoch.accuracy)}, val {percent(epoch.val_accuracy)}, "
             f"{pictures / epoch.seconds:.0f} img/s"
         )
         speed = f"{self._last}, left {self._time_left()}"

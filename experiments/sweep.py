@@ -11,8 +11,10 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import tyro
@@ -22,8 +24,9 @@ from experiments.answer import write_answer
 from experiments.forecast import print_forecast
 from experiments.progress import Display
 from ftjax import environment, sweep
-from ftjax.analysis.search import Decision, explain_trials, next_depths
-from ftjax.config import Config, complete, to_json
+from ftjax.analysis.halving import halving, rung_epochs
+from ftjax.analysis.search import MASS, Decision, explain_trials, next_depths
+from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
@@ -84,13 +87,17 @@ def run(config: Config, console: Console, command: str) -> int:
     if config.probes:
         write_probes(setup, out)
     failed: dict[str, Progress] = {}
-    search = search_depths if config.depths == AUTO else train_grid
-    setup, results, epochs = search(setup, out, console, failed)
+    search = train_grid
+    if config.depths == AUTO:
+        search = search_depths
+    elif config.search == HALVING:
+        search = halve
+    found = search(setup, out, console, failed)
     if config.explain:
-        setup, results, epochs = explain_fall(setup, out, console, failed, results)
+        found = explain_fall(found, out, console, failed)
     if not is_first_process():
         return 1 if failed else 0
-    write_answer(out, results, epochs, console)
+    write_answer(out, found.results, found.epochs, console)
     console.print(f"{time.perf_counter() - start:.0f} s in all; results in {out}")
     for event in failed.values():
         cut = event.trial.cut
@@ -113,21 +120,74 @@ def refuse(error: ValueError) -> int:
     return 2
 
 
-Round = tuple[Setup, pd.DataFrame, pd.DataFrame]
+class Round(NamedTuple):
+    """What has been trained: the plan, its tables, and trials stopped early."""
+
+    setup: Setup
+    results: pd.DataFrame
+    epochs: pd.DataFrame
+    stopped: frozenset[str] = frozenset()
 
 
 def train_grid(
-    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
+    setup: Setup,
+    out: Path,
+    console: Console,
+    failed: dict[str, Progress],
+    goals: Mapping[str, int] | None = None,
+    stopped: frozenset[str] = frozenset(),
 ) -> Round:
-    """Trains what is missing of the plan; collects what fails."""
-    with Display(setup, console) as display:
-        for event in sweep.run(setup, out):
+    """Trains what is missing of the plan; collects what fails.
+
+    Args:
+        goals: as for `sweep.run`.
+        stopped: as for `results.write_results`.
+    """
+    with Display(setup, console, goals) as display:
+        for event in sweep.run(setup, out, goals):
             display.show(event)
             if event.status in ("done", "failed", "kept"):
-                write_results(setup, out)
+                write_results(setup, out, stopped)
             if event.status == "failed":
                 failed[event.trial.id] = event
-    return setup, *write_results(setup, out)
+    return Round(setup, *write_results(setup, out, stopped), stopped)
+
+
+def halve(
+    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
+) -> Round:
+    """`--search halving`: all cuts for a few epochs, then fewer of them for longer.
+
+    Every rung passes the frozen part again. What goes on depends on the epochs up to
+    the rung alone, so the same command resumes where it was stopped.
+    """
+    num_epochs = setup.config.epochs
+    everything = frozenset(trial.id for trial in setup.plan.trials)
+    goals = dict.fromkeys(everything, rung_epochs(num_epochs)[0])
+    stopped: frozenset[str] = frozenset()
+    while True:
+        found = train_grid(setup, out, console, failed, goals, stopped)
+        # Policies that are equal at a cut are one training, and one runner.
+        runners = found.epochs.drop_duplicates(["trial", "epoch"])
+        if runners[~runners["trial"].isin(list(failed))].empty:
+            return found
+        rung = halving(
+            runners,
+            num_epochs=num_epochs,
+            val_size=len(setup.dataset.val.labels),
+            failed=failed,
+        )
+        console.print(f"halving: {rung.reason}", highlight=False)
+        cuts = zip(runners["depth_layers"], runners["bn"], strict=True)
+        race = {
+            trial
+            for trial, cut in zip(runners["trial"], cuts, strict=True)
+            if cut in rung.cuts
+        }
+        stopped = everything - race
+        if rung.done:
+            return Round(setup, *write_results(setup, out, stopped), stopped)
+        goals = dict.fromkeys(race - set(failed), rung.epochs)
 
 
 def search_depths(
@@ -135,15 +195,22 @@ def search_depths(
 ) -> Round:
     """`--depths auto`: a few depths first, then one after the other where it pays."""
     grid: list[Point] = []
-    results, epochs = write_results(setup, out)
+    found = Round(setup, *write_results(setup, out))
     while True:
-        decision = from_first_process(partial(decide, setup, out, results))
+        decision = from_first_process(partial(decide, setup, out, found.results))
         console.print(decision.reason, highlight=False)
         if decision.done:
-            return setup, results, epochs
+            if decision.interval is not None:
+                low, high = decision.interval
+                console.print(
+                    f"{100 * MASS:.0f} % of the search's posterior for the best depth "
+                    f"lies within {low}-{high} layers",
+                    highlight=False,
+                )
+            return found
         grid += [Point(*placement) for placement in decision.trials]
         setup = sweep.with_grid(setup, grid)
-        setup, results, epochs = train_grid(setup, out, console, failed)
+        found = train_grid(setup, out, console, failed)
 
 
 def decide(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
@@ -158,14 +225,11 @@ def decide(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
 
 
 def explain_fall(
-    setup: Setup,
-    out: Path,
-    console: Console,
-    failed: dict[str, Progress],
-    results: pd.DataFrame,
+    found: Round, out: Path, console: Console, failed: dict[str, Progress]
 ) -> Round:
     """`--explain`: the matched trials that tell why the follow curve falls."""
-    missing = from_first_process(partial(explain_trials, results))
+    setup = found.setup
+    missing = from_first_process(partial(explain_trials, found.results))
     if not missing:
         console.print("nothing to add: the follow curve does not fall, or is explained")
     points = [
@@ -174,7 +238,14 @@ def explain_fall(
     ]
     seeds = range(setup.config.seeds)
     points += [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
-    return train_grid(sweep.with_grid(setup, points), out, console, failed)
+    setup = sweep.with_grid(setup, points)
+    stopped = found.stopped - {
+        request.trial
+        for request in setup.plan.requests
+        if (request.cut.depth_layers, request.policy) in missing
+    }
+    goals = {id: n for id, n in sweep.all_goals(setup).items() if id not in stopped}
+    return train_grid(setup, out, console, failed, goals, stopped)
 
 
 def open_folder(config: Config) -> Path:

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 
 from ftjax.backbones import make_backbone
+from ftjax.depth import AUTO
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
 DTYPES = ("float32", "bfloat16", "auto")
+HALVING = "halving"  # of --search
 DIGITS_SIZE = 32  # pixels; the pictures are 8x8, so more shows nothing more
 
 
@@ -43,6 +45,9 @@ class Config:
     bn: tuple[str, ...] = ("follow", "frozen")
     """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen
     (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""
+    search: str | None = None
+    """halving: all depths for a few epochs, then the better half of them for longer,
+    and so on; deep cuts that still rise go on too. Default: train all to the end."""
     explain: bool = False
     """Where the follow curve falls, add the matched frozen and recalibrate trials."""
     probes: bool = False
@@ -136,12 +141,27 @@ def complete(config: Config) -> Config:
     dtype = config.dtype
     if dtype not in DTYPES:
         raise ValueError(f"unknown --dtype {dtype}; it takes {', '.join(DTYPES)}")
+    if config.distributed and (config.probes or config.search == HALVING):
+        raise ValueError(
+            "--distributed takes neither --probes nor --search halving: they run in "
+            "one process"
+        )
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     for name in ("lr", "head_lr_factor", "cache_gb"):
         value = getattr(config, name)
         if not 0 < value < float("inf"):
             raise ValueError(f"{flag(name)} {value} must be a positive number")
+    if config.search not in (None, HALVING):
+        raise ValueError(
+            f"unknown search {config.search!r}; --search takes {HALVING}; "
+            "a search over depths is --depths auto"
+        )
+    if config.search and config.depths == AUTO:
+        raise ValueError(
+            "--search halving needs all depths from the start; it does not go with "
+            "--depths auto: name the depths, or use units"
+        )
     if not 0 <= config.weight_decay < float("inf"):
         raise ValueError(f"--weight-decay {config.weight_decay} must be 0 or more")
     if not 0 <= config.drop_connect < 1:

@@ -153,7 +153,8 @@ def load(
     if depth is None:
         advice = records.read_json(run_dir / "recommendation.json") or {}
         depth, bn = advice.get("depth_layers"), bn or advice.get("bn")
-    record = choose_trial(run_dir, network, depth, bn, seed)
+    num_epochs = run["config"]["epochs"]
+    record = choose_trial(run_dir, network, depth, bn, seed, num_epochs)
     trained = record["config"]
     size = trained["image_size"]
     pretrained = load_pretrained(
@@ -194,8 +195,11 @@ def choose_trial(
     depth: int | None,
     bn: str | None,
     seed: int | None,
+    num_epochs: int,
 ) -> dict[str, Any]:
     """The record of the finished trial that fits, the best of several.
+
+    One with fewer than `num_epochs` epochs was stopped early and is not finished.
 
     Raises:
         ValueError: none fits; says which there are.
@@ -203,7 +207,7 @@ def choose_trial(
     done = []
     for path in sorted((run_dir / "trials").glob("*/trial.json")):
         record = records.read_json(path)
-        if record["status"] == "done":
+        if record["status"] == "done" and len(record["epochs"]) >= num_epochs:
             done.append(record)
     fitting = done
     if depth is not None:

@@ -1,6 +1,6 @@
 """The run's tables: one row per depth, policy and seed that was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ from ftjax.sweep import Setup
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
 
 
-def write_results(setup: Setup, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def write_results(
+    setup: Setup, out: Path, stopped: Collection[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Writes `results.csv` and `epochs.csv` from the trial store.
+
+    Args:
+        setup: what was asked for.
+        out: the run's folder.
+        stopped: trials that a search does not train to the last epoch.
 
     Returns:
         Both tables.
@@ -24,7 +31,7 @@ def write_results(setup: Setup, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     results, epochs = [], []
     for request in setup.plan.requests:
         record = records.read_trial(out, request.trial) or {}
-        results.append(result_row(setup, request, record))
+        results.append(result_row(setup, request, record, request.trial in stopped))
         for epoch in record.get("epochs", [])[: setup.config.epochs]:
             epochs.append({**identity(setup, request), **epoch})
     return (
@@ -47,9 +54,13 @@ def identity(setup: Setup, request: Request) -> dict[str, Any]:
 
 
 def result_row(
-    setup: Setup, request: Request, record: Mapping[str, Any]
+    setup: Setup, request: Request, record: Mapping[str, Any], stopped: bool
 ) -> dict[str, Any]:
-    """One row of `results.csv`; numbers are missing where the trial is not done."""
+    """One row of `results.csv`; numbers are missing where the trial is not done.
+
+    A trial that was stopped has its cost, and the number of epochs that it had, but no
+    accuracy: that would be one of another epoch than the others'.
+    """
     config, network, cut = setup.config, setup.network, request.cut
     train_size = len(setup.dataset.train.labels)
     val_size = len(setup.dataset.val.labels)
@@ -62,6 +73,8 @@ def result_row(
     )
     epochs = record.get("epochs", [])[: config.epochs]
     done = record.get("status") == "done" and len(epochs) == config.epochs
+    stopped = stopped and not done and record.get("status") != "failed"
+    num_epochs = len(epochs) if stopped else config.epochs
     row = {
         **identity(setup, request),
         "weights": setup.weights,
@@ -71,7 +84,7 @@ def result_row(
         "total_units": network.num_units,
         "trainable_params": trainable,
         "trainable_percent": round(100 * trainable / total_params, 2),
-        "epochs": config.epochs,
+        "epochs": num_epochs,
         "image_size": config.image_size,
         "batch_size": config.batch_size,
         "train_size": train_size,
@@ -85,7 +98,7 @@ def result_row(
             cut,
             setup.cost,
             boundary=setup.boundaries[request.trial],
-            epochs=config.epochs,
+            epochs=num_epochs,
             steps=train_size // config.batch_size,
             batch_size=config.batch_size,
             evaluated=train_size + val_size,
@@ -96,6 +109,9 @@ def result_row(
     }
     if done:
         row |= {name: epochs[-1][name] for name in NUMBERS}
+    if stopped:
+        row["status"] = "stopped"
+    if done or stopped:
         compiled = sum(epoch["compile_seconds"] for epoch in epochs)
         row["compile_seconds"] = round(compiled, 3)
         total = sum(epoch["seconds"] for epoch in epochs)

@@ -2,7 +2,7 @@
 
 import itertools
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -227,23 +227,33 @@ def run_time_numbers(setup: Setup) -> Hyper:
     return replicate(Hyper(*map(np.float32, numbers)), setup.mesh)
 
 
-def run(setup: Setup, out: Path) -> Iterator[Progress]:
+def run(
+    setup: Setup, out: Path, goals: Mapping[str, int] | None = None
+) -> Iterator[Progress]:
     """Trains what is missing in `out`, yielding after every epoch.
 
     Finished trials are kept, interrupted ones go on from their last epoch. A trial
     that fails is recorded and the others go on.
+
+    Args:
+        setup: what to train.
+        out: the run's folder.
+        goals: trial -> number of epochs it is trained to; trials that are not named
+            wait. Default: all of them, to the last epoch.
     """
+    goals = all_goals(setup) if goals is None else goals
     activations = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
-    for number, trial in enumerate(setup.plan.trials, start=1):
+    trials = [trial for trial in setup.plan.trials if trial.id in goals]
+    for number, trial in enumerate(trials, start=1):
         record = from_first_process(partial(records.read_trial, out, trial.id))
         if record and record["status"] == "done":
-            if len(record["epochs"]) >= setup.config.epochs:
+            if len(record["epochs"]) >= goals[trial.id]:
                 yield Progress(trial, number, "kept")
                 continue
         yield Progress(trial, number, "started")
         try:
             activations = move(setup, activations, setup.boundaries[trial.id])
-            for epoch in run_trial(setup, out, trial, activations):
+            for epoch in run_trial(setup, out, trial, activations, goals[trial.id]):
                 yield Progress(trial, number, "epoch", epoch)
         except Exception as error:  # one trial's failure must not lose the others
             if jax.process_count() > 1 and not isinstance(error, FloatingPointError):
@@ -265,6 +275,11 @@ def run(setup: Setup, out: Path) -> Iterator[Progress]:
             yield Progress(trial, number, "done")
 
 
+def all_goals(setup: Setup) -> dict[str, int]:
+    """Every trial to the last epoch."""
+    return {trial.id: setup.config.epochs for trial in setup.plan.trials}
+
+
 def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
     """Carries the stored activations on to a later boundary."""
     units = setup.network[activations.boundary : boundary]
@@ -283,9 +298,9 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
 
 
 def run_trial(
-    setup: Setup, out: Path, trial: Trial, activations: Activations
+    setup: Setup, out: Path, trial: Trial, activations: Activations, last: int
 ) -> Iterator[Epoch]:
-    """Trains one trial from its last checkpoint to the last epoch asked for."""
+    """Trains one trial from its last checkpoint to epoch `last`, counted from 1."""
     config = setup.config
     params, batch_stats = with_fresh_head(setup, trial.seed)
     problem = Problem(
@@ -316,7 +331,7 @@ def run_trial(
             state, correct = restore_state(state, saved.leaves, setup.mesh)
             rows = saved.meta["epochs"]
         compiled = compile_seconds()
-        epochs = run_epochs(problem, state, len(rows) + 1, config.epochs)
+        epochs = run_epochs(problem, state, len(rows) + 1, last)
         for ended in epochs:
             state, epoch, right = ended
             seconds = compile_seconds() - compiled

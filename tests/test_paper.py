@@ -316,7 +316,7 @@ def test_command_prints_the_audit(capsys):
 def test_command_analyzes_a_foreign_table(table, capsys):
     assert command.main([str(table), "--out", "--total-layers", "100"]) == 0
     text = capsys.readouterr().out
-    assert "Unfreeze the top 20 of 100 layers (20 %); interval 20-40" in text
+    assert "Unfreeze the top 20 of 100 layers (20 %); 95 % interval 20-40" in text
     assert "Accuracies up to 88.5 are read as percent" in text
     assert "Fieller" in text and "unimodal" in text and "BatchNorm" not in text
     written = json.loads((table.parent / "recommendation.json").read_text("utf-8"))
@@ -337,7 +337,7 @@ def test_command_uses_pictures_beside_the_table(tmp_path, capsys):
     target = tmp_path / "answers" / "best.json"
     arguments = [str(tmp_path / "results.csv"), "--out", str(target)]
     assert command.main(arguments) == 0
-    assert "held in inference mode; interval 5-5" in capsys.readouterr().out
+    assert "held in inference mode; 95 % interval 5-5" in capsys.readouterr().out
     assert json.loads(target.read_text("utf-8"))["interval_source"] == "pictures"
 
 

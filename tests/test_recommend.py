@@ -33,7 +33,7 @@ def test_interior_optimum_and_every_part_of_the_sentence():
     assert best.depth_units == 7 and best.total_units == 18
     start = (
         "Unfreeze the top 54 of 149 layers (7 of 18 blocks, 36 %) with BatchNorm "
-        f"following the unfreezing; interval {low}-{high}; "
+        f"following the unfreezing; 95 % interval {low}-{high}; "
     )
     assert best.sentence.startswith(start)
     assert "full fine-tuning: -8." in best.sentence
@@ -177,6 +177,38 @@ def test_rows_that_cannot_count_are_dropped_and_counted():
     assert "1 of 23 rows dropped: stopped before 5 epochs" in text
     assert "5 of 27 depth-seed pairs are missing" in text
     assert best.depth_layers == 54
+
+
+def halved(curve, kept, **columns):
+    """A sweep of which halving trained these depths to the end."""
+    results = sweep(curve, seeds=1, val_size=1000, **columns)
+    early = ~results["depth_layers"].isin(kept)
+    results.loc[early, ["val_accuracy", "accuracy"]] = np.nan
+    results.loc[early, "status"] = "stopped"
+    return results
+
+
+def test_stopped_depths_are_no_evidence_of_a_shape():
+    best = recommend(halved(PEAK, [30, 54, 90]))
+    assert best.depth_layers == 54
+    assert best.stopped == (0, 3, 12, 110, 140, 149)
+    assert best.shape == "stopped" and not best.interior_optimum
+    assert "stopped early are not compared" in best.sentence
+    assert "trained to the end" in best.sentence
+    (text,) = (w for w in best.warnings if "dropped" in w)
+    assert "6 of 9 rows dropped: stopped early by the search" in text
+    one = recommend(halved(PEAK, [54]))
+    assert one.shape == "stopped" and one.interval_layers is None
+    assert any("one depth was trained to the end" in w for w in one.warnings)
+    # Between ends that were trained to the end the usual words stand.
+    assert recommend(halved(PEAK, [0, 54, 149])).shape != "stopped"
+
+
+def test_a_policy_with_few_survivors_was_tried_all_the_same():
+    few = halved(PEAK + 0.05, [54])
+    many = halved(PEAK, [0, 3, 12, 30, 54, 90, 149], bn="frozen")
+    best = recommend(pd.concat([few, many]))
+    assert (best.bn, best.depth_layers) == ("follow", 54)
 
 
 def test_random_weights_and_chance_level_are_warned_of():

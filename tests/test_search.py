@@ -165,10 +165,10 @@ def test_falls_are_compressed_in_order():
 @pytest.mark.parametrize("inside", [0, 4, 9])
 def test_shortest_interval(inside):
     winners = np.repeat([3, 4, 5, 9], [20, 60, 16, 4])
-    assert shortest_interval(winners, 10, 4) == (3, 5)
-    low, high = shortest_interval(winners, 10, inside)
+    assert shortest_interval(winners, 10, 4, 0.95) == (3, 5)
+    low, high = shortest_interval(winners, 10, inside, 0.95)
     assert low <= inside <= high
-    assert shortest_interval(np.full(50, 7), 10, 7) == (7, 7)
+    assert shortest_interval(np.full(50, 7), 10, 7, 0.95) == (7, 7)
 
 
 def test_the_search_finds_a_peak_with_few_trials_and_says_why_it_stops():
@@ -296,6 +296,10 @@ def test_explaining_trials_are_those_that_the_explanation_needs():
     more = rows([Placement(d, bn, 0) for d, bn in wanted], lambda *place: 0.94)
     table = pd.concat([table, more], ignore_index=True)
     assert explain_trials(table) == ()
+    early = table.assign(
+        status=np.where(table["bn"] == "frozen", "stopped", table["status"])
+    )
+    assert explain_trials(early) == ((16, "frozen"), (144, "frozen"))
     split = decompose_fall(diagnose_depths(table.assign(accuracy=0.96)))
     assert split is not None
     assert (split.best_depth, split.depth) == (16, 144)

@@ -187,6 +187,57 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
 
+def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
+    arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()
+    assert run(pictures, tmp_path, *arguments) == 0
+    results, epochs = table(tmp_path), table(tmp_path, "epochs.csv")
+    assert set(results.status) == {"done", "stopped"}
+    stopped, done = (results[results.status == s] for s in ("stopped", "done"))
+    assert (stopped.epochs == 2).all() and (done.epochs == 4).all()
+    assert stopped[["accuracy", "val_accuracy", "loss"]].isna().all().all()
+    counts = epochs.groupby("trial").epoch.max()
+    assert (counts[stopped.trial] == 2).all() and (counts[done.trial] == 4).all()
+    answer = json.loads((tmp_path / "recommendation.json").read_text())
+    assert answer["stopped"] == list(stopped.depth_layers)
+    assert set(answer["not_worse"]) <= set(done.depth_layers)
+    assert "Stopped early by --search halving" in (tmp_path / "report.html").read_text()
+    # What went on has the numbers of a training that was never stopped in between.
+    survivor = int(done.depth_layers.iloc[0])
+    alone = f"--depths {survivor} --bn frozen --epochs 4".split()
+    assert run(pictures, tmp_path / "alone", *alone) == 0
+    columns = ["trial", "epoch", "val_loss", "train_mode_loss"]
+    pd.testing.assert_frame_equal(
+        epochs[epochs.depth_layers == survivor][columns].reset_index(drop=True),
+        table(tmp_path / "alone", "epochs.csv")[columns],
+    )
+    # The same command trains nothing; a killed one goes the same way.
+    before = (tmp_path / "results.csv").read_bytes()
+    assert run(pictures, tmp_path, *arguments) == 0
+    assert (tmp_path / "results.csv").read_bytes() == before
+    other = tmp_path / "killed"
+    interrupt_after(3, monkeypatch)
+    assert run(pictures, other, *arguments) == 130
+    monkeypatch.undo()
+    assert run(pictures, other, *arguments) == 0
+    pd.testing.assert_frame_equal(table(other), results)
+    # Without the search everything is trained to the end.
+    assert run(pictures, tmp_path, *arguments[:-2]) == 0
+    assert (table(tmp_path).status == "done").all()
+
+
+def interrupt_after(count, monkeypatch):
+    """Ctrl-C when so many epochs have been trained."""
+    write, seen = records.write_trial, []
+
+    def counted(*args, **kwargs):
+        write(*args, **kwargs)
+        seen.append(kwargs["status"])
+        if seen.count("pending") == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "write_trial", counted)
+
+
 def test_plan_trains_nothing(pictures, tmp_path, capsys):
     assert run(pictures, tmp_path / "out", "--depths", "units", "--plan") == 0
     printed = capsys.readouterr().out
@@ -210,6 +261,8 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--weights EMPTY/none.h5", "none.h5"),
         ("--weights EMPTY/bad.h5", "bad.h5"),
         ("--bn off", "unknown BatchNorm policy 'off'"),
+        ("--search bayes", "unknown search 'bayes'; --search takes halving"),
+        ("--search halving --depths auto", "does not go with --depths auto"),
         ("--optimizer lion", "unknown optimizer 'lion'"),
         ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
         ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),

@@ -113,13 +113,13 @@ def believe(
 
 
 def shortest_interval(
-    winners: np.ndarray, size: int, inside: int, mass: float = 0.95
+    winners: np.ndarray, size: int, inside: int, mass: float
 ) -> tuple[int, int]:
     """Shortest run of ranks that holds the optimum with the given mass of the draws.
 
     Args:
         winners: (draws,) rank of the optimum. size: number of ranks. inside: a rank
-            that the interval is widened to hold.
+            that the interval is widened to hold. mass: 0..1.
     """
     counts = np.bincount(winners, minlength=size)
     total = np.concatenate([[0], np.cumsum(counts)])

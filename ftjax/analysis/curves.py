@@ -14,6 +14,9 @@ BN_POLICIES = ("follow", "frozen", "recalibrate")
 COSTS = ("seconds", "flops", "trainable_params")
 # Columns that make two tables different studies, and columns that make them different
 # settings of one study.
+# Why rows are dropped: the words of the warnings.
+NOT_DONE, STOPPED = "not done", "stopped early by the search"
+MOVED = "frozen weights changed in training"
 _IDENTITY = ("model", "weights", "data", "data_hash")
 _SETTINGS = (
     "image_size",
@@ -89,15 +92,18 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
 
     if "status" in table:
         status = table["status"].fillna("missing").astype(str)
+        early = status == "stopped"
+        drop(early, f"{STOPPED}, so the answer compares the depths trained to the end")
+        status = status[~early]
         other = status[status != "done"]
         counts = _listed(f"{n} {name}" for name, n in other.value_counts().items())
-        drop(status != "done", f"not done ({counts})")
+        drop(status != "done", f"{NOT_DONE} ({counts})")
     for column in ("depth_layers", "val_accuracy"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
     gaps = ~np.isfinite(table[["depth_layers", "val_accuracy"]]).all(axis=1)
     drop(gaps, "no depth or no validation accuracy")
     if "frozen_intact" in table:
-        drop(_is_false(table["frozen_intact"]), "frozen weights changed in training")
+        drop(_is_false(table["frozen_intact"]), MOVED)
     if "epochs" in table and len(set(table["epochs"].dropna())) > 1:
         longest = table["epochs"].max()
         drop(table["epochs"] < longest, f"stopped before {longest:g} epochs")
@@ -139,6 +145,18 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
         # Without seeds nothing pairs the depths: every row is a replicate of its own.
         table = table.assign(seed=np.arange(len(table)))
     return table, tuple(warnings)
+
+
+def stopped_depths(results: pd.DataFrame, bn: str) -> tuple[int, ...]:
+    """Depths of one policy that a search stopped early, increasing."""
+    if "status" not in results:
+        return ()
+    rows = results
+    if "bn" in rows:
+        rows = rows[rows["bn"] == bn]
+    finished = set(rows.loc[rows["status"] == "done", "depth_layers"])
+    early = set(rows.loc[rows["status"] == "stopped", "depth_layers"])
+    return tuple(sorted(int(depth) for depth in early - finished))
 
 
 def _pictures(

@@ -23,6 +23,7 @@ from ftjax.analysis.curves import (
     DepthCurve,
     clean_results,
     depth_curve,
+    stopped_depths,
 )
 from ftjax.analysis.explain import explain
 from ftjax.analysis.fits import QuadraticFit, fit_quadratic
@@ -54,6 +55,7 @@ class Recommendation:
     full: accuracy difference of the deepest tested depth to the best, its paired
     standard error (points of 0..1) and its time as a multiple of the best's.
     quadratic: parabola by policy, None with fewer than three depths.
+    stopped: depths of this policy that a search stopped early; nothing is said of them.
     sentence, explanation, warnings: plain words.
     """
 
@@ -77,6 +79,7 @@ class Recommendation:
     interval_source: str = "none"
     shape: str = "unproven"
     full: dict[str, float] = field(default_factory=dict)
+    stopped: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dump: lists for arrays, None for nan and infinity."""
@@ -111,6 +114,12 @@ _EVIDENCE = {
 }
 
 
+RANDOM_WEIGHTS = (
+    "The weights are random: this curve says nothing about transfer from pretrained "
+    "weights."
+)
+
+
 def _at_chance(
     table: pd.DataFrame, means: np.ndarray, num_classes: int | None
 ) -> np.ndarray:
@@ -125,19 +134,20 @@ def _at_chance(
 
 
 def _evidence_warnings(
-    table: pd.DataFrame, draw: CurveBootstrap, at_chance: np.ndarray
+    table: pd.DataFrame,
+    draw: CurveBootstrap,
+    at_chance: np.ndarray,
+    stopped: tuple[int, ...],
 ) -> list[str]:
     """What the table does not tell about the chosen curve."""
     warnings = []
     if len(draw.means) == 1:
-        warnings.append("Only one depth was tested: there is nothing to compare.")
+        tested = "trained to the end" if stopped else "tested"
+        warnings.append(f"Only one depth was {tested}: there is nothing to compare.")
     elif draw.source in _EVIDENCE:
         warnings.append(_EVIDENCE[draw.source])
     if "weights" in table and "random" in set(table["weights"].astype(str)):
-        warnings.append(
-            "The weights are random: this curve says nothing about transfer from "
-            "pretrained weights."
-        )
+        warnings.append(RANDOM_WEIGHTS)
     if at_chance.all():
         warnings.append(
             "Every depth is at chance level: nothing was learned; check labels, "
@@ -231,7 +241,8 @@ def recommend(
     warnings = list(notes)
     curves, draws, more = _all_curves(table, correct, bootstrap, seed)
     warnings.extend(more)
-    chosen, note = choose_curve(curves, draws)
+    early = [stopped_depths(results, curve.bn) for curve in curves]
+    chosen, note = choose_curve(curves, draws, [len(depths) for depths in early])
     warnings.extend(note)
     curve, draw = curves[chosen], draws[chosen]
     best = int(np.argmax(draw.means))
@@ -243,8 +254,8 @@ def recommend(
     units = _column_value(curve.table.loc[[depth]], "depth_units")
     total_units = _column_value(table, "total_units")
     at_chance = _at_chance(table, draw.means, num_classes)
-    warnings.extend(_evidence_warnings(table, draw, at_chance))
-    shape = curve_shape(curve, draw.means, interval, epsilon)
+    warnings.extend(_evidence_warnings(table, draw, at_chance, early[chosen]))
+    shape = curve_shape(curve, draw.means, interval, epsilon, early[chosen])
     if at_chance.all():
         shape = "chance"
     gaps = draw.means[best] - draw.means
@@ -267,6 +278,7 @@ def recommend(
         interior_optimum=shape == "interior",
         shape=shape,
         full=full_difference(curve, draw),
+        stopped=early[chosen],
         quadratic=_quadratics(curves, total),
         epsilon=epsilon,
     )

@@ -320,9 +320,12 @@ def explain_trials(
     deepest = curve.index.max()
     if fallen.empty or deepest not in fallen.index:
         return ()
+    known = results
+    if "status" in results:  # what halving stopped has no accuracy to compare
+        known = results[results["status"] != "stopped"]
     half = fallen[fallen <= (curve.max() + curve[deepest]) / 2].index[0]
     wanted = list(dict.fromkeys([best, int(deepest), int(half)]))[:most]
-    tried = set(zip(results["depth_layers"], results.get("bn", ()), strict=False))
+    tried = set(zip(known["depth_layers"], known.get("bn", ()), strict=False))
     return tuple(
         (depth, bn)
         for depth in sorted(wanted)

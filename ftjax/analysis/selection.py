@@ -1,11 +1,13 @@
 """Which depths of a curve to name: the best, the cheapest good ones, the ends."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ftjax.analysis.bootstrap import CurveBootstrap, difference_stderr
 from ftjax.analysis.curves import COSTS, DepthCurve
+from ftjax.analysis.wording import percent
 
 
 def pareto_depths(curve: DepthCurve, means: np.ndarray) -> tuple[int, ...]:
@@ -54,15 +56,28 @@ def curve_shape(
     means: np.ndarray,
     interval: tuple[int, int] | None,
     epsilon: float,
+    stopped: Sequence[int] = (),
 ) -> str:
     """Name what the curve does: where its best lies and whether that is shown.
 
+    Args:
+        curve: of the depths trained to the end. means: (d,) their accuracies.
+        interval: of the best depth. epsilon: accuracy that does not matter.
+        stopped: depths that a search stopped early.
+
     Returns:
-        'single' (one depth), 'flat' (all within epsilon), 'deepest' or 'shallowest'
+        'stopped' (early, so that an end or all but one depth is not known), 'single'
+        (one depth), 'flat' (all within epsilon), 'deepest' or 'shallowest'
         (the best is an end), 'unproven' (an end is in the interval or within epsilon
         of the best), 'interior'.
     """
     best = int(np.argmax(means))
+    if stopped and (
+        np.ptp(means) <= epsilon
+        or min(stopped) < curve.depths[0]
+        or max(stopped) > curve.depths[-1]
+    ):
+        return "stopped"
     if len(means) == 1:
         return "single"
     if np.ptp(means) <= epsilon:
@@ -93,22 +108,27 @@ def full_difference(curve: DepthCurve, draws: CurveBootstrap) -> dict[str, float
 
 
 def choose_curve(
-    curves: list[DepthCurve], draws: list[CurveBootstrap]
+    curves: list[DepthCurve], draws: list[CurveBootstrap], stopped: Sequence[int]
 ) -> tuple[int, list[str]]:
     """Index of the curve with the highest mean among those that are curves at all.
 
     A policy tried at fewer than half as many depths as the fullest one is a probe that
     explains, not a curve that can be recommended from.
+
+    Args:
+        curves, draws: one of each per policy.
+        stopped: number of further depths per policy that a search stopped early; they
+            were tried as well.
     """
-    counts = [len(curve.depths) for curve in curves]
+    counts = [len(c.depths) + more for c, more in zip(curves, stopped, strict=True)]
     tops = [
         d.means.max() if 2 * n >= max(counts) else -1.0
         for d, n in zip(draws, counts, strict=True)
     ]
     chosen = int(np.argmax(tops))
     notes = [
-        f"bn {c.bn} reaches {d.means.max():.3f} but was tried at {n} of {max(counts)} "
-        "depths only: run its other depths before using it."
+        f"bn {c.bn} reaches {percent(d.means.max())} but was tried at {n} of "
+        f"{max(counts)} depths only: run its other depths before using it."
         for c, d, n in zip(curves, draws, counts, strict=True)
         if 2 * n < max(counts) and d.means.max() > tops[chosen]
     ]

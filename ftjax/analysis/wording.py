@@ -15,6 +15,7 @@ SHAPE_WORDS = {
     "deepest": "the deepest tested depth is the best",
     "shallowest": "the shallowest tested depth is the best",
     "unproven": "an end of the curve is as good, within noise or {points} points",
+    "stopped": "depths that were stopped early are not compared with it",
     "interior": "",
 }
 
@@ -48,7 +49,8 @@ def _full(fields: Mapping[str, Any]) -> str | None:
     full = fields["full"]
     if full["depth_layers"] == fields["depth_layers"]:
         return None
-    name = f"the deepest tested depth ({full['depth_layers']} layers)"
+    tested = "depth trained to the end" if fields["stopped"] else "tested depth"
+    name = f"the deepest {tested} ({full['depth_layers']} layers)"
     if full["depth_layers"] == fields["total_layers"]:
         name = "full fine-tuning"
     text = f"{name}: {100 * full['difference']:+.1f}"
@@ -76,23 +78,23 @@ def recommendation_sentence(
     if fields["shape"] == "chance":
         return (
             "No depth can be recommended: every tested depth is at chance level "
-            f"(best {points(fields['val_accuracy'])} %)."
+            f"(best {percent(fields['val_accuracy'])})."
         )
     parts = [_what(fields, batch_norm)]
     if len(policies) > 1:
         beaten = [
-            f"{bn} {points(value)} %"
+            f"{bn} {percent(value)}"
             for bn, value in policies.items()
             if bn != fields["bn"]
         ]
         parts[0] += (
             f", the best of {len(policies)} BatchNorm policies "
-            f"({points(fields['val_accuracy'])} % against {', '.join(beaten)})"
+            f"({percent(fields['val_accuracy'])} against {', '.join(beaten)})"
         )
     interval = fields["interval_layers"]
     if interval is not None:
-        parts.append(f"interval {interval[0]}-{interval[1]}")
-    elif fields["shape"] != "single":
+        parts.append(f"95 % interval {interval[0]}-{interval[1]}")
+    elif fields["shape"] not in ("single", "stopped"):
         parts.append("no interval (no replicates)")
     epsilon = points(fields["epsilon"])
     same = [str(L) for L in fields["not_worse"] if L != fields["depth_layers"]]
@@ -102,7 +104,8 @@ def recommendation_sentence(
             f"these depths are not worse by more than {epsilon} points: {listed}"
         )
     elif fields["shape"] != "single":
-        parts.append(f"no other depth comes within {epsilon} points")
+        other = "depth trained to the end" if fields["stopped"] else "depth"
+        parts.append(f"no other {other} comes within {epsilon} points")
     smallest = fields["smallest_within_one_se"]
     if smallest != fields["depth_layers"]:
         parts.append(f"smallest depth within one standard error: {smallest}")
