@@ -64,6 +64,21 @@ def test_depth_curve_says_its_finding_and_shows_both_units(answer):
     assert "not worse than the best" in found
 
 
+def test_a_crowded_top_is_drawn_again(answer):
+    whole, top = plots.depth_curve(made_results(), answer).axes
+    assert top.get_title("left") == "the top of it, enlarged"
+    low, high = top.get_ylim()
+    assert low > 0.85 > 0.6 > whole.get_ylim()[0] and high > 0.985
+    flat = made_results(bn=("frozen",))
+    assert len(plots.depth_curve(flat).axes) == 1
+    assert len(plots.depth_curve(made_results(), metric="val_loss").axes) == 1
+
+
+def test_stopped_depths_leave_a_mark():
+    results = unfinish(made_results(), [4], "stopped")
+    assert "stopped early" in texts(plots.depth_curve(results))
+
+
 def test_quadratic_is_drawn_at_its_vertex(answer):
     figure = plots.depth_curve(made_results(), answer)
     fit = answer.quadratic["follow"]

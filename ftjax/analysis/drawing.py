@@ -238,6 +238,15 @@ def depth_axes(ax: Axes, results: pd.DataFrame, inches: float, top: bool) -> Non
     )
 
 
+def limit_values(ax: Axes, values: np.ndarray, rate: bool, strip: float) -> None:
+    """Limits from the measured values, with a free strip below (share of the span)."""
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    span = max(high - low, 0.02 if rate else 0.05 * max(abs(high), 1e-3))
+    middle = (high + low) / 2
+    ax.set_ylim(middle - (0.5 + strip) * span, middle + 0.57 * span)
+
+
 def label_ends(
     ax: Axes, ends: list[tuple[float, str, str]], gap: float, heading: str = ""
 ) -> None:

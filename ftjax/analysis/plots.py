@@ -5,6 +5,8 @@ out rows that are not finished, and returns a matplotlib `Figure` whose title st
 the finding. `width` is in inches: `WIDE` for a page, `NARROW` for a phone.
 """
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ftjax.analysis.batchnorm_plots import CLEAR_GAP, MODES, batchnorm_gap, mode_gaps
 from ftjax.analysis.cost_plots import learning_curves, pareto
 from ftjax.analysis.drawing import (
     AS_PERCENT,
@@ -33,6 +36,7 @@ from ftjax.analysis.drawing import (
     empty_figure,
     finished,
     label_ends,
+    limit_values,
     measured,
     new_figure,
     peak,
@@ -45,11 +49,14 @@ from ftjax.analysis.fits import predict
 from ftjax.analysis.recommend import Recommendation
 
 __all__ = [
+    "CLEAR_GAP",
+    "MODES",
     "NARROW",
     "WIDE",
     "batchnorm_gap",
     "depth_curve",
     "learning_curves",
+    "mode_gaps",
     "pareto",
     "save",
 ]
@@ -61,7 +68,11 @@ NAMES = {
     "val_loss": "validation loss",
     "loss": "training loss",
 }
-INTERVAL, FAILED = "interval of the best depth", "a trial failed here"
+INTERVAL = "95 % interval of the best depth"
+# Trials without a number, and the mark they leave at the bottom.
+ABSENT = {"failed": ("a trial failed here", "x"), "stopped": ("stopped early", "v")}
+TALL = 0.1  # accuracy; the span of a curve from which its top may be too crowded
+CROWDED = 0.2  # share of that span that is then drawn again, enlarged
 TRAINING = {"val_accuracy": "accuracy", "val_loss": "loss"}
 
 
@@ -95,8 +106,16 @@ def depth_curve(
         return empty_figure(width, NOTHING, setting_line(results))
     rate = metric.endswith("accuracy")
     title = _depth_title(done, metric, recommendation)
-    figure = new_figure(width, 4.9 if width > 6 else 5.4, title)
-    ax = figure.subplots()
+    low = _top([c for _, _, c in curves.values()]) if metric == "val_accuracy" else None
+    height = (4.9 if width > 6 else 5.4) + (1.9 if low is not None else 0.0)
+    figure = new_figure(width, height, title)
+    panels = figure.subplots(
+        1 if low is None else 2,
+        sharex=True,
+        squeeze=False,
+        height_ratios=None if low is None else (2, 1),
+    )[:, 0]
+    ax = panels[0]
     ax.set_title(setting_line(results, width))
     training = TRAINING.get(metric)
     shown = [c.points[:, 1] for _, _, c in curves.values()]
@@ -111,14 +130,18 @@ def depth_curve(
             if len(side.depth) == 1:
                 ax.lines[-1].set_marker("_")
     answer = recommendation is not None and metric == "val_accuracy"
-    _limit(ax, np.concatenate(shown), rate, strip=0.24 if answer else 0.08)
+    limit_values(ax, np.concatenate(shown), rate, strip=0.24 if answer else 0.08)
     depth_axes(ax, results, width - 1.6, top=True)
     ax.set_ylabel(NAMES[metric])
     if rate:
         ax.yaxis.set_major_formatter(AS_PERCENT)
     if recommendation is not None and answer:
         _draw_recommendation(ax, done, recommendation)
-    _draw_failed(ax, results)
+    _draw_absent(ax, results)
+    if low is not None:
+        _draw_top(panels[1], list(curves.values()), recommendation, low)
+        depth_axes(panels[1], results, width - 1.6, top=False)
+        ax.set_xlabel("")
     ends = [(c.mean[-1], label, look.color) for label, look, c in curves.values()]
     label_ends(ax, ends, 0.055, "BatchNorm")
     _key(figure, ax, [c for _, _, c in curves.values()], metric)
@@ -161,15 +184,6 @@ def _draw_curve(ax: Axes, curve: Curve, look: Look) -> None:
     ax.plot(curve.depth, curve.mean, **line, mec=PAPER, mew=0.7)
     if len(curve.points) > len(curve.depth):
         ax.plot(*curve.points.T, ".", color=look.color, ms=4, alpha=0.6)
-
-
-def _limit(ax: Axes, values: np.ndarray, rate: bool, strip: float) -> None:
-    """Limits from the measured values, with a free strip below (share of the span)."""
-    values = values[np.isfinite(values)]
-    low, high = float(values.min()), float(values.max())
-    span = max(high - low, 0.02 if rate else 0.05 * max(abs(high), 1e-3))
-    middle = (high + low) / 2
-    ax.set_ylim(middle - (0.5 + strip) * span, middle + 0.57 * span)
 
 
 def _bands(depths: np.ndarray, chosen: tuple[int, ...]) -> list[tuple[float, float]]:
@@ -223,23 +237,44 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     )
 
 
-def _draw_failed(ax: Axes, results: pd.DataFrame) -> None:
+def _draw_absent(ax: Axes, results: pd.DataFrame) -> None:
     if "status" not in results:
         return
-    failed = results.loc[results["status"] == "failed", "depth_layers"].unique()
     strip = ax.get_xaxis_transform()
-    if len(failed):
-        ax.plot(
-            failed,
-            [0.0] * len(failed),
-            "x",
-            color=INK,
-            ms=7,
-            mew=2,
-            transform=strip,
-            clip_on=False,
-            label=FAILED,
-        )
+    for status, (label, marker) in ABSENT.items():
+        depths = results.loc[results["status"] == status, "depth_layers"].unique()
+        if len(depths):
+            line = {"color": INK, "ms": 7, "mew": 1.6, "mfc": "none"}
+            ax.plot(depths, [0.0] * len(depths), marker, **line)
+            ax.lines[-1].set(transform=strip, clip_on=False, label=label)
+
+
+def _top(curves: Sequence[Curve]) -> float | None:
+    """The least value of an enlarged panel, None where the top is not crowded."""
+    means = np.concatenate([curve.mean for curve in curves])
+    span = float(np.ptp(means))
+    top = means[means >= means.max() - CROWDED * span]
+    return float(top.min()) if span >= TALL and len(top) >= 3 else None
+
+
+def _draw_top(
+    ax: Axes,
+    curves: Sequence[tuple[str, Look, Curve]],
+    best: Recommendation | None,
+    low: float,
+) -> None:
+    """The same curves again from `low` on; what is below leaves the panel."""
+    for _, look, curve in curves:
+        _draw_curve(ax, curve, look)
+    if best is not None:
+        for edges in _bands(np.unique(curves[0][2].depth), best.not_worse):
+            ax.axvspan(*edges, color=MARK, alpha=0.09, lw=0)
+        mark = {"ms": 12, "mfc": "none", "mec": MARK, "mew": 1.8}
+        ax.plot(best.depth_layers, best.val_accuracy, "o", **mark)
+    values = np.concatenate([curve.points[:, 1] for _, _, curve in curves])
+    limit_values(ax, values[values >= low], rate=True, strip=0.1)
+    ax.set_title("the top of it, enlarged")
+    ax.yaxis.set_major_formatter(AS_PERCENT)
 
 
 def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
@@ -261,99 +296,7 @@ def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
         items.append(Line2D([], [], ls=":", **mark, **gray, label=label))
     if ax.patches:
         items.append(Patch(fc=MARK, alpha=0.15, label="not worse than the best"))
-    items += [line for line in ax.lines if line.get_label() in (INTERVAL, FAILED)]
+    labels = {INTERVAL, *(label for label, _ in ABSENT.values())}
+    items += [line for line in ax.lines if line.get_label() in labels]
     columns = 3 if figure.get_figwidth() > 6 else 1
     figure.legend(handles=items, loc="outside lower left", ncols=columns)
-
-
-MODES = ("train_mode_accuracy", "accuracy")
-CLEAR_GAP = 0.03  # accuracy; a smaller gap can be the noise of one seed
-GAP_LINES = {
-    "train_mode_accuracy": ("training pictures, training mode", "-", "o"),
-    "accuracy": ("training pictures, evaluation mode", "--", "s"),
-    "val_accuracy": ("validation pictures, evaluation mode", ":", "^"),
-}
-
-
-@matplotlib.rc_context(STYLE)
-def batchnorm_gap(results: pd.DataFrame, *, width: float = WIDE) -> Figure:
-    """Training mode against evaluation mode over depth, a panel for each policy.
-
-    The filled gap is what the same training pictures lose when BatchNorm changes
-    from the statistics of the batch to its running statistics: a lag of those
-    statistics shows here, overfitting does not (it opens the gap below, between the
-    two evaluation-mode lines). Ioffe and Szegedy, 2015, arXiv:1502.03167.
-    """
-    done = finished(results)
-    needed = list(GAP_LINES)
-    if not measured(done, *needed):
-        return empty_figure(width, NOTHING, setting_line(results))
-    panels = list(done.dropna(subset=needed)["bn"].unique())
-    wide = width > 6
-    height = 3.9 if wide else 0.9 + 2.6 * len(panels)
-    figure = new_figure(width, height, _gap_title(done))
-    shape = (1, len(panels)) if wide else (len(panels), 1)
-    axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
-    values = done[needed].to_numpy(float)
-    for ax, bn in zip(axes, panels, strict=True):
-        rows = done[done["bn"] == bn].dropna(subset=needed)
-        lines = {metric: curve_of(rows, metric) for metric in needed}
-        color = LOOKS.get(bn, OTHER).color
-        for metric, (label, dash, marker) in GAP_LINES.items():
-            line, size = lines[metric], 4.5 if len(rows) <= 40 else 2.5
-            ax.plot(line.depth, line.mean, dash, marker=marker, ms=size, lw=1.6)
-            ax.lines[-1].set(color=color, label=label, mec=PAPER, mew=0.5)
-        upper, lower = lines["train_mode_accuracy"], lines["accuracy"]
-        ax.fill_between(
-            upper.depth,
-            upper.mean,
-            lower.mean,
-            where=list(upper.mean > lower.mean),
-            color=color,
-            alpha=0.15,
-            lw=0,
-        )
-        _limit(ax, values, rate=True, strip=0.07)
-        ax.set_title(f"BatchNorm {bn}", color=color, weight="bold")
-        depth_axes(ax, results, (width - 1) / shape[1], top=False)
-        ax.yaxis.set_major_formatter(AS_PERCENT)
-        if len(panels) > 1:
-            ax.set_xlabel("layers unfrozen" if wide or ax is axes[-1] else "")
-    items: list = [
-        Line2D([], [], ls=dash, marker=marker, color=MUTED, ms=5, label=label)
-        for label, dash, marker in GAP_LINES.values()
-    ]
-    items.insert(2, Patch(fc=MUTED, alpha=0.25, label="BatchNorm gap"))
-    figure.legend(handles=items, loc="outside lower left", ncols=2 if wide else 1)
-    return figure
-
-
-def mode_gaps(done: pd.DataFrame) -> pd.Series:
-    """Training-mode minus evaluation-mode accuracy by (bn, depth_layers).
-
-    Seeds are averaged. Policy `frozen` is left out: there both modes use the same
-    running statistics, and a difference has other reasons (drop-connect, and the
-    weights moving during the epoch).
-    """
-    rows = done[done["bn"] != "frozen"]
-    means = rows.groupby(["bn", "depth_layers"])[list(MODES)].mean().dropna()
-    return means["train_mode_accuracy"] - means["accuracy"]
-
-
-def _gap_title(done: pd.DataFrame) -> str:
-    gap = mode_gaps(done)
-    if gap.empty:
-        return "BatchNorm frozen: both modes use the same running statistics"
-    bn, depth = peak(gap)
-    if gap.max() < CLEAR_GAP:
-        return (
-            "Training mode and evaluation mode agree: BatchNorm statistics do not "
-            f"shape this curve (largest gap {100 * max(gap.max(), 0):.1f} points)"
-        )
-    rows = done[(done["bn"] == bn) & (done["depth_layers"] == depth)]
-    row = rows[list(MODES)].mean()
-    return (
-        f"Same pictures, {depth} layers, BatchNorm {bn}: "
-        f"{percent(row['train_mode_accuracy'])} in training mode, "
-        f"{percent(row['accuracy'])} in evaluation mode"
-    )
