@@ -11,6 +11,7 @@ from ftjax.analysis.gradcam_section import read_heat_maps
 from ftjax.analysis.probe_plots import probe_curves, probe_finding
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.report import write_report
+from ftjax.analysis.wording import percent
 from ftjax.backbones import make_backbone
 from ftjax.probes import RankCorrelation, rank_correlation
 from ftjax.records import read_json, write_json
@@ -109,9 +110,14 @@ def result_table(results: pd.DataFrame) -> Table:
     for row in results.itertuples():
         cells = [str(row.depth_layers), str(row.depth_units), row.bn, str(row.seed)]
         if row.status == "done":
-            cells += [f"{getattr(row, column):.4f}" for column in NUMBERS.values()]
+            cells += [_number(row, column) for column in NUMBERS.values()]
             cells += [f"{row.seconds:.1f}", "yes" if row.frozen_intact else "NO"]
         else:
             cells += [row.status]
         table.add_row(*cells)
     return table
+
+
+def _number(row, column: str) -> str:
+    value = getattr(row, column)
+    return percent(value, 2) if column.endswith("accuracy") else f"{value:.4f}"

@@ -157,6 +157,27 @@ def test_unfinished_failed_random_and_broken_trials_are_named(tmp_path):
     assert "left out of every mean and fit: 1 trial (depth 12)" in words
     assert "goes on with them: 1 trial (depth 149)" in words
     assert notices(made_results()) == ()
+    # Said once: not again among the warnings.
+    assert words.count("nothing about transfer") == 1
+    assert "rows dropped" not in words
+
+
+def test_stopped_trials_are_named(tmp_path):
+    results = unfinish(made_results(), [2, 17], "stopped")
+    parsed, _ = report(tmp_path, one_picture(results), epochs=NO_EPOCHS)
+    words = " ".join("".join(parsed.text).split())
+    assert "Stopped early by --search halving" in words
+    assert "rows dropped" not in words
+    assert words.count("1 stopped") == 2
+
+
+def test_probes_stand_beside_the_measured_curve(tmp_path):
+    results = one_picture(made_results())
+    probes = results.drop_duplicates("depth_layers")[["depth_layers"]].assign(
+        ridge_accuracy=0.5, logme=0.1, gradient_norm=0.2
+    )
+    parsed, text = report(tmp_path, results, epochs=NO_EPOCHS, probes=probes)
+    assert "probes" in parsed.ids and "promises nothing" in text
 
 
 def test_page_without_any_finished_trial(tmp_path):
@@ -194,7 +215,7 @@ def test_advice_depends_on_the_gap():
 
 
 def test_answer_is_cut_at_semicolons():
-    parts = answer_parts("Unfreeze 3; interval 1-4; full: -0.4 +- 0.5 points.")
+    parts = answer_parts("Unfreeze 3; 95 % interval 1-4; full: -0.4 +- 0.5 points.")
     assert parts == ("Unfreeze 3", "Full: -0.4 ± 0.5 points")
 
 

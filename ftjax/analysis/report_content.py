@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis import drawing, plots
-from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
+from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
 
 MISSING = "–"
 
@@ -143,12 +144,23 @@ def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     if "status" in results:
         for status, level, words in (
             ("failed", "bad", "Failed, and left out of every mean and fit"),
+            (
+                "stopped",
+                "warn",
+                "Stopped early by --search halving, and left out of every mean and fit",
+            ),
             ("pending", "warn", "Not finished yet; the same command goes on with them"),
         ):
             rows = results[results["status"] == status]
             if len(rows):
                 found.append((level, f"{words}: {_trials(rows)}."))
     return tuple(found)
+
+
+def further_warnings(best: Recommendation) -> tuple[str, ...]:
+    """The warnings of the recommendation that no notice has said already."""
+    said = (f": {NOT_DONE}", f": {STOPPED}", f": {MOVED}", RANDOM_WEIGHTS)
+    return tuple(text for text in best.warnings if not any(s in text for s in said))
 
 
 def _trials(rows: pd.DataFrame) -> str:
@@ -192,7 +204,7 @@ def answer_parts(sentence: str) -> tuple[str, ...]:
     """
     text = sentence.rstrip(".").replace("+-", "±").replace(" %", "\N{NO-BREAK SPACE}%")
     first, *others = text.split("; ")
-    kept = [part for part in others if not part.startswith("interval ")]
+    kept = [part for part in others if "% interval " not in part]
     return (first, *(part[:1].upper() + part[1:] for part in kept))
 
 
@@ -203,11 +215,10 @@ def key_facts(
     facts = [("Validation accuracy", drawing.percent(best.val_accuracy))]
     if best.interval_layers is not None:
         low, high = best.interval_layers
-        facts.append(("Interval of the best depth", f"{low} to {high} layers"))
+        facts.append(("95 % interval of the best depth", f"{low} to {high} layers"))
     least = best.smallest_within_one_se
     facts.append(("Smallest depth as good", f"{least} layers" if least else "the head"))
-    done = drawing.finished(results)
-    if drawing.measured(done, "seconds"):
-        unique = done.drop_duplicates("trial") if "trial" in done else done
+    if drawing.measured(results, "seconds"):
+        unique = results.drop_duplicates("trial") if "trial" in results else results
         facts.append(("Training time, all trials", f"{unique['seconds'].sum():.0f} s"))
     return tuple(facts)
