@@ -50,8 +50,8 @@ def print_forecast(setup: Setup, console: Console) -> None:
     limit = f" of {available / 1e9:.1f}" if available else ""
     most = "at most, as halving stops some: " if halved else ""
     lines = (
-        f"{most}{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for the "
-        "frozen part",
+        f"{most}{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for "
+        "the frozen part",
         f"about {duration(seconds)} and the time to compile {programs} programs of "
         f"single units (measured on one batch: training {rates.train / 1e9:.1f}, "
         f"inference {rates.inference / 1e9:.1f} GFLOP/s; the first one compiled in "
