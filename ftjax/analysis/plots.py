@@ -72,7 +72,7 @@ INTERVAL = "95 % interval of the best depth"
 # Trials without a number, and the mark they leave at the bottom.
 ABSENT = {"failed": ("a trial failed here", "x"), "stopped": ("stopped early", "v")}
 TALL = 0.1  # accuracy; the span of a curve from which its top may be too crowded
-CROWDED = 0.2  # share of that span that is then drawn again, enlarged
+CROWDED = 0.1  # share of that span that is then drawn again, enlarged
 TRAINING = {"val_accuracy": "accuracy", "val_loss": "loss"}
 
 
@@ -272,7 +272,9 @@ def _draw_top(
         mark = {"ms": 12, "mfc": "none", "mec": MARK, "mew": 1.8}
         ax.plot(best.depth_layers, best.val_accuracy, "o", **mark)
     values = np.concatenate([curve.points[:, 1] for _, _, curve in curves])
-    limit_values(ax, values[values >= low], rate=True, strip=0.1)
+    limit_values(ax, values[values >= low], rate=True, strip=0.15)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.1 * (top - bottom))  # room for the mark of the best
     ax.set_title("the top of it, enlarged")
     ax.yaxis.set_major_formatter(AS_PERCENT)
 
