@@ -160,7 +160,7 @@ def test_a_policy_tried_at_one_depth_is_no_curve():
     probe = sweep(FROZEN[8:] + 0.015, bn="recalibrate", layers=LAYERS[8:])
     best = recommend(pd.concat([sweep(FROZEN, bn="frozen"), probe]))
     assert best.bn == "frozen"
-    assert any("recalibrate reaches 0.995 but was tried" in w for w in best.warnings)
+    assert any("recalibrate reaches 99.5 % but was tried" in w for w in best.warnings)
 
 
 def test_rows_that_cannot_count_are_dropped_and_counted():
