@@ -15,6 +15,7 @@ import pytest
 
 from experiments import sweep as command
 from ftjax import records
+from ftjax.analysis.halving import Rung
 
 TIMES = ["seconds", "compile_seconds"]
 TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
@@ -188,10 +189,11 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
 
 
 def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "halving", keep_the_two_shallowest)
     arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()
     assert run(pictures, tmp_path, *arguments) == 0
     results, epochs = table(tmp_path), table(tmp_path, "epochs.csv")
-    assert set(results.status) == {"done", "stopped"}
+    assert list(results.status) == ["done", "done", "stopped", "stopped"]
     stopped, done = (results[results.status == s] for s in ("stopped", "done"))
     assert (stopped.epochs == 2).all() and (done.epochs == 4).all()
     assert stopped[["accuracy", "val_accuracy", "loss"]].isna().all().all()
@@ -202,12 +204,11 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
     assert set(answer["not_worse"]) <= set(done.depth_layers)
     assert "Stopped early by --search halving" in (tmp_path / "report.html").read_text()
     # What went on has the numbers of a training that was never stopped in between.
-    survivor = int(done.depth_layers.iloc[0])
-    alone = f"--depths {survivor} --bn frozen --epochs 4".split()
+    alone = "--depths 7 --bn frozen --epochs 4".split()
     assert run(pictures, tmp_path / "alone", *alone) == 0
     columns = ["trial", "epoch", "val_loss", "train_mode_loss"]
     pd.testing.assert_frame_equal(
-        epochs[epochs.depth_layers == survivor][columns].reset_index(drop=True),
+        epochs[epochs.depth_layers == 7][columns].reset_index(drop=True),
         table(tmp_path / "alone", "epochs.csv")[columns],
     )
     # The same command trains nothing; a killed one goes the same way.
@@ -215,14 +216,22 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
     assert run(pictures, tmp_path, *arguments) == 0
     assert (tmp_path / "results.csv").read_bytes() == before
     other = tmp_path / "killed"
-    interrupt_after(3, monkeypatch)
-    assert run(pictures, other, *arguments) == 130
-    monkeypatch.undo()
+    with monkeypatch.context() as interrupted:
+        interrupt_after(9, interrupted)  # in the second rung
+        assert run(pictures, other, *arguments) == 130
     assert run(pictures, other, *arguments) == 0
     pd.testing.assert_frame_equal(table(other), results)
     # Without the search everything is trained to the end.
     assert run(pictures, tmp_path, *arguments[:-2]) == 0
     assert (table(tmp_path).status == "done").all()
+
+
+def keep_the_two_shallowest(epochs, *, num_epochs, **_):
+    """A rung in the manner of `halving`, whatever the accuracies are."""
+    race = epochs[epochs.depth_layers <= 7]
+    reached = race.groupby("trial").epoch.max()
+    cuts = ((0, "frozen"), (7, "frozen"))
+    return Rung(cuts, num_epochs, bool((reached == num_epochs).all()), (), "two left")
 
 
 def interrupt_after(count, monkeypatch):

@@ -130,7 +130,7 @@ def halving(
             )
             reason = f"{len(race)} of {before} cuts"
             if guarded:
-                reason += f", {len(guarded)} of them because they still rise,"
+                reason += f", {len(guarded)} of them because they may catch up,"
     return Rung(tuple(race), num_epochs, True, guarded, f"{reason} are at the end")
 
 
