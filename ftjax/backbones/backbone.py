@@ -113,12 +113,17 @@ class Backbone:
         return self.units[0].module.preprocessing.dtype
 
 
+def at_least_float32(x: jax.Array) -> jnp.dtype:
+    """float32 for what is computed in bfloat16; float64 stays what it is."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 class AveragePool(nn.Module):
     """Mean over height and width: (batch, h, w, c) -> (batch, c), float32."""
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        return global_average_pool(x.astype(jnp.float32))
+        return global_average_pool(x.astype(at_least_float32(x)))
 
 
 class Classifier(nn.Module):
@@ -128,8 +133,8 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        head = nn.Dense(self.num_classes, dtype=jnp.float32, name="predictions")
-        return head(x)
+        dtype = at_least_float32(x)
+        return nn.Dense(self.num_classes, dtype=dtype, name="predictions")(x)
 
 
 def with_head(backbone: Backbone, num_classes: int) -> Backbone:
