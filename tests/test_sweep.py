@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 
 from experiments import sweep as command
-from ftjax import records
+from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
+from ftjax.config import Config
+from ftjax.results import write_probes
 
 TIMES = ["seconds", "compile_seconds"]
 TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
@@ -178,13 +180,17 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     assert probes.ridge_accuracy.between(0, 1).all()
     assert '<figure id="probes">' in (tmp_path / "report.html").read_text()
     assert (tmp_path / "probe_curves.png").stat().st_size > 1000
-    # The second run reads them; those of other pictures or weights are made anew.
+    # They are read again; those of other pictures or weights are made anew.
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    for name in ("depths", "bn"):
+        config[name] = tuple(config[name])
+    setup = sweep.prepare(Config(**config))
     marked = probes.assign(logme=7.0)
     marked.to_csv(tmp_path / "probes.csv", index=False)
-    assert run(pictures, tmp_path, *arguments) == 0
+    write_probes(setup, tmp_path)
     assert (pd.read_csv(tmp_path / "probes.csv").logme == 7).all()
     marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
-    assert run(pictures, tmp_path, *arguments) == 0
+    write_probes(setup, tmp_path)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
 
