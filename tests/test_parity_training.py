@@ -48,7 +48,8 @@ ADAM_EPSILON = 1e-3
 # Ten times as large, VGG16 diverges and deep networks multiply their rounding.
 LEARNING_RATE = {"sgd": 1e-3, "adam_1e-3": 1e-4}
 VGG_RATE = {"sgd": 1e-4, "adam_1e-3": 1e-4}  # no BatchNorm: its gradients are large
-SIZES = {"tiny": 32, "vgg16": 32, "effnetb0": 64, "resnet50": 64, "resnet152": 64}
+VGG_FIRST_RATE = {"sgd": 1e-6, "adam_1e-3": 1e-5}
+SIZES = {"tiny": 32, "vgg16": 64, "effnetb0": 64, "resnet50": 64, "resnet152": 64}
 POLICIES = ("follow", "frozen")
 BOTH_WAYS = (("sgd", "follow"), ("adam_1e-3", "frozen"))
 # The first unfrozen layer: in a shortcut between `0_conv` (frozen) and `0_bn`; inside a
@@ -102,9 +103,16 @@ def adam_with_large_epsilon(monkeypatch):
     monkeypatch.setitem(optim.OPTIMIZERS, "adam_1e-3", adam)
 
 
-def learning_rate(name: str, optimizer: str) -> float:
-    """Of all layers; small enough that no rounding is amplified."""
-    return (VGG_RATE if name == "vgg16" else LEARNING_RATE)[optimizer]
+def learning_rate(name: str, depth: int, optimizer: str) -> float:
+    """Of all layers; small enough that no rounding is amplified.
+
+    VGG's first kernel takes pixels up to 255 and is small (`keras_models.randomize`),
+    so its gradient is the largest by far.
+    """
+    if name != "vgg16":
+        return LEARNING_RATE[optimizer]
+    whole = depth == len(make_backbone(name).layers)
+    return (VGG_FIRST_RATE if whole else VGG_RATE)[optimizer]
 
 
 def by_norm(found, expected) -> float:
@@ -146,7 +154,7 @@ def fit_keras(name, base, depth: int, optimizer: str, policy: str):
     x = keras.layers.GlobalAveragePooling2D()(x)
     head = keras.layers.Dense(CLASSES)
     model = keras.Model(inputs, head(x))
-    rate = learning_rate(name, optimizer)
+    rate = learning_rate(name, depth, optimizer)
     rules = {
         "sgd": keras.optimizers.SGD(rate, momentum=0.9),
         "adam_1e-3": keras.optimizers.Adam(rate, epsilon=ADAM_EPSILON),
@@ -167,7 +175,7 @@ def train_ours(name, start: Result, depth: int, optimizer: str, policy: str) -> 
     cut = make_cut(network, depth)
     suffix = make_suffix(network, cut, policy)
     state = init_state(suffix, *start, optimizer=optimizer)
-    rate = jnp.float32(learning_rate(name, optimizer))
+    rate = jnp.float32(learning_rate(name, depth, optimizer))
     hyper = optim.Hyper(rate, jnp.float32(1), jnp.float32(0))
     for images, labels in zip(*batches(name), strict=True):
         x = infer(network[: cut.unit], *start, jnp.asarray(images))
