@@ -95,7 +95,7 @@ def test_the_numbers_of_the_table_are_those_of_the_last_epoch(finished):
         pd.testing.assert_series_equal(results[name], last[name])
     for trial, rows in table(finished).groupby("trial"):
         correct = records.read_correct(finished, trial)
-        assert correct.shape == (2, 24)
+        assert correct is not None and correct.shape == (2, 24)
         np.testing.assert_allclose(correct[-1].mean(), rows.val_accuracy, rtol=1e-12)
 
 
