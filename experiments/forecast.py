@@ -1,14 +1,24 @@
 """`--plan`: what a sweep will take, printed before anything is trained."""
 
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from ftjax import sweep
 from ftjax.config import HALVING
 from ftjax.forecast import count_programs
+from ftjax.mesh import shard_batch
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
-from ftjax.prefix import boundary_bytes
+from ftjax.prefix import boundary_bytes, infer
 from ftjax.sweep import Setup
+from ftjax.train import init_state, make_suffix, train_step
+
+CALIBRATION_STEPS = 3
 
 
 def print_forecast(setup: Setup, console: Console) -> None:
@@ -17,7 +27,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
     if not trials:
         console.print("--depths auto decides after the first trainings what to train")
         return
-    rates = sweep.measure_rates(setup)
+    rates = measure_rates(setup)
     pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
     sizes = boundary_bytes(setup.network, setup.config.image_size)
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "GB")
@@ -86,3 +96,69 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Rates(NamedTuple):
+    """Measured speed, in FLOP/s as `measure_cost` counts them.
+
+    Attributes:
+        train: of forward and backward passes.
+        inference: of forward passes alone.
+        compile_seconds: from the start until both ran for the first time.
+    """
+
+    train: float
+    inference: float
+    compile_seconds: float
+
+
+def measure_rates(setup: Setup) -> Rates:
+    """Times a few steps on one batch: the largest trial's training, and inference."""
+    start = time.perf_counter()
+    config, network, dataset = setup.config, setup.network, setup.dataset
+    trial = sweep.largest_trial(setup)
+    params, batch_stats = sweep.with_fresh_head(setup, trial.seed)
+    hyper = sweep.run_time_numbers(setup)
+    count = config.micro_batch
+    images = shard_batch(dataset.train.images[:count], setup.mesh)
+    labels = shard_batch(dataset.train.labels[:count], setup.mesh)
+    suffix = make_suffix(network, trial.cut, trial.policy)
+    state = init_state(suffix, params, batch_stats, optimizer=config.optimizer)
+    x = infer(network[: trial.cut.unit], params, batch_stats, images)
+    # No block is dropped, by the programs that can drop one.
+    scales = np.ones((len(suffix), count), np.float32) if config.drop_connect else None
+
+    def step():
+        nonlocal state
+        state, metrics = train_step(
+            suffix, state, x, labels, scales, hyper, optimizer=config.optimizer
+        )
+        jax.block_until_ready((state, metrics))
+
+    def look():
+        jax.block_until_ready(infer(network.units, params, batch_stats, images))
+
+    step()
+    look()
+    compile_seconds = time.perf_counter() - start
+    flops = trial_flops(
+        trial.cut,
+        setup.cost,
+        boundary=trial.cut.unit,
+        epochs=1,
+        steps=1,
+        batch_size=count,
+        evaluated=0,
+    )
+    whole = count * sum(setup.cost.forward)
+    return Rates(flops.train / median(step), whole / median(look), compile_seconds)
+
+
+def median(call: Callable[[], None]) -> float:
+    """Median time of a few calls, in seconds."""
+    times = []
+    for _ in range(CALIBRATION_STEPS):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

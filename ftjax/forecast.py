@@ -1,24 +1,20 @@
-"""What a plan will take before it is run: programs, memory, seconds."""
+"""What a plan will take before it is run: programs and memory."""
 
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ftjax.backbones.backbone import Backbone, Tree, boundary_shapes, variable_shapes
+from ftjax.backbones.backbone import Backbone, boundary_shapes, variable_shapes
 from ftjax.depth import Cut
-from ftjax.optim import Hyper, init_unit
-from ftjax.plan import Cost, Trial, trial_flops
-from ftjax.prefix import activation_struct, infer
-from ftjax.train import forward_unit, init_state, make_suffix, train_step
-
-CALIBRATION_STEPS = 3
+from ftjax.optim import init_unit
+from ftjax.plan import Trial
+from ftjax.prefix import activation_struct
+from ftjax.train import forward_unit, make_suffix
 
 
 class Memory(NamedTuple):
@@ -35,20 +31,6 @@ class Memory(NamedTuple):
     optimizer: int
     residuals: int
     stored: int = 0
-
-
-class Rates(NamedTuple):
-    """Measured speed, in FLOP/s as `measure_cost` counts them.
-
-    Attributes:
-        train: of forward and backward passes.
-        inference: of forward passes alone.
-        compile_seconds: from the start until both ran for the first time.
-    """
-
-    train: float
-    inference: float
-    compile_seconds: float
 
 
 def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
@@ -177,74 +159,3 @@ def available_bytes() -> int | None:
         except (OSError, ValueError):  # no control group, or it says "max"
             continue
     return min(limits)
-
-
-def calibrate(
-    network: Backbone,
-    cut: Cut,
-    policy: str,
-    cost: Cost,
-    *,
-    params: Tree,
-    batch_stats: Tree,
-    images: jax.Array,
-    labels: jax.Array,
-    hyper: Hyper,
-    optimizer: str,
-    drop_connect: bool,
-) -> Rates:
-    """Times a few steps of one batch: training from a cut on, and inference.
-
-    Args:
-        network: backbone with head.
-        cut: where the trainable part begins; the earliest of a plan tells most.
-        policy: of BatchNorm.
-        cost: of the network's units.
-        params: of every unit, the head included; they are not changed.
-        batch_stats: of every unit.
-        images: (batch, h, w, 3) on the devices.
-        labels: (batch,).
-        hyper: run-time numbers of the optimizer.
-        optimizer: a key of `OPTIMIZERS`.
-        drop_connect: whether blocks are dropped; here none is, by the same programs.
-    """
-    start = time.perf_counter()
-    suffix = make_suffix(network, cut, policy)
-    state = init_state(suffix, params, batch_stats, optimizer=optimizer)
-    x = infer(network[: cut.unit], params, batch_stats, images)
-    scales = np.ones((len(suffix), len(images)), np.float32) if drop_connect else None
-
-    def step():
-        nonlocal state
-        state, metrics = train_step(
-            suffix, state, x, labels, scales, hyper, optimizer=optimizer
-        )
-        jax.block_until_ready((state, metrics))
-
-    def look():
-        jax.block_until_ready(infer(network.units, params, batch_stats, images))
-
-    step()
-    look()
-    compile_seconds = time.perf_counter() - start
-    flops = trial_flops(
-        cut,
-        cost,
-        boundary=cut.unit,
-        epochs=1,
-        steps=1,
-        batch_size=len(images),
-        evaluated=0,
-    )
-    whole = len(images) * sum(cost.forward)
-    return Rates(flops.train / seconds(step), whole / seconds(look), compile_seconds)
-
-
-def seconds(step: Callable[[], None]) -> float:
-    """Median time of a few calls."""
-    times = []
-    for _ in range(CALIBRATION_STEPS):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))

@@ -30,14 +30,12 @@ from ftjax.depth import AUTO, parse_depths
 from ftjax.epochs import Epoch, Problem, run_epochs
 from ftjax.forecast import (
     Memory,
-    Rates,
     available_bytes,
-    calibrate,
     check_memory,
     estimate_memory,
 )
 from ftjax.freeze_proof import Digests, changed_leaves, digests
-from ftjax.mesh import fetch, from_first_process, make_mesh, replicate, shard_batch
+from ftjax.mesh import fetch, from_first_process, make_mesh, replicate
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
@@ -198,26 +196,6 @@ def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
         stored = [sizes[at] for at in setup.boundaries.values() if at > 0]
         memory = memory._replace(stored=pictures * max(stored, default=0))
     return memory, available_bytes()
-
-
-def measure_rates(setup: Setup) -> Rates:
-    """Speed of the largest trial on one batch of the training set."""
-    trial, train = largest_trial(setup), setup.dataset.train
-    params, batch_stats = with_fresh_head(setup, trial.seed)
-    rows = slice(setup.config.micro_batch)
-    return calibrate(
-        setup.network,
-        trial.cut,
-        trial.policy,
-        setup.cost,
-        params=params,
-        batch_stats=batch_stats,
-        images=shard_batch(train.images[rows], setup.mesh),
-        labels=shard_batch(train.labels[rows], setup.mesh),
-        hyper=run_time_numbers(setup),
-        optimizer=setup.config.optimizer,
-        drop_connect=setup.config.drop_connect > 0,
-    )
 
 
 def run_time_numbers(setup: Setup) -> Hyper:
