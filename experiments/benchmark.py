@@ -188,7 +188,6 @@ def make_work(
         image_size=options.image_size,
         batch_size=options.batch_size,
         depths=depths,
-        bn=options.bn,
         seeds=seeds,
         epochs=epochs,
         data=options.data,
@@ -222,7 +221,6 @@ def describe(work: Work) -> dict[str, Any]:
         "pixels": work.image_size,
         "batch": work.batch_size,
         "depths": " ".join(map(str, work.depths)),
-        "bn": work.bn,
         "seeds": work.seeds,
         "epochs": work.epochs,
     }
@@ -240,7 +238,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--bn", choices=("follow", "frozen"), default="follow")
     parser.add_argument("--rounds", type=int, default=5, help="turns of five steps")
     parser.add_argument("--depths", nargs="+", type=int, help="of a grid, in layers")
     parser.add_argument("--epochs", type=int, help="of a grid; default: the paper's")

@@ -1,7 +1,5 @@
 """The benchmark's measurements as a table with ratios, and as a figure."""
 
-import os
-import platform
 import statistics
 import time
 
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftjax.analysis.drawing import LOOKS, MUTED, STYLE, WIDE, new_figure
+from ftjax.environment import describe
 
 COLORS = {
     "ftjax": LOOKS["frozen"].color,
@@ -24,11 +23,7 @@ COLORS = {
 
 def machine() -> dict[str, object]:
     """Columns that say what was measured on."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "matrix_gflops": matrix_rate(),
-    }
+    return {**describe(), "matrix_gflops": matrix_rate()}
 
 
 def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
@@ -91,7 +86,11 @@ def draw(table: pd.DataFrame) -> Figure:
         keys.append("size")
     groups = list(table.groupby(keys, sort=False))
     names = [name for name in COLORS if (table.peer == name).any()]
-    figure = new_figure(WIDE, 1.2 + 0.28 * len(table), "Seconds, less is better")
+    figure = new_figure(
+        WIDE,
+        1.2 + 0.28 * len(table),
+        "Seconds, less is better; by model and layers unfrozen",
+    )
     ax = figure.add_subplot()
     position, ticks, labels = 0.0, [], []
     for key, rows in groups:
@@ -105,12 +104,9 @@ def draw(table: pd.DataFrame) -> Figure:
                 ax.text(row.seconds, position, text, va="center", fontsize=8)
                 position += 1
         ticks.append((start + position - 1) / 2)
-        labels.append(
-            " ".join(
-                f"{part:g}" if part == key[-1] and len(key) > 3 else str(part)
-                for part in key[1:]
-            )
-        )
+        task, model, depths, *size = key
+        axis = task.removeprefix("growth by ")
+        labels.append(f"{model}, {size[0]:g} {axis}" if size else f"{model}, {depths}")
         position += 0.6
     ax.set_yticks(ticks, labels)
     ax.invert_yaxis()

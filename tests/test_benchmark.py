@@ -2,7 +2,6 @@
 
 import io
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -75,9 +74,3 @@ def test_bad_input_is_one_line(arguments, said, capsys):
     assert code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
-
-
-def test_csv_columns_are_plain(tmp_path):
-    rows = [{"task": "step", **ROW, "peer": "ftjax", "seconds": 2.0}]
-    with_ratios(rows).to_csv(tmp_path / "step.csv", index=False)
-    assert pd.read_csv(tmp_path / "step.csv").ratio[0] == 1.0

@@ -31,7 +31,6 @@ class Work:
         image_size: height and width in pixels.
         batch_size: pictures per step.
         depths: layers unfrozen from the top, as Keras counts them.
-        bn: `follow` or `frozen`.
         seeds: number of seeds.
         epochs: of each training of a grid.
         pictures: path of an .npz with train_images (n, size, size, 3) uint8,
@@ -45,7 +44,6 @@ class Work:
     image_size: int
     batch_size: int
     depths: tuple[int, ...]
-    bn: str = "follow"
     seeds: int = 1
     epochs: int = 1
     pictures: str = ""

@@ -24,9 +24,7 @@ def build(work: Work, depth: int) -> keras.Model:
     for number, layer in enumerate(layers):
         layer.trainable = number >= len(layers) - depth
     inputs = keras.Input(shape)
-    frozen_norms = {"training": False} if work.bn == "frozen" else {}
-    x = base(inputs, **frozen_norms)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.GlobalAveragePooling2D()(base(inputs))
     model = keras.Model(inputs, keras.layers.Dense(10)(x))
     model.compile(
         optimizer=keras.optimizers.Adam(1e-4),

@@ -61,8 +61,7 @@ def unfreeze(model: Classifier, work: Work, depth: int) -> list[nn.Module]:
     model.requires_grad_(False)
     for layer in (*trainable, model.head):
         layer.requires_grad_(True)
-    norms = [m for m in trainable if isinstance(m, nn.BatchNorm2d)]
-    return norms if work.bn == "follow" else []
+    return [m for m in trainable if isinstance(m, nn.BatchNorm2d)]
 
 
 def trainer(model: Classifier, work: Work, depth: int):
@@ -135,7 +134,8 @@ def grid(work: Work) -> Iterator[float]:
                     step(train_x[rows], train_y[rows])
             model.eval()
             with torch.inference_mode():
-                for x, y in zip(val_x.split(32), val_y.split(32), strict=True):
+                parts = (val_x.split(work.batch_size), val_y.split(work.batch_size))
+                for x, y in zip(*parts, strict=True):
                     (model(x).argmax(1) == y).sum().item()
 
     for _ in range(work.seeds):
