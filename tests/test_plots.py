@@ -122,6 +122,20 @@ def test_batchnorm_gap_names_where_the_modes_part():
     assert [len(ax.collections) for ax in figure.axes] == [1, 1, 1]
 
 
+def test_the_gap_is_filled_from_the_crossing_on():
+    """Also where only one of two neighboring depths has a gap."""
+    table = made_results(bn=("follow",))
+    depths = sorted(table.depth_layers.unique())
+    last = table.depth_layers == depths[-1]
+    table["accuracy"] = table.train_mode_accuracy + 0.01
+    table.loc[last, "accuracy"] = table.train_mode_accuracy[last] - 0.2
+    (filled,) = plots.batchnorm_gap(table).axes[0].collections
+    (path,) = filled.get_paths()
+    assert (
+        depths[-2] < path.vertices[:, 0].min() < depths[-1] == path.vertices[:, 0].max()
+    )
+
+
 def test_batchnorm_gap_without_a_gap_or_with_frozen_statistics():
     agree = made_results(bn=("recalibrate",))
     agree["train_mode_accuracy"] = agree["accuracy"]

@@ -70,6 +70,7 @@ def batchnorm_gap(results: pd.DataFrame, *, width: float = WIDE) -> Figure:
             upper.mean,
             lower.mean,
             where=list(upper.mean > lower.mean),
+            interpolate=True,  # from the crossing on, where only one end is higher
             color=color,
             alpha=0.15,
             lw=0,

@@ -22,6 +22,7 @@ from ftjax.gradcam_numbers import resize
 COLORS = "plasma"  # perceptually uniform, safe for color-blind readers
 OPACITY = (0.1, 0.75)  # of the map over the picture, where it is 0 and where it is 1
 NOTHING = "nothing speaks\nfor the class"
+ON_PICTURE = "#fefefe"  # white in every scheme; a page turns `PAPER` dark
 # Inches: the figure's edge; room for the turned labels; between maps; above a picture;
 # for the names of the stages; for the color scale.
 MARGIN, LABELS, GAP, CAPTION, HEADER, FOOT = 0.1, 0.36, 0.04, 0.2, 0.2, 0.66
@@ -165,7 +166,7 @@ def _draw_map(ax: Axes, image: np.ndarray, values: np.ndarray, overlay: bool) ->
             0.5,
             NOTHING,
             size=6,
-            color="white",
+            color=ON_PICTURE,
             ha="center",
             va="center",
             transform=ax.transAxes,
