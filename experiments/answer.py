@@ -36,9 +36,9 @@ def write_answer(
         return
     recommendation = recommend_run(out, results)
     write_json(out / "recommendation.json", recommendation.to_json())
-    plots.save(plots.depth_curve(results, recommendation), out / "depth_curve")
-    write_page(out, results, epochs, recommendation)
+    plots.save(plots.depth_curve(results, recommendation.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
+    write_page(out, results, epochs, recommendation, probes, correlations)
     if probes is not None:
         figure = probe_curves(probes, results, correlations)
         plots.save(figure, out / "probe_curves")
@@ -75,10 +75,11 @@ def write_page(
     results: pd.DataFrame,
     epochs: pd.DataFrame,
     recommendation: Recommendation,
+    probes: pd.DataFrame | None,
+    correlations: tuple[RankCorrelation, ...],
 ) -> None:
     """Writes report.html, with the heat maps if the run has any."""
     saved = read_json(out / "config.json")
-    probes, correlations = compare_probes(out, results)
     write_report(
         out / "report.html",
         results=results,
@@ -97,7 +98,8 @@ def rewrite_page(out: Path) -> None:
     """Writes the report of a finished run anew, after heat maps were added to it."""
     results = pd.read_csv(out / "results.csv")
     epochs = pd.read_csv(out / "epochs.csv")
-    write_page(out, results, epochs, recommend_run(out, results))
+    answer = recommend_run(out, results)
+    write_page(out, results, epochs, answer, *compare_probes(out, results))
 
 
 def result_table(results: pd.DataFrame) -> Table:

@@ -218,6 +218,8 @@ def test_random_weights_and_chance_level_are_warned_of():
     chance = recommend(sweep(flat, noise=0.005, val_size=500), num_classes=10)
     assert chance.sentence.startswith("No depth can be recommended: every tested depth")
     assert any("chance level" in w for w in chance.warnings)
+    assert chance.named is None and chance.explanation == ()
+    assert best.named is best
     some = recommend(sweep(np.append(PEAK[:8], 0.1)), num_classes=10)
     assert any("1 of 9 depths are at chance level" in w for w in some.warnings)
 

@@ -81,6 +81,11 @@ class Recommendation:
     full: dict[str, float] = field(default_factory=dict)
     stopped: tuple[int, ...] = ()
 
+    @property
+    def named(self) -> "Recommendation | None":
+        """What pictures mark: itself, or None if no depth can be recommended."""
+        return None if self.shape == "chance" else self
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dump: lists for arrays, None for nan and infinity."""
         return _plain(asdict(self))
@@ -287,6 +292,6 @@ def recommend(
         sentence=recommendation_sentence(
             fields, policies=others, batch_norm=speak_of_bn
         ),
-        explanation=why.sentences,
+        explanation=() if shape == "chance" else why.sentences,
         warnings=tuple(warnings),
     )

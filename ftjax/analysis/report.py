@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ftjax.analysis import drawing, plots
+from ftjax.analysis import batchnorm_plots, drawing, plots
 from ftjax.analysis.probe_plots import probe_curves
 from ftjax.analysis.recommend import Recommendation
 from ftjax.analysis.report_content import (
@@ -146,14 +146,15 @@ def write_report(
         The path written.
     """
     best, done = recommendation, drawing.finished(results)
+    named = best.named if best else None
     main, gap, others = None, None, []
     if len(done):
         main = _picture(
             "depth",
-            lambda width: plots.depth_curve(results, best, width=width),
+            lambda width: plots.depth_curve(results, named, width=width),
             "Accuracy on the validation pictures over the number of unfrozen layers.",
         )
-        if drawing.measured(done, *plots.MODES):
+        if drawing.measured(done, *batchnorm_plots.MODES):
             gap = _picture(
                 "batchnorm",
                 lambda width: plots.batchnorm_gap(results, width=width),
@@ -165,7 +166,7 @@ def write_report(
                 _picture(
                     "loss",
                     lambda width: plots.depth_curve(
-                        results, best, metric="val_loss", width=width
+                        results, named, metric="val_loss", width=width
                     ),
                     "Cross-entropy loss on the validation pictures over depth.",
                 )
@@ -174,7 +175,7 @@ def write_report(
             others.append(
                 _picture(
                     "cost",
-                    lambda width: plots.pareto(results, best, width=width),
+                    lambda width: plots.pareto(results, named, width=width),
                     "Accuracy over the cost of training; on the front no depth is both "
                     "cheaper and better. Numbers are unfrozen layers.",
                 )
@@ -183,7 +184,7 @@ def write_report(
         others.append(
             _picture(
                 "epochs",
-                lambda width: plots.learning_curves(epochs, best, width=width),
+                lambda width: plots.learning_curves(epochs, named, width=width),
                 "Validation accuracy over epochs, one panel for each depth; training "
                 "pictures dashed. Means over the seeds.",
             )
@@ -211,12 +212,12 @@ def write_report(
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
         best=best,
         answer=answer_parts(best.sentence) if best else (),
-        facts=key_facts(results, best) if best else (),
+        facts=key_facts(results, named) if named else (),
         main=main,
         gap=gap,
         others=others,
         advice=batchnorm_advice(results) if gap else "",
-        table=trial_table(results, best),
+        table=trial_table(results, named),
         notices=notices(results),
         heat_maps=heat_maps,
         warnings=further_warnings(best) if best else (),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis import drawing, plots
+from ftjax.analysis import batchnorm_plots, drawing
 from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
 
@@ -173,15 +173,15 @@ def _trials(rows: pd.DataFrame) -> str:
 def batchnorm_advice(results: pd.DataFrame) -> str:
     """One paragraph: what the distance of training and evaluation mode means here."""
     done = drawing.finished(results)
-    if not drawing.measured(done, *plots.MODES):
+    if not drawing.measured(done, *batchnorm_plots.MODES):
         return ""
-    gap = plots.mode_gaps(done)
+    gap = batchnorm_plots.mode_gaps(done)
     if gap.empty:
         return (
             "Here BatchNorm was frozen in every trial: both modes use the same running "
             "statistics, so they cannot lag."
         )
-    if gap.max() < plots.CLEAR_GAP:
+    if gap.max() < batchnorm_plots.CLEAR_GAP:
         return (
             "Here the two modes agree at every depth, so BatchNorm statistics do not "
             "explain the shape of the curve; nothing needs to be done about them."
