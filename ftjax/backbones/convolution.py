@@ -13,7 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.backbones.depthwise import Pads, explicit_pads, standalone
+from ftjax.backbones.depthwise import (
+    Pads,
+    explicit_pads,
+    pad_with_zeros,
+    standalone,
+)
 
 FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
@@ -40,12 +45,6 @@ def conv_reference(
     )
 
 
-def _padded(x: jax.Array, pads: Pads) -> jax.Array:
-    return lax.pad(
-        x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0))
-    )
-
-
 def _taps(x: jax.Array, start: int, count: int, strides: int, axis: int) -> jax.Array:
     stop = start + (count - 1) * strides + 1
     return lax.slice_in_dim(x, start, stop, strides, axis)
@@ -59,14 +58,14 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     columns = (padded_columns - width) // strides + 1
     if rows * columns > FEW_PIXELS:
         return conv_reference(x, kernel, strides, pads)
-    padded = _padded(x, pads)
+    padded = pad_with_zeros(x, pads)
     patches = [
         _taps(_taps(padded, i, rows, strides, 1), j, columns, strides, 2)
         for i in range(height)
         for j in range(width)
     ]
-    columns_by_tap = jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
-    y = columns_by_tap @ kernel.reshape(-1, features)
+    rows_of_taps = jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
+    y = rows_of_taps @ kernel.reshape(-1, features)
     return y.reshape(len(x), rows, columns, features)
 
 
@@ -115,7 +114,7 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
     band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
     bands = rows // band
-    padded = _padded(x, pads)
+    padded = pad_with_zeros(x, pads)
     window = (
         pictures,
         (band - 1) * strides + height,

@@ -72,7 +72,8 @@ def depthwise_conv_reference(
     )
 
 
-def _pad(x, pads, batch=0):
+def pad_with_zeros(x: jax.Array, pads: Pads, batch: int = 0) -> jax.Array:
+    """Zeros around height and width of x (n, h, w, c), and `batch` pictures of them."""
     zero = jnp.zeros((), x.dtype)
     return lax.pad(x, zero, ((0, batch, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
 
@@ -106,7 +107,7 @@ def _window(x, start, count, strides, factor=1):
         ),
         (1, down, across, 1),
     )
-    return _pad(cut * factor, pads)
+    return pad_with_zeros(cut * factor, pads)
 
 
 # Loops of more terms than this are fast only on a padded copy: with 25 terms and the
@@ -165,7 +166,7 @@ def depthwise_conv_shifted(
     def convolve(x, kernel):
         top, left = pads[0][0], pads[1][0]
         if math.prod(size) > FUSED_TERMS:
-            x, top, left = _pad(x, pads), 0, 0
+            x, top, left = pad_with_zeros(x, pads), 0, 0
         return _total(
             _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
             for i, j in itertools.product(*map(range, size))
@@ -220,7 +221,7 @@ def _input_gradient(grad, kernel, strides, pads, size):
             offsets = [offset for phase in plan for _, offset in phase]
             high = max(offsets) + counts[axis] - grad.shape[axis + 1]
             margins.append((max(0, -min(offsets)), max(0, high)))
-        grad = _pad(grad, margins)
+        grad = pad_with_zeros(grad, margins)
         top, left = margins[0][0], margins[1][0]
     total = jnp.zeros((len(grad), *size, grad.shape[3]), grad.dtype)
     for (row, rows), (column, columns) in itertools.product(*map(enumerate, plans)):
@@ -248,8 +249,8 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
     height, width = kernel_shape[:2]
     groups = min(8, len(x))
     missing = -len(x) % groups
-    padded = _pad(x, pads, missing)
-    grad = _pad(grad, ((0, 0), (0, 0)), missing)
+    padded = pad_with_zeros(x, pads, missing)
+    grad = pad_with_zeros(grad, ((0, 0), (0, 0)), missing)
     members = len(grad) // groups
     count = (members, *grad.shape[1:3])
     extent = tuple((n - 1) * s + 1 for n, s in zip(count[1:], strides, strict=True))

@@ -7,9 +7,8 @@ scaled by mean and standard deviation instead of BGR minus the mean.
 from dataclasses import replace
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from ftjax.backbones.backbone import Backbone, Layer, Unit
+from ftjax.backbones.backbone import Backbone, Layer, Unit, at_least_float32
 from ftjax.backbones.layers import Conv, max_pool
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
@@ -56,7 +55,7 @@ class FullyConnected(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        dtype = x.dtype if self.relu else jnp.float32
+        dtype = x.dtype if self.relu else at_least_float32(x)
         x = nn.Dense(self.features, dtype=dtype, name=self.key)(x)
         return nn.relu(x) if self.relu else x
 
