@@ -46,12 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not (console.is_terminal or console.is_jupyter):
         console = Console(width=LOG_WIDTH)
     try:
-        if config.distributed:
-            environment.join_processes()
-            console.quiet = not is_first_process()
-    except ValueError as error:
-        return refuse(error)
-    try:
         return run(config, console, "python -m experiments.sweep " + shlex.join(words))
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
@@ -70,6 +64,9 @@ def run(config: Config, console: Console, command: str) -> int:
         The exit code.
     """
     try:
+        if config.distributed:
+            environment.join_processes()
+            console.quiet = not is_first_process()
         config = complete(config)
         environment.keep_freed_memory()
         environment.use_compilation_cache()
@@ -146,7 +143,7 @@ def train_grid(
     with Display(setup, console, goals) as display:
         for event in sweep.run(setup, out, goals):
             display.show(event)
-            if event.status in ("done", "failed", "kept"):
+            if event.status in ("done", "failed"):
                 write_results(setup, out, stopped)
             if event.status == "failed":
                 failed[event.trial.id] = event

@@ -141,11 +141,6 @@ def complete(config: Config) -> Config:
     dtype = config.dtype
     if dtype not in DTYPES:
         raise ValueError(f"unknown --dtype {dtype}; it takes {', '.join(DTYPES)}")
-    if config.distributed and (config.probes or config.search == HALVING):
-        raise ValueError(
-            "--distributed takes neither --probes nor --search halving: they run in "
-            "one process"
-        )
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     for name in ("lr", "head_lr_factor", "cache_gb"):
@@ -161,6 +156,10 @@ def complete(config: Config) -> Config:
         raise ValueError(
             "--search halving needs all depths from the start; it does not go with "
             "--depths auto: name the depths, or use units"
+        )
+    if config.distributed and (config.probes or config.search):
+        raise ValueError(
+            "--distributed takes neither --probes nor --search: they run in one process"
         )
     if not 0 <= config.weight_decay < float("inf"):
         raise ValueError(f"--weight-decay {config.weight_decay} must be 0 or more")

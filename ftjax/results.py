@@ -73,8 +73,11 @@ def result_row(
     )
     epochs = record.get("epochs", [])[: config.epochs]
     done = record.get("status") == "done" and len(epochs) == config.epochs
-    stopped = stopped and not done and record.get("status") != "failed"
-    num_epochs = len(epochs) if stopped else config.epochs
+    failed = record.get("status") == "failed"
+    status = (
+        "done" if done else "failed" if failed else "stopped" if stopped else "pending"
+    )
+    num_epochs = len(epochs) if status == "stopped" else config.epochs
     row = {
         **identity(setup, request),
         "weights": setup.weights,
@@ -105,19 +108,15 @@ def result_row(
             recalibrated=train_size if request.policy == "recalibrate" else 0,
         ).total,
         "frozen_intact": record.get("frozen_intact"),
-        "status": "done" if done else record.get("status", "pending"),
+        "status": status,
     }
     if done:
         row |= {name: epochs[-1][name] for name in NUMBERS}
-    if stopped:
-        row["status"] = "stopped"
-    if done or stopped:
+    if status in ("done", "stopped"):
         compiled = sum(epoch["compile_seconds"] for epoch in epochs)
         row["compile_seconds"] = round(compiled, 3)
         total = sum(epoch["seconds"] for epoch in epochs)
         row["seconds"] = round(max(0.0, total - compiled), 3)
-    elif row["status"] == "done":
-        row["status"] = "pending"
     return row
 
 

@@ -12,11 +12,11 @@ import pandas as pd
 
 BN_POLICIES = ("follow", "frozen", "recalibrate")
 COSTS = ("seconds", "flops", "trainable_params")
-# Columns that make two tables different studies, and columns that make them different
-# settings of one study.
 # Why rows are dropped: the words of the warnings.
 NOT_DONE, STOPPED = "not done", "stopped early by the search"
 MOVED = "frozen weights changed in training"
+# Columns that make two tables different studies, and columns that make them different
+# settings of one study.
 _IDENTITY = ("model", "weights", "data", "data_hash")
 _SETTINGS = (
     "image_size",

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ftjax.analysis import wording
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.distributions import student_t_quantile
 
@@ -169,7 +170,7 @@ def policy_curves(
 
 def percent(value: float, digits: int = 1) -> str:
     """A fraction as text, 0.985 -> '98.5 %'; lines do not break at its space."""
-    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+    return wording.percent(value, digits).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def shorten(text: object, length: int = 28) -> str:

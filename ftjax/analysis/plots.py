@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ftjax.analysis.batchnorm_plots import CLEAR_GAP, MODES, batchnorm_gap, mode_gaps
+from ftjax.analysis.batchnorm_plots import batchnorm_gap
 from ftjax.analysis.cost_plots import learning_curves, pareto
 from ftjax.analysis.drawing import (
     AS_PERCENT,
@@ -49,14 +49,11 @@ from ftjax.analysis.fits import predict
 from ftjax.analysis.recommend import Recommendation
 
 __all__ = [
-    "CLEAR_GAP",
-    "MODES",
     "NARROW",
     "WIDE",
     "batchnorm_gap",
     "depth_curve",
     "learning_curves",
-    "mode_gaps",
     "pareto",
     "save",
 ]

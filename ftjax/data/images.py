@@ -147,13 +147,12 @@ def load_object_masks(
     image_size: int,
     train_size: int | None = None,
     val_size: int | None = None,
-    split_seed: int = 0,
-    cache_dir: str | Path | None = None,
     count: int,
 ) -> np.ndarray | None:
     """Where the objects are in the first validation pictures that `load` gives.
 
-    Arguments as in `load`; `count` is how many pictures.
+    Arguments as in `load`, with its default split and cache; `count` is how many
+    pictures.
 
     Returns:
         bool (count, image_size, image_size), fewer if there are fewer pictures; None if
@@ -162,14 +161,11 @@ def load_object_masks(
     Raises:
         ValueError: bad source or unreadable picture.
     """
-    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    source = open_source(name, data_dir=data_dir, cache_dir=cache)
+    source = open_source(name, data_dir=data_dir, cache_dir=default_cache_dir())
     split = source.val or source.train
     if split.boxes is None:
         return None
-    _, items = _choose(
-        source, train_size=train_size, val_size=val_size, seed=split_seed
-    )
+    _, items = _choose(source, train_size=train_size, val_size=val_size, seed=0)
     return object_masks(split, items[:count], image_size)
 
 
