@@ -16,7 +16,8 @@ from ftjax.mesh import shard_batch
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
 from ftjax.prefix import boundary_bytes, infer
 from ftjax.sweep import Setup
-from ftjax.train import init_state, make_suffix, train_step
+from ftjax.train import Batch, accumulated_step, init_state, make_suffix
+from ftjax.variants import Variants, share, stack
 
 CALIBRATION_STEPS = 3
 
@@ -73,6 +74,13 @@ def print_forecast(setup: Setup, console: Console) -> None:
     )
     for line in lines:
         console.print(line, highlight=False)
+    at_once = setup.config.seeds_at_once
+    if at_once > 1:
+        gain = measure_rates(setup, at_once).train / rates.train
+        console.print(
+            f"{at_once} seeds at once: {gain:.2f} times the speed of one by one",
+            highlight=False,
+        )
 
 
 def flops_of(setup: Setup, trial: Trial) -> Flops:
@@ -112,26 +120,42 @@ class Rates(NamedTuple):
     compile_seconds: float
 
 
-def measure_rates(setup: Setup) -> Rates:
-    """Times a few steps on one batch: the largest trial's training, and inference."""
+def measure_rates(setup: Setup, seeds: int = 1) -> Rates:
+    """Times a few steps on one batch: the largest trial's training, and inference.
+
+    Args:
+        setup: what is planned.
+        seeds: that are trained at once.
+    """
     start = time.perf_counter()
     config, network, dataset = setup.config, setup.network, setup.dataset
     trial = sweep.largest_trial(setup)
+    variants = Variants(seeds, setup.mesh) if seeds > 1 else None
     params, batch_stats = sweep.with_fresh_head(setup, trial.seed)
-    hyper = sweep.run_time_numbers(setup)
+    hyper = stack([sweep.run_time_numbers(setup)] * seeds, variants)
     count = config.micro_batch
     images = shard_batch(dataset.train.images[:count], setup.mesh)
-    labels = shard_batch(dataset.train.labels[:count], setup.mesh)
+    labels = share(shard_batch(dataset.train.labels[:count], setup.mesh), variants)
     suffix = make_suffix(network, trial.cut, trial.policy)
     state = init_state(suffix, params, batch_stats, optimizer=config.optimizer)
-    x = infer(network[: trial.cut.unit], params, batch_stats, images)
-    # No block is dropped, by the programs that can drop one.
-    scales = np.ones((len(suffix), count), np.float32) if config.drop_connect else None
+    state = stack([state] * seeds, variants)
+    x = share(infer(network[: trial.cut.unit], params, batch_stats, images), variants)
+    scales = None
+    if config.drop_connect:  # no block is dropped, by the programs that can drop one
+        scales = np.ones((len(suffix), count), np.float32)
+        scales = np.stack([scales] * seeds) if variants else scales
+    batches = [Batch(x, labels, scales)]
 
     def step():
         nonlocal state
-        state, metrics = train_step(
-            suffix, state, x, labels, scales, hyper, optimizer=config.optimizer
+        state, metrics = accumulated_step(
+            suffix,
+            state,
+            batches,
+            1,
+            hyper,
+            optimizer=config.optimizer,
+            variants=variants,
         )
         jax.block_until_ready((state, metrics))
 
@@ -151,7 +175,8 @@ def measure_rates(setup: Setup) -> Rates:
         evaluated=0,
     )
     whole = count * sum(setup.cost.forward)
-    return Rates(flops.train / median(step), whole / median(look), compile_seconds)
+    train = seeds * flops.train
+    return Rates(train / median(step), whole / median(look), compile_seconds)
 
 
 def median(call: Callable[[], None]) -> float:

@@ -82,9 +82,14 @@ class Config:
     """Decoupled weight decay."""
     drop_connect: float = 0.2
     """Largest rate at which trainable EfficientNet blocks are skipped in training."""
+    seeds_at_once: int | None = None
+    """Seeds of one depth and policy that are trained at once, by one program: for
+    accelerators that a single small training leaves idle. Default: 1, or as many as
+    --mesh spreads them over."""
     mesh: str = "auto"
-    """Devices that share every batch: auto (as many as divide it; one on a CPU), or
-    data=N. BatchNorm's statistics are those of the whole batch."""
+    """Devices: auto (as many as divide the batch; one on a CPU), data=N to spread every
+    batch, variant=M to spread the seeds, or data=N,variant=M. BatchNorm's statistics
+    are those of the whole batch."""
     distributed: bool = False
     """This is one of several processes that train together: started by SLURM, Open MPI
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
@@ -128,7 +133,8 @@ def complete(config: Config) -> Config:
     for name, value in (("--seeds", config.seeds), ("--epochs", epochs)):
         if value < 1:
             raise ValueError(f"{name} {value} is too small: 1 or more")
-    for name in ("batch_size", "micro_batch", "train_size", "val_size"):
+    counts = "batch_size", "micro_batch", "train_size", "val_size", "seeds_at_once"
+    for name in counts:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")

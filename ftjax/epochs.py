@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.evaluate import evaluate, recalibrate
-from ftjax.mesh import shard_batch
+from ftjax.mesh import fetch, shard_batch
 from ftjax.optim import Hyper
 from ftjax.prefix import Activations, infer
 from ftjax.train import (
@@ -23,16 +23,17 @@ from ftjax.train import (
     make_suffix,
     residual_scales,
 )
+from ftjax.variants import Variants, split_rows
 
 
 class Problem(NamedTuple):
-    """Everything a trial trains on; constant during it.
+    """Everything a trial trains on, or several at once; constant during it.
 
     Attributes:
         network: backbone with head.
         cut: where the trainable part begins.
         policy: of BatchNorm.
-        params: pretrained parameters and the fresh head, by unit.
+        params: pretrained parameters, by unit; only those before the cut are read.
         batch_stats: pretrained running statistics, by unit.
         activations: of the training and validation set, at or before the cut.
         train_labels: (n_train,).
@@ -43,7 +44,7 @@ class Problem(NamedTuple):
         micro_batch: pictures that pass through the network at a time; divides
             batch_size.
         drop_connect: largest drop-connect rate, 0 for none.
-        seed: of head, data order and drop-connect.
+        seeds: of head, data order and drop-connect; one for each trial.
         mesh: devices that share a batch; None is the default device.
     """
 
@@ -60,8 +61,13 @@ class Problem(NamedTuple):
     batch_size: int
     micro_batch: int
     drop_connect: float
-    seed: int
+    seeds: tuple[int, ...]
     mesh: Mesh | None = None
+
+    @property
+    def variants(self) -> Variants | None:
+        """How trials that are trained at once are stacked; None if it is only one."""
+        return Variants(len(self.seeds), self.mesh) if len(self.seeds) > 1 else None
 
 
 class Epoch(NamedTuple):
@@ -76,7 +82,8 @@ class Epoch(NamedTuple):
         train_mode_accuracy: mean over the epoch's batches as they were trained.
         train_mode_loss: likewise.
         steps: optimizer steps.
-        seconds: wall time, compilation included.
+        seconds: wall time, compilation included; of trials that are trained at once,
+            an equal share.
     """
 
     epoch: int
@@ -98,18 +105,31 @@ def epoch_order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
 
 def run_epochs(
     problem: Problem, state: State, first: int, last: int
-) -> Iterator[tuple[State, Epoch, np.ndarray]]:
+) -> Iterator[tuple[State, tuple[Epoch, ...], np.ndarray]]:
     """Trains from epoch `first` to `last`, both counted from 1.
 
+    Args:
+        problem: what is trained.
+        state: at the start; stacked if there are several seeds.
+        first: epoch to begin with.
+        last: epoch to end with.
+
     Yields:
-        After each epoch: the state, its numbers, and per validation picture whether
-        the answer is right. An epoch depends on nothing but the state before it, so
-        a run that was interrupted ends with the numbers of one that was not.
+        After each epoch: the state, the numbers of every trial, and (trials, n_val)
+        whether the answer to a validation picture is right. An epoch depends on nothing
+        but the state before it, so a run that was interrupted ends with the numbers of
+        one that was not.
     """
     suffix = make_suffix(problem.network, problem.cut, problem.policy)
     for epoch in range(first, last + 1):
         start = time.perf_counter()
-        order = epoch_order(problem.seed, epoch, len(problem.train_labels))
+        order = np.stack(
+            [
+                epoch_order(seed, epoch, len(problem.train_labels))
+                for seed in problem.seeds
+            ]
+        )
+        order = order if problem.variants else order[0]
         state, metrics, steps = train_epoch(problem, suffix, state, order, epoch)
         if problem.policy == "recalibrate":
             state = state._replace(
@@ -118,29 +138,28 @@ def run_epochs(
                     recomputed_units(problem),
                     {**problem.params, **state.params},
                     {**problem.batch_stats, **state.batch_stats},
-                    problem.activations.train[order],
+                    problem.activations.train,
+                    order,
                     batch_size=problem.micro_batch,
                     mesh=problem.mesh,
+                    variants=problem.variants,
                 )
             )
         loss, correct = evaluate_state(problem, state, "train")
         val_loss, val_correct = evaluate_state(problem, state, "val")
         seen = steps * problem.batch_size
-        yield (
-            state,
-            Epoch(
-                epoch=epoch,
-                accuracy=float(correct.mean()),
-                loss=loss,
-                val_accuracy=float(val_correct.mean()),
-                val_loss=val_loss,
-                train_mode_accuracy=float(metrics.correct) / seen,
-                train_mode_loss=float(metrics.loss) / seen,
-                steps=steps,
-                seconds=time.perf_counter() - start,
-            ),
-            val_correct,
+        numbers = np.broadcast_arrays(
+            correct.mean(axis=-1),
+            loss,
+            val_correct.mean(axis=-1),
+            val_loss,
+            metrics.correct / seen,
+            metrics.loss / seen,
         )
+        seconds = (time.perf_counter() - start) / len(problem.seeds)
+        rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
+        ended = tuple(Epoch(epoch, *row, steps, seconds) for row in rows)
+        yield state, ended, np.atleast_2d(val_correct)
 
 
 def train_epoch(
@@ -150,28 +169,51 @@ def train_epoch(
     order: np.ndarray,
     epoch: int,
 ) -> tuple[State, Metrics, int]:
-    """All full batches of one epoch; the rest of the pictures waits for the next."""
+    """All full batches of one epoch; the rest of the pictures waits for the next.
+
+    Returns:
+        The new state, the metrics of every trial, and the number of steps.
+    """
     batch_size = problem.batch_size
-    steps = len(order) // batch_size
-    rates = tuple(
-        unit.drop_share * problem.drop_connect for unit in problem.network.units
-    )
-    scales = None
-    if any(rates[problem.cut.unit :]):
-        drop_key = jax.random.split(jax.random.key(problem.seed), 3)[2]
-        scales = residual_scales(drop_key, epoch, rates, steps, batch_size)
-        scales = np.asarray(scales)[:, problem.cut.unit :]
+    steps = order.shape[-1] // batch_size
+    scales = epoch_scales(problem, epoch, steps)
     parts = batch_size // problem.micro_batch
     history = []
     for step in range(steps):
-        rows = np.sort(order[step * batch_size : (step + 1) * batch_size])
-        batches = micro_batches(problem, rows, None if scales is None else scales[step])
+        rows = np.sort(order[..., step * batch_size : (step + 1) * batch_size])
+        own = None if scales is None else scales[..., step, :, :]
         state, metrics = accumulated_step(
-            suffix, state, batches, parts, problem.hyper, optimizer=problem.optimizer
+            suffix,
+            state,
+            micro_batches(problem, rows, own),
+            parts,
+            problem.hyper,
+            optimizer=problem.optimizer,
+            variants=problem.variants,
         )
         history += metrics
-    losses, correct = zip(*jax.device_get(history), strict=True)
-    return state, Metrics(np.sum(losses, dtype=np.float64), np.sum(correct)), steps
+    losses, correct = zip(*jax.tree.map(fetch, history), strict=True)
+    total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
+    return state, total, steps
+
+
+def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
+    """Residual scales of the suffix's units in every step; None without drop-connect.
+
+    Returns:
+        (steps, units, batch), with several seeds (seeds, steps, units, batch).
+    """
+    units, first = problem.network.units, problem.cut.unit
+    rates = tuple(unit.drop_share * problem.drop_connect for unit in units)
+    if not any(rates[first:]):
+        return None
+    keys = (jax.random.split(jax.random.key(seed), 3)[2] for seed in problem.seeds)
+    size = problem.batch_size
+    scales = [
+        np.asarray(residual_scales(key, epoch, rates, steps, size))[:, first:]
+        for key in keys
+    ]
+    return np.stack(scales) if problem.variants else scales[0]
 
 
 def micro_batches(
@@ -181,17 +223,22 @@ def micro_batches(
 
     Args:
         problem: what is trained.
-        rows: (batch,) indices into the training set.
-        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+        rows: (batch,) indices into the training set, or (seeds, batch).
+        scales: (units, batch) residual scales of the suffix, likewise; None without
+            drop-connect.
     """
     recomputed, size = recomputed_units(problem), problem.micro_batch
-    for start in range(0, len(rows), size):
+    variants = problem.variants
+    for start in range(0, problem.batch_size, size):
         part = slice(start, start + size)
-        x = shard_batch(problem.activations.train[rows[part]], problem.mesh)
+        own = rows[..., part].reshape(-1)
+        x = shard_batch(problem.activations.train[own], problem.mesh)
+        x = infer(recomputed, problem.params, problem.batch_stats, x)
+        labels = shard_batch(problem.train_labels[own], problem.mesh)
         yield Batch(
-            infer(recomputed, problem.params, problem.batch_stats, x),
-            shard_batch(problem.train_labels[rows[part]], problem.mesh),
-            None if scales is None else scales[:, part],
+            split_rows(x, variants),
+            split_rows(labels, variants),
+            None if scales is None else scales[..., part],
         )
 
 
@@ -202,15 +249,17 @@ def recomputed_units(problem: Problem) -> tuple[Unit, ...]:
 
 def evaluate_state(
     problem: Problem, state: State, split: str
-) -> tuple[float, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Loss and right answers of `train` or `val` in evaluation mode."""
     activations = problem.activations
     return evaluate(
-        problem.network[activations.boundary :],
+        problem.network[problem.cut.unit :],
         {**problem.params, **state.params},
         {**problem.batch_stats, **state.batch_stats},
         activations.train if split == "train" else activations.val,
         problem.train_labels if split == "train" else problem.val_labels,
         batch_size=problem.micro_batch,
         mesh=problem.mesh,
+        frozen=recomputed_units(problem),
+        variants=problem.variants,
     )

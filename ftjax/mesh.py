@@ -1,13 +1,14 @@
 """Which devices a batch is spread over, and how arrays get there and back.
 
-A mesh with the axis `data`: every device holds all parameters and its share of the
-batch. The partitioner of `jit` adds up gradients and BatchNorm's moments over the
-devices, so the statistics are those of the whole batch. `None` stands for the one
-default device, where nothing is partitioned. With several processes the mesh spans all
-of their devices, every process holds all pictures on its host, and only the first one
-writes files.
+Along the axis `data` every device holds all parameters and its share of the batch. The
+partitioner of `jit` adds up gradients and BatchNorm's moments over the devices, so the
+statistics are those of the whole batch. Along the axis `variant` devices hold trials of
+their own (`variants.py`). `None` stands for the one default device, where nothing is
+partitioned. With several processes the mesh spans all of their devices, every process
+holds all pictures on its host, and only the first one writes files.
 """
 
+import math
 import pickle
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from ftjax.backbones.backbone import Tree
 
-DATA = "data"
+DATA, VARIANT = "data", "variant"
 Value = TypeVar("Value")
 
 
@@ -29,8 +30,9 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
     """The mesh that `--mesh` asks for.
 
     Args:
-        text: `auto`, or `data=N`. `auto` takes as many devices as divide the batch;
-            on a CPU one, because the devices of one process share its cores.
+        text: `auto`, `data=N`, `variant=M`, or both with a comma. `auto` takes as many
+            devices as divide the batch; on a CPU one, because the devices of one
+            process share its cores.
         batch_size: pictures that pass through the network at a time.
 
     Returns:
@@ -44,16 +46,17 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
         limit = len(devices)
         if jax.default_backend() == "cpu" and not several:
             limit = 1
-        count = max(n for n in range(1, limit + 1) if batch_size % n == 0)
+        sizes = {DATA: max(n for n in range(1, limit + 1) if batch_size % n == 0)}
     else:
-        count = _parse(text)
+        sizes = _parse(text)
+    count, shares = math.prod(sizes.values()), sizes.get(DATA, 1)
     if count > len(devices):
         raise ValueError(
             f"--mesh {text} needs {count} devices, but there are {len(devices)}"
         )
-    if batch_size % count:
+    if batch_size % shares:
         raise ValueError(
-            f"--mesh {text}: {count} devices cannot share {batch_size} pictures "
+            f"--mesh {text}: {shares} devices cannot share {batch_size} pictures "
             "equally; choose a number that divides them, or another --batch-size"
         )
     if several and count != len(devices):
@@ -65,25 +68,49 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
     if count == 1:
         return None
     return jax.make_mesh(
-        (count,), (DATA,), devices=devices[:count], axis_types=(AxisType.Auto,)
+        tuple(sizes.values()),
+        tuple(sizes),
+        devices=devices[:count],
+        axis_types=(AxisType.Auto,) * len(sizes),
     )
 
 
-def _parse(text: str) -> int:
-    axis, _, number = text.partition("=")
-    if axis != DATA or not number.isdecimal() or int(number) < 1:
+def _parse(text: str) -> dict[str, int]:
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    sizes = {axis: int(size) for axis, size in pairs if size.isdecimal()}
+    if len(sizes) != len(pairs) or not sizes.keys() <= {DATA, VARIANT}:
+        sizes = {}
+    if not sizes or min(sizes.values()) < 1:
         raise ValueError(
-            f"--mesh {text} is unknown; it takes auto, or data=N to spread every batch "
-            "over N devices"
+            f"--mesh {text} is unknown; it takes auto, data=N to spread every batch "
+            "over N devices, variant=M to spread the seeds over M, or data=N,variant=M"
         )
-    return int(number)
+    # Trials come first, as in the arrays, so that rows need not move (`split_rows`).
+    return {axis: sizes[axis] for axis in (VARIANT, DATA) if axis in sizes}
+
+
+def axis_size(mesh: Mesh | None, axis: str) -> int:
+    """Devices along an axis, 1 if there is none."""
+    return mesh.shape.get(axis, 1) if mesh is not None else 1
 
 
 def shard_batch(x: np.ndarray, mesh: Mesh | None) -> jax.Array:
-    """Rows of a host array, in equal shares on the devices."""
+    """Rows of a host array, in equal shares on the devices.
+
+    All of them share if they can, else those along the axis `data`.
+    """
     if mesh is None:
         return jnp.asarray(x)
-    return _put(x, NamedSharding(mesh, P(DATA)))
+    axes = mesh.axis_names
+    if len(x) % mesh.size:
+        axes = tuple(axis for axis in axes if axis == DATA)
+    return _put(x, NamedSharding(mesh, P(axes)))
+
+
+def split(tree: Tree, mesh: Mesh) -> Tree:
+    """Host arrays (variants, ...), each trial's on the devices of its own."""
+    axis = VARIANT if VARIANT in mesh.axis_names else None
+    return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, P(axis))), tree)
 
 
 def replicate(tree: Tree, mesh: Mesh | None) -> Tree:

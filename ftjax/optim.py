@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ftjax.backbones.backbone import Tree
+from ftjax.variants import Variants, each_variant
 
 SGD_MOMENTUM = 0.9
 
@@ -111,7 +112,7 @@ def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
 
 @partial(
     jax.jit,
-    static_argnames=("name", "trainable", "head"),
+    static_argnames=("name", "trainable", "head", "variants"),
     donate_argnames=("opt_state",),
 )
 def update_unit(
@@ -123,6 +124,7 @@ def update_unit(
     name: str,
     trainable: tuple[str, ...],
     head: bool,
+    variants: Variants | None = None,
 ) -> tuple[Tree, Any]:
     """One optimizer step of one unit.
 
@@ -134,14 +136,19 @@ def update_unit(
         name: a key of `OPTIMIZERS`.
         trainable: keys of its trainable layers.
         head: whether the unit is the classifier.
+        variants: trials whose arrays are stacked in all of the above.
 
     Returns:
         New parameters, whose frozen leaves are the given ones, and new state.
     """
-    labels = unit_labels(params, trainable)
-    optimizer = make_optimizer(name, labels, hyper, head=head)
-    frozen = {key: params[key] for key in params if key not in trainable}
-    all_grads = {**grads, **jax.tree.map(jnp.zeros_like, frozen)}
-    updates, opt_state = optimizer.update(all_grads, opt_state, params)
-    updated = optax.apply_updates(params, updates)
-    return {**updated, **frozen}, opt_state
+
+    def update(params, grads, opt_state, hyper):
+        labels = unit_labels(params, trainable)
+        optimizer = make_optimizer(name, labels, hyper, head=head)
+        frozen = {key: params[key] for key in params if key not in trainable}
+        all_grads = {**grads, **jax.tree.map(jnp.zeros_like, frozen)}
+        updates, opt_state = optimizer.update(all_grads, opt_state, params)
+        updated = optax.apply_updates(params, updates)
+        return {**updated, **frozen}, opt_state
+
+    return each_variant(update, variants)(params, grads, opt_state, hyper)

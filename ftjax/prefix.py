@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, variables
 from ftjax.mesh import fetch, shard_batch
+from ftjax.variants import Variants, each_variant
 
 
 class Activations(NamedTuple):
@@ -31,18 +32,25 @@ class Activations(NamedTuple):
     val: np.ndarray
 
 
-@partial(jax.jit, static_argnums=0)
-def infer_unit(module, unit_variables: Tree, x: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 3))
+def infer_unit(
+    module, unit_variables: Tree, x: jax.Array, variants: Variants | None = None
+) -> jax.Array:
     """One unit in inference mode; units of equal shape share the program."""
-    return module.apply(unit_variables, x)
+    return each_variant(module.apply, variants)(unit_variables, x)
 
 
 def infer(
-    units: Sequence[Unit], params: Tree, batch_stats: Tree, x: jax.Array
+    units: Sequence[Unit],
+    params: Tree,
+    batch_stats: Tree,
+    x: jax.Array,
+    variants: Variants | None = None,
 ) -> jax.Array:
-    """`backbone.apply` as a chain of compiled units."""
+    """`backbone.apply` as a chain of compiled units, of one trial or stacked ones."""
     for unit in units:
-        x = infer_unit(unit.module, variables(params, batch_stats, unit.name), x)
+        own = variables(params, batch_stats, unit.name)
+        x = infer_unit(unit.module, own, x, variants)
     return x
 
 

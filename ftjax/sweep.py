@@ -2,7 +2,7 @@
 
 import itertools
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,20 @@ from ftjax.forecast import (
     estimate_memory,
 )
 from ftjax.freeze_proof import Digests, changed_leaves, digests
-from ftjax.mesh import fetch, from_first_process, make_mesh, replicate
+from ftjax.mesh import (
+    DATA,
+    VARIANT,
+    axis_size,
+    fetch,
+    from_first_process,
+    make_mesh,
+    replicate,
+)
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
-from ftjax.train import State, check_policy, init_state, make_suffix
+from ftjax.train import State, SuffixUnit, check_policy, init_state, make_suffix
+from ftjax.variants import stack, unstack
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -103,6 +112,7 @@ def prepare(config: Config) -> Setup:
             f"{', '.join(OPTIMIZERS)}"
         )
     mesh = make_mesh(config.mesh, config.micro_batch)
+    config = replace(config, seeds_at_once=seeds_at_once(config, mesh))
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
     pretrained = load_pretrained(
@@ -146,9 +156,30 @@ def prepare(config: Config) -> Setup:
             *needed_memory(setup),
             batch_size=config.batch_size,
             micro_batch=config.micro_batch,
-            devices=mesh.size if mesh else 1,
+            devices=axis_size(mesh, DATA),
         )
     return setup
+
+
+def seeds_at_once(config: Config, mesh: Mesh | None) -> int:
+    """How many seeds are trained at once.
+
+    Raises:
+        ValueError: the devices cannot share them equally.
+    """
+    axis = axis_size(mesh, VARIANT)
+    count = axis if config.seeds_at_once is None else config.seeds_at_once
+    if count % axis:
+        raise ValueError(
+            f"--seeds-at-once {count}: the {axis} devices of --mesh {config.mesh} "
+            f"cannot share them equally; use a multiple of {axis}"
+        )
+    if axis > config.seeds:
+        raise ValueError(
+            f"--mesh {config.mesh} spreads seeds over {axis} devices, but there are "
+            f"{config.seeds}; use --seeds {axis} or more"
+        )
+    return count
 
 
 def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
@@ -187,7 +218,7 @@ def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
         trial.cut,
         trial.policy,
         size=config.image_size,
-        batch_size=config.micro_batch // (setup.mesh.size if setup.mesh else 1),
+        batch_size=config.micro_batch // axis_size(setup.mesh, DATA),
         optimizer=config.optimizer,
     )
     if jax.default_backend() == "cpu":
@@ -195,6 +226,10 @@ def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
         pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
         stored = [sizes[at] for at in setup.boundaries.values() if at > 0]
         memory = memory._replace(stored=pictures * max(stored, default=0))
+    per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
+    memory = memory._replace(
+        optimizer=memory.optimizer * per_device, residuals=memory.residuals * per_device
+    )
     return memory, available_bytes()
 
 
@@ -222,35 +257,82 @@ def run(
     goals = all_goals(setup) if goals is None else goals
     activations = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
     trials = [trial for trial in setup.plan.trials if trial.id in goals]
-    for number, trial in enumerate(trials, start=1):
-        record = from_first_process(partial(records.read_trial, out, trial.id))
-        if record and record["status"] == "done":
-            if len(record["epochs"]) >= goals[trial.id]:
-                yield Progress(trial, number, "kept")
-                continue
-        yield Progress(trial, number, "started")
-        try:
-            activations = move(setup, activations, setup.boundaries[trial.id])
-            for epoch in run_trial(setup, out, trial, activations, goals[trial.id]):
-                yield Progress(trial, number, "epoch", epoch)
-        except Exception as error:  # one trial's failure must not lose the others
-            if jax.process_count() > 1 and not isinstance(error, FloatingPointError):
-                raise  # the other processes may not have failed, and would wait
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
-            path = records.trial_folder(out, trial.id) / "error.txt"
-            records.write_atomically(path, traceback.format_exc().encode())
-            rows = record["epochs"] if record else []
-            records.write_trial(
-                out,
-                trial.id,
-                canonical=trial.canonical,
-                status="failed",
-                epochs=rows,
-                message=message,
-            )
-            yield Progress(trial, number, "failed", message=message)
+    numbers = {trial.id: number for number, trial in enumerate(trials, start=1)}
+    missing = []
+    for trial in trials:
+        record = from_first_process(partial(records.read_trial, out, trial.id)) or {}
+        done = len(record.get("epochs", []))
+        if record.get("status") == "done" and done >= goals[trial.id]:
+            yield Progress(trial, numbers[trial.id], "kept")
         else:
-            yield Progress(trial, number, "done")
+            missing.append((trial, done, goals[trial.id]))
+    for group, last in group_trials(setup, missing):
+        for trial in group:
+            yield Progress(trial, numbers[trial.id], "started")
+        failed = {}
+        try:
+            activations = move(setup, activations, setup.boundaries[group[0].id])
+            for trial, ended in run_trials(setup, out, group, activations, last):
+                if isinstance(ended, Epoch):
+                    yield Progress(trial, numbers[trial.id], "epoch", ended)
+                else:
+                    failed[trial.id] = ended
+        except Exception as error:  # a failure must not lose the other trials
+            if jax.process_count() > 1:
+                raise  # the other processes may not have failed, and would wait
+            failed = {trial.id: error for trial in group} | failed
+        for trial in group:
+            if trial.id in failed:
+                message = record_failure(out, trial, failed[trial.id])
+                yield Progress(trial, numbers[trial.id], "failed", message=message)
+            else:
+                yield Progress(trial, numbers[trial.id], "done")
+
+
+def group_trials(
+    setup: Setup, missing: Iterable[tuple[Trial, int, int]]
+) -> Iterator[tuple[tuple[Trial, ...], int]]:
+    """Neighbors that can be trained at once: seeds of one cut, policy and epoch.
+
+    Args:
+        setup: what to train, and how many at once.
+        missing: trials in order, with their finished epochs and the last one to train.
+
+    Yields:
+        The trials of a group, a multiple of the mesh's axis `variant` or a single one,
+        and their last epoch.
+    """
+
+    def kind(entry: tuple[Trial, int, int]) -> tuple:
+        trial, done, last = entry
+        return trial.cut, trial.policy, done, last
+
+    axis = axis_size(setup.mesh, VARIANT)
+    for (*_, last), entries in itertools.groupby(missing, key=kind):
+        trials = [trial for trial, *_ in entries]
+        while trials:
+            count = min(len(trials), setup.config.seeds_at_once)
+            count = count - count % axis or 1
+            yield tuple(trials[:count]), last
+            trials = trials[count:]
+
+
+def record_failure(out: Path, trial: Trial, error: Exception) -> str:
+    """Records a failed trial with the epochs that it had; returns why it failed."""
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    path = records.trial_folder(out, trial.id) / "error.txt"
+    text = "".join(traceback.format_exception(error))
+    records.write_atomically(path, text.encode())
+    record = records.read_trial(out, trial.id) or {}
+    records.write_trial(
+        out,
+        trial.id,
+        canonical=trial.canonical,
+        status="failed",
+        epochs=record.get("epochs", []),
+        message=message,
+    )
+    return message
 
 
 def all_goals(setup: Setup) -> dict[str, int]:
@@ -275,18 +357,107 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
     return Activations(boundary, train, val)
 
 
-def run_trial(
-    setup: Setup, out: Path, trial: Trial, activations: Activations, last: int
-) -> Iterator[Epoch]:
-    """Trains one trial from its last checkpoint to epoch `last`, counted from 1."""
-    config = setup.config
-    params, batch_stats = with_fresh_head(setup, trial.seed)
+class Log(NamedTuple):
+    """What is kept of a trial.
+
+    Attributes:
+        trial: which one.
+        checkpoints: its store.
+        rows: one mapping per finished epoch.
+        correct: per epoch, (n_val,) whether the answers were right.
+    """
+
+    trial: Trial
+    checkpoints: Checkpoints
+    rows: list[dict[str, Any]]
+    correct: list[np.ndarray]
+
+
+def run_trials(
+    setup: Setup,
+    out: Path,
+    trials: Sequence[Trial],
+    activations: Activations,
+    last: int,
+) -> Iterator[tuple[Trial, Epoch | FloatingPointError]]:
+    """Trains trials of one cut and policy at once, from their last checkpoints on.
+
+    Args:
+        setup: what to train.
+        out: the run's folder.
+        trials: seeds of one cut and policy.
+        activations: at or before the cut.
+        last: epoch to end with, counted from 1.
+
+    Yields:
+        Every finished epoch of a trial; once, the error of one whose loss is no number.
+    """
+    config, first = setup.config, trials[0]
+    suffix = make_suffix(setup.network, first.cut, first.policy)
+    problem = make_problem(setup, trials, activations)
+    logs, states = [], []
+    try:
+        for trial in trials:
+            log, state = restore(setup, out, trial)
+            logs.append(log)
+            states.append(state)
+        done = {len(log.rows) for log in logs}
+        if len(done) > 1:  # killed between the checkpoints of one epoch
+            for trial in trials:
+                yield from run_trials(setup, out, [trial], activations, last)
+            return
+        state = stack(states, problem.variants)
+        del states
+        compiled = compile_seconds()
+        broken = set()
+        for ended in run_epochs(problem, state, done.pop() + 1, last):
+            state, epochs, right = ended
+            seconds = compile_seconds() - compiled
+            compiled += seconds
+            own_states = unstack(whole(state), problem.variants)
+            for log, own, epoch, answers in zip(
+                logs, own_states, epochs, right, strict=True
+            ):
+                if log.trial.id in broken:
+                    continue
+                if not np.isfinite(epoch.train_mode_loss):
+                    broken.add(log.trial.id)
+                    yield (
+                        log.trial,
+                        FloatingPointError(
+                            f"the loss is {epoch.train_mode_loss} in epoch "
+                            f"{epoch.epoch}; try a smaller --lr than {config.lr}"
+                        ),
+                    )
+                    continue
+                log.rows.append(
+                    {**epoch._asdict(), "compile_seconds": seconds / len(trials)}
+                )
+                log.correct.append(answers)
+                keep(out, log, own)
+                yield log.trial, epoch
+            if len(broken) == len(trials):
+                return
+    finally:
+        for log in logs:
+            log.checkpoints.close()
+    own_states = unstack(whole(state), problem.variants)
+    for log, own in zip(logs, own_states, strict=True):
+        if log.trial.id not in broken:
+            finish(setup, out, log, suffix, own)
+
+
+def make_problem(
+    setup: Setup, trials: Sequence[Trial], activations: Activations
+) -> Problem:
+    """What trials of one cut and policy train on."""
+    config, first = setup.config, trials[0]
     problem = Problem(
         network=setup.network,
-        cut=trial.cut,
-        policy=trial.policy,
-        params=params,
-        batch_stats=batch_stats,
+        cut=first.cut,
+        policy=first.policy,
+        params=setup.params,
+        batch_stats=setup.batch_stats,
         activations=activations,
         train_labels=setup.dataset.train.labels,
         val_labels=setup.dataset.val.labels,
@@ -295,48 +466,55 @@ def run_trial(
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
         drop_connect=config.drop_connect,
-        seed=trial.seed,
+        seeds=tuple(trial.seed for trial in trials),
         mesh=setup.mesh,
     )
+    hyper = stack([problem.hyper] * len(trials), problem.variants)
+    return problem._replace(hyper=hyper)
+
+
+def restore(setup: Setup, out: Path, trial: Trial) -> tuple[Log, State]:
+    """A trial as its checkpoint left it, or at its start."""
     suffix = make_suffix(setup.network, trial.cut, trial.policy)
-    state = init_state(suffix, params, batch_stats, optimizer=config.optimizer)
-    rows: list[dict[str, Any]] = []
-    correct = np.zeros((0, len(problem.val_labels)), bool)
-    checkpoints = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
-    try:
-        saved = from_first_process(checkpoints.restore)
-        if saved is not None:
-            state, correct = restore_state(state, saved.leaves, setup.mesh)
-            rows = saved.meta["epochs"]
-        compiled = compile_seconds()
-        epochs = run_epochs(problem, state, len(rows) + 1, last)
-        for ended in epochs:
-            state, epoch, right = ended
-            seconds = compile_seconds() - compiled
-            compiled += seconds
-            rows.append({**epoch._asdict(), "compile_seconds": seconds})
-            correct = np.vstack([correct, right])
-            if not np.isfinite(epoch.train_mode_loss):
-                raise FloatingPointError(
-                    f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; "
-                    f"try a smaller --lr than {config.lr}"
-                )
-            whole = jax.tree.map(fetch, state) if jax.process_count() > 1 else state
-            checkpoints.save(
-                epoch.epoch,
-                {"state": whole, "val_correct": correct.astype(np.uint8)},
-                {"epochs": rows},
-            )
-            records.write_trial(
-                out,
-                trial.id,
-                canonical=trial.canonical,
-                status="pending",
-                epochs=rows,
-            )
-            yield epoch
-    finally:
-        checkpoints.close()
+    params, batch_stats = with_fresh_head(setup, trial.seed)
+    optimizer = setup.config.optimizer
+    state = init_state(suffix, params, batch_stats, optimizer=optimizer)
+    store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
+    saved = from_first_process(store.restore)
+    if saved is None:
+        return Log(trial, store, [], []), state
+    leaves = dict(saved.leaves)
+    correct = leaves.pop("val_correct").astype(bool)
+    own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
+    state = replicate(unflatten(state, own), setup.mesh)
+    return Log(trial, store, saved.meta["epochs"], list(correct)), state
+
+
+def whole(state: State) -> State:
+    """A state that the first process can write."""
+    return jax.tree.map(fetch, state) if jax.process_count() > 1 else state
+
+
+def keep(out: Path, log: Log, state: State) -> None:
+    """Writes what a trial has reached."""
+    log.checkpoints.save(
+        len(log.rows),
+        {"state": state, "val_correct": np.array(log.correct, np.uint8)},
+        {"epochs": log.rows},
+    )
+    records.write_trial(
+        out,
+        log.trial.id,
+        canonical=log.trial.canonical,
+        status="pending",
+        epochs=log.rows,
+    )
+
+
+def finish(
+    setup: Setup, out: Path, log: Log, suffix: Sequence[SuffixUnit], state: State
+) -> None:
+    """Proves the freeze and records the trial as done."""
     changed = changed_leaves(
         setup.start,
         {**setup.params, **state.params},
@@ -344,13 +522,13 @@ def run_trial(
         trainable={part.unit.name: part.trainable for part in suffix},
         batch_norm={part.unit.name: part.batch_norm for part in suffix},
     )
-    records.write_correct(out, trial.id, correct)
+    records.write_correct(out, log.trial.id, np.array(log.correct, bool))
     records.write_trial(
         out,
-        trial.id,
-        canonical=trial.canonical,
+        log.trial.id,
+        canonical=log.trial.canonical,
         status="done",
-        epochs=rows,
+        epochs=log.rows,
         frozen_intact=not changed,
         message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
     )
@@ -365,13 +543,3 @@ def with_fresh_head(setup: Setup, seed: int) -> tuple[Tree, Tree]:
     shapes = variable_shapes(network.units, setup.config.image_size)[-1]
     params[head] = replicate(draw_variables(shapes["params"], seed), setup.mesh)
     return params, stats
-
-
-def restore_state(
-    template: State, leaves, mesh: Mesh | None
-) -> tuple[State, np.ndarray]:
-    """A checkpoint's state and its record of right answers."""
-    leaves = dict(leaves)
-    correct = leaves.pop("val_correct").astype(bool)
-    own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
-    return replicate(unflatten(template, own), mesh), correct

@@ -16,6 +16,7 @@ import optax
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.optim import Hyper, init_unit, update_unit
+from ftjax.variants import Variants, each_variant
 
 BATCH_NORM_POLICIES = ("follow", "frozen", "recalibrate")
 
@@ -107,59 +108,83 @@ def init_state(
     return State(own, stats, opt_state)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="variants")
 def forward_unit(
-    module, trainable, batch_norm, params: Tree, batch_stats: Tree, x, residual_scale
+    module,
+    trainable,
+    batch_norm,
+    params: Tree,
+    batch_stats: Tree,
+    x,
+    residual_scale,
+    variants: Variants | None = None,
 ):
-    """Training forward pass of one unit.
+    """Training forward pass of one unit, of one trial or of stacked ones.
 
     Returns:
         Its output, its new running statistics, and the pullback, a pytree that maps
         the output's gradient to the gradients of the trainable layers and of `x`.
     """
-    frozen = {key: value for key, value in params.items() if key not in trainable}
 
-    def run(learned, x):
-        y, updated = module.apply(
-            {"params": {**frozen, **learned}, "batch_stats": batch_stats},
-            x,
-            batch_norm=batch_norm,
-            residual_scale=residual_scale,
-            mutable=["batch_stats"],
-        )
-        return y, updated.get("batch_stats", {})
+    def forward(params, batch_stats, x, residual_scale):
+        frozen = {key: value for key, value in params.items() if key not in trainable}
 
-    learned = {key: params[key] for key in trainable}
-    y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)
-    return y, new_stats, pullback
+        def run(learned, x):
+            y, updated = module.apply(
+                {"params": {**frozen, **learned}, "batch_stats": batch_stats},
+                x,
+                batch_norm=batch_norm,
+                residual_scale=residual_scale,
+                mutable=["batch_stats"],
+            )
+            return y, updated.get("batch_stats", {})
+
+        learned = {key: params[key] for key in trainable}
+        y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)
+        return y, new_stats, pullback
+
+    run_each = each_variant(forward, variants)
+    return run_each(params, batch_stats, x, residual_scale)
 
 
-@partial(jax.jit, static_argnums=0)
-def backward_unit(input_gradient: bool, pullback, dy):
+@partial(jax.jit, static_argnums=0, static_argnames="variants")
+def backward_unit(input_gradient: bool, pullback, dy, variants: Variants | None = None):
     """Gradients of one unit's trainable layers and, if wanted, of its input.
 
     Nobody reads the input's gradient of the first unit of a suffix. In a single
     convolution it is half of the work and left out; in a block it is a 1x1 convolution,
     less than a second program would cost to compile, so that a new depth compiles none.
     """
-    grads, dx = pullback(dy)
-    return grads, dx if input_gradient else None
+
+    def backward(pullback, dy):
+        grads, dx = pullback(dy)
+        return grads, dx if input_gradient else None
+
+    return each_variant(backward, variants)(pullback, dy)
 
 
-@partial(jax.jit, static_argnames="parts")
-def loss_gradient(logits: jax.Array, labels: jax.Array, parts: int = 1):
+@partial(jax.jit, static_argnames=("parts", "variants"))
+def loss_gradient(
+    logits: jax.Array,
+    labels: jax.Array,
+    parts: int = 1,
+    variants: Variants | None = None,
+):
     """Mean cross-entropy of (batch, classes) logits: its gradient, and metrics.
 
     Of a batch that comes in `parts` equal parts, the gradients of all add up to that of
     its mean.
     """
 
-    def mean_loss(logits):
+    def mean_loss(logits, labels):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean() / parts, losses.sum()
 
-    gradient, total = jax.grad(mean_loss, has_aux=True)(logits)
-    return gradient, Metrics(total, (logits.argmax(-1) == labels).sum())
+    def differentiate(logits, labels):
+        gradient, total = jax.grad(mean_loss, has_aux=True)(logits, labels)
+        return gradient, Metrics(total, (logits.argmax(-1) == labels).sum())
+
+    return each_variant(differentiate, variants)(logits, labels)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -188,7 +213,7 @@ def residual_scales(
 
 
 class Batch(NamedTuple):
-    """What one pass through the suffix takes.
+    """What one pass through the suffix takes; of stacked trials, (variants, ...).
 
     Attributes:
         x: (batch, ...) inputs of the first unit.
@@ -235,6 +260,7 @@ def accumulated_step(
     hyper: Hyper,
     *,
     optimizer: str,
+    variants: Variants | None = None,
 ) -> tuple[State, list[Metrics]]:
     """One optimizer step on a batch that comes in equal parts, one after the other.
 
@@ -249,6 +275,7 @@ def accumulated_step(
         parts: how many they are.
         hyper: learning rate, head factor and decay.
         optimizer: a key of `OPTIMIZERS`.
+        variants: trials that are trained at once; all arrays above are stacked.
 
     Returns:
         The new state, and the metrics of every part.
@@ -259,7 +286,9 @@ def accumulated_step(
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
         for index, (unit, trainable, batch_norm) in enumerate(suffix):
-            scale = None if scales is None or not unit.drop_share else scales[index]
+            scale = None
+            if scales is not None and unit.drop_share:
+                scale = scales[..., index, :]
             x, new_stats, pullback = forward_unit(
                 unit.module,
                 trainable,
@@ -268,15 +297,18 @@ def accumulated_step(
                 batch_stats[unit.name],
                 x,
                 scale,
+                variants=variants,
             )
             batch_stats[unit.name] = new_stats
             pullbacks.append(pullback)
-        gradient, metrics = loss_gradient(x, labels, parts)
+        gradient, metrics = loss_gradient(x, labels, parts, variants)
         history.append(metrics)
         for index in reversed(range(len(suffix))):
             unit, trainable, _ = suffix[index]
             wanted = index > 0 or unit.composite
-            grads, gradient = backward_unit(wanted, pullbacks.pop(), gradient)
+            grads, gradient = backward_unit(
+                wanted, pullbacks.pop(), gradient, variants=variants
+            )
             if number > 1:
                 grads = add_trees(totals.pop(unit.name), grads)
             if number < parts:
@@ -290,5 +322,6 @@ def accumulated_step(
                 name=optimizer,
                 trainable=trainable,
                 head=not unit.counted,
+                variants=variants,
             )
     return State(params, batch_stats, opt_state), history

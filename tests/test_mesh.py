@@ -21,7 +21,8 @@ from ftjax.mesh import fetch, from_first_process, make_mesh, replicate, shard_ba
 
 RUN = (
     "--model tiny --weights random --data digits --image-size 16 --batch-size 16 "
-    "--train-size 32 --val-size 20 --depths 18 --bn follow --optimizer sgd --lr 0.01"
+    "--train-size 32 --val-size 20 --depths 18 --bn follow --optimizer sgd --lr 0.01 "
+    "--seeds 2"
 ).split()
 LOSSES = ["loss", "val_loss", "train_mode_loss"]
 
@@ -31,7 +32,7 @@ class Runs(NamedTuple):
 
     Attributes:
         begun: folder after one epoch.
-        losses: (2, 3), of two epochs.
+        losses: (4, 3), of two seeds and two epochs.
     """
 
     begun: Path
@@ -77,7 +78,7 @@ def assert_ends_well(process, seconds=300):
 
 
 def test_eight_devices(one_device, tmp_path):
-    assert_ends_well(start(tmp_path, 8, "--mesh", "data=8"))
+    assert_ends_well(start(tmp_path, 8, "--mesh", "data=4,variant=2"))
     np.testing.assert_allclose(read_losses(tmp_path), one_device.losses, rtol=1e-5)
     assert pd.read_csv(tmp_path / "results.csv").frozen_intact.all()
 
@@ -158,9 +159,10 @@ def test_one_device_needs_no_mesh():
     [
         ("data=99", f"needs 99 devices, but there are {jax.device_count()}"),
         ("data=2", "2 devices cannot share 3 pictures equally"),
-        ("data=0", "it takes auto, or data=N"),
-        ("variant=2", "it takes auto, or data=N"),
-        ("data=2,variant=2", "it takes auto, or data=N"),
+        ("data=0", "it takes auto, data=N"),
+        ("seed=2", "it takes auto, data=N"),
+        ("data=3,data=1", "it takes auto, data=N"),
+        ("data=2,variant=2", "needs 4 devices"),
     ],
 )
 def test_unusable_mesh(text, message):

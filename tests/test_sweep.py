@@ -16,7 +16,7 @@ import pytest
 from experiments import sweep as command
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
-from ftjax.config import Config
+from ftjax.config import Config, complete
 from ftjax.results import write_probes
 
 TIMES = ["seconds", "compile_seconds"]
@@ -172,6 +172,33 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
     assert printed.err.count("failed:") == 2
 
 
+def test_seeds_at_once_fail_one_by_one(pictures, tmp_path, capsys):
+    more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
+    assert run(pictures, tmp_path, *more, "--epochs", "2") == 1
+    assert capsys.readouterr().err.count("the loss is nan in epoch 1") == 3
+    assert table(tmp_path).status.tolist() == ["failed"] * 3
+
+
+def test_which_seeds_are_trained_at_once(pictures, tmp_path):
+    config = Config(
+        model="tiny",
+        weights="random",
+        data=str(pictures),
+        depths=("0", "7"),
+        bn=("follow",),
+        seeds=5,
+        seeds_at_once=2,
+    )
+    setup = sweep.prepare(complete(config))
+    missing = [(trial, int(trial.seed > 2), 5) for trial in setup.plan.trials]
+    groups = [
+        (group[0].cut.depth_layers, [trial.seed for trial in group])
+        for group, last in sweep.group_trials(setup, missing)
+    ]
+    seeds = [[0, 1], [2], [3, 4]]
+    assert groups == [(depth, group) for depth in (7, 0) for group in seeds]
+
+
 def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     arguments = "--depths 0 7 19 --bn follow --epochs 1 --probes".split()
     assert run(pictures, tmp_path, *arguments) == 0
@@ -282,6 +309,8 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
         ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),
         ("--mesh data=3", "--mesh data=3 needs 3 devices"),
+        ("--mesh variant=2", "spreads seeds over 2 devices, but there are 1"),
+        ("--mesh variant=2 --seeds-at-once 3", "--seeds-at-once 3: the 2 devices"),
         ("--distributed", "--distributed: the processes cannot be joined"),
         ("--epochs 0", "--epochs 0 is too small"),
         ("--lr -1", "--lr -1.0 must be a positive number"),

@@ -15,8 +15,15 @@ from ftjax.depth import labels, make_cut
 from ftjax.epochs import Problem, run_epochs
 from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
+from ftjax.mesh import make_mesh, replicate
 from ftjax.prefix import Activations, advance, choose_boundary, infer
-from ftjax.train import init_state, make_suffix, residual_scales, train_step
+from ftjax.train import (
+    init_state,
+    make_suffix,
+    residual_scales,
+    train_step,
+)
+from ftjax.variants import stack, unstack
 
 HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
 # Whole units, within a projection shortcut, within an MBConv, nothing, everything.
@@ -153,7 +160,7 @@ def problem(tiny, depth, policy, boundary=None, seed=0):
         batch_size=8,
         micro_batch=8,
         drop_connect=0.5,
-        seed=seed,
+        seeds=(seed,),
     )
 
 
@@ -165,7 +172,7 @@ def start(tiny, suffix):
 def test_the_stored_boundary_does_not_change_the_numbers(tiny):
     suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "follow")
     runs = [
-        [epoch for _, epoch, _ in run_epochs(made, *start(tiny, suffix))]
+        [epoch for _, (epoch,), _ in run_epochs(made, *start(tiny, suffix))]
         for made in (problem(tiny, 18, "follow"), problem(tiny, 18, "follow", 0))
     ]
     for stored, recomputed in zip(*runs, strict=True):
@@ -178,10 +185,39 @@ def test_seeds_are_replicates_and_repeat(tiny):
 
     def losses(seed):
         made = problem(tiny, 18, "follow", seed=seed)
-        return [epoch.loss for _, epoch, _ in run_epochs(made, *start(tiny, suffix))]
+        return [epoch.loss for _, (epoch,), _ in run_epochs(made, *start(tiny, suffix))]
 
     assert losses(0) == losses(0)
     assert losses(0) != losses(1)
+
+
+@pytest.mark.parametrize(
+    "policy, mesh", [("follow", None), ("recalibrate", None), ("follow", "variant=2")]
+)
+def test_seeds_at_once_have_the_numbers_of_one_after_the_other(tiny, policy, mesh):
+    """Also with drop-connect, micro-batches, and frozen units that are run again."""
+    mesh = mesh and make_mesh(mesh, 8)
+    made = problem(tiny, 18, policy, boundary=0)._replace(micro_batch=4)
+    suffix = make_suffix(made.network, made.cut, policy)
+    expected = []
+    for seed in (3, 5):
+        *_, end = run_epochs(made._replace(seeds=(seed,)), *start(tiny, suffix))
+        expected.append(end)
+    both = made._replace(seeds=(3, 5), mesh=mesh)
+    both = both._replace(
+        params=replicate(made.params, mesh),
+        batch_stats=replicate(made.batch_stats, mesh),
+        hyper=stack([HYPER] * 2, both.variants),
+    )
+    states = [start(tiny, suffix)[0] for _ in range(2)]
+    stacked = stack(states, both.variants)
+    *_, (stacked, epochs, right) = run_epochs(both, stacked, 1, 2)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    states = unstack(stacked, both.variants)
+    for index, (alone, (epoch,), (answers,)) in enumerate(expected):
+        close(epochs[index][:-1], epoch[:-1])
+        np.testing.assert_array_equal(right[index], answers)
+        jax.tree.map(close, states[index], alone)
 
 
 def test_policies_differ_in_which_statistics_move(tiny):
@@ -212,7 +248,8 @@ def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
     suffix = make_suffix(network, make_cut(network, 2), "recalibrate")
     assert [part.batch_norm for part in suffix] == [("bn",), (), ()]
     inputs = advance(network[:7], params, stats, images[:16], batch_size=8)
-    found = recalibrate(suffix, (), params, stats, inputs, batch_size=8)
+    order = np.arange(16)
+    found = recalibrate(suffix, (), params, stats, inputs, order, batch_size=8)
     kernel = params["top"]["conv"]["kernel"][0, 0]
     values = (inputs @ kernel).reshape(-1, kernel.shape[1]).astype(np.float64)
     mean, var = found["top"]["bn"]["mean"], found["top"]["bn"]["var"]
@@ -228,7 +265,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(tiny):
         made = problem(tiny, 18, "frozen")._replace(micro_batch=size, optimizer="sgd")
         state = init_state(suffix, *tiny[1:3], optimizer="sgd")
         ends += run_epochs(made, state, 1, 1)
-    (whole, expected, _), (state, found, _) = ends
+    (whole, (expected,), _), (state, (found,), _) = ends
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, state.params, whole.params)
     assert found.steps == expected.steps
