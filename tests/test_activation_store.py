@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.forecast import placement
 from ftjax import environment, sweep
 from ftjax.activation_store import Recipe, Store, load_or_make
 from ftjax.config import Config, complete
@@ -172,3 +173,12 @@ def test_a_full_disk_costs_time_and_no_number(
 def test_several_processes_have_no_disk():
     with pytest.raises(ValueError, match="--distributed does not go with --disk-gb"):
         prepare(distributed=True, disk_gb=1.0)
+
+
+@pytest.mark.parametrize(
+    "options, place",
+    [({}, "memory"), (ON_DISK, "disk"), ({"cache_gb": 1e-9}, "units recomputed")],
+)
+def test_the_plan_says_where_activations_are(options, place):
+    setup = prepare(**options)
+    assert all(place in placement(setup, trial) for trial in setup.plan.trials)
