@@ -14,7 +14,7 @@ from ftjax.config import HALVING
 from ftjax.forecast import count_programs
 from ftjax.mesh import shard_batch
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
-from ftjax.prefix import boundary_bytes, infer
+from ftjax.prefix import infer
 from ftjax.sweep import Setup
 from ftjax.train import Batch, accumulated_step, init_state, make_suffix
 from ftjax.variants import Variants, share, stack
@@ -30,9 +30,9 @@ def print_forecast(setup: Setup, console: Console) -> None:
         return
     rates = measure_rates(setup)
     pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
-    sizes = boundary_bytes(setup.network, setup.config.image_size)
-    table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "GB")
-    for name in ("TFLOP", "Seconds"):
+    sizes = sweep.measure_room(setup).sizes
+    table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
+    for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
     last = max(setup.boundaries[trial.id] for trial in trials)
     passed = pictures * sum(setup.cost.forward[:last])
@@ -50,7 +50,8 @@ def print_forecast(setup: Setup, console: Console) -> None:
             str(trial.seed),
             f"{trainable_params(setup.network, trial.cut, setup.cost):,}",
             setup.network.units[boundary].name,
-            f"{sizes[boundary] * pictures / 1e9:.2f}",
+            placement(setup, trial),
+            f"{sizes[boundary] / 1e9:.2f}",
             f"{flops.total / 1e12:.2f}",
             f"{took:.0f}",
         )
@@ -81,6 +82,17 @@ def print_forecast(setup: Setup, console: Console) -> None:
             f"{at_once} seeds at once: {gain:.2f} times the speed of one by one",
             highlight=False,
         )
+
+
+def placement(setup: Setup, trial: Trial) -> str:
+    """Where a trial's activations are, and how many units are run again from there."""
+    boundary = setup.boundaries[trial.id]
+    place = "disk" if sweep.measure_room(setup).on_disk(boundary) else "memory"
+    again = trial.cut.unit - boundary
+    if not again:
+        return place
+    recomputed = f"{again} unit{'s' * (again > 1)} recomputed"
+    return f"{place}, {recomputed}" if boundary else recomputed
 
 
 def flops_of(setup: Setup, trial: Trial) -> Flops:

@@ -96,8 +96,11 @@ class Config:
     JAX_PROCESS_ID. Each needs the same arguments, weights and pictures; the first
     writes the results."""
     cache_gb: float = 4.0
-    """Memory for the activations of the frozen part, in GB; what does not fit is
-    computed again in every step."""
+    """Memory for the activations of the frozen part, in GB; what does not fit is kept
+    on disk (--disk-gb), or computed again in every step from what fits."""
+    disk_gb: float = 0.0
+    """Disk for activations that --cache-gb does not hold, in GB, in the cache folder;
+    later commands on the same pictures and weights find them there. 0: none."""
     out: Path | None = None
     """Folder of the results. Default: runs/<model>-<data>."""
     resume: bool = True
@@ -167,8 +170,15 @@ def complete(config: Config) -> Config:
         raise ValueError(
             "--distributed takes neither --probes nor --search: they run in one process"
         )
-    if not 0 <= config.weight_decay < float("inf"):
-        raise ValueError(f"--weight-decay {config.weight_decay} must be 0 or more")
+    if config.distributed and config.disk_gb:
+        raise ValueError(
+            "--distributed does not go with --disk-gb: every process would need the "
+            "same files; leave --disk-gb out"
+        )
+    for name in ("weight_decay", "disk_gb"):
+        value = getattr(config, name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{flag(name)} {value} must be 0 or more")
     if not 0 <= config.drop_connect < 1:
         raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")
     default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)

@@ -17,19 +17,47 @@ from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, vari
 from ftjax.mesh import fetch, shard_batch
 from ftjax.variants import Variants, each_variant
 
+# FLOPs of inference in the time in which a byte is read from disk: rules of thumb for
+# 1 GB/s beside 20 GFLOP/s on a few cores, and beside 2 TFLOP/s on an accelerator.
+FLOPS_PER_BYTE = {"cpu": 20.0}
+ACCELERATOR_FLOPS_PER_BYTE = 2000.0
+
 
 class Activations(NamedTuple):
     """Inputs of one unit for every picture of the training and validation sets.
 
     Attributes:
         boundary: index of the unit whose inputs these are; 0 holds the pictures.
-        train: (n_train, ...), uint8 pictures or activations in the network's type.
+        train: (n_train, ...), uint8 pictures or activations in the network's type;
+            read-only where they are mapped from disk.
         val: (n_val, ...).
     """
 
     boundary: int
     train: np.ndarray
     val: np.ndarray
+
+
+class Room(NamedTuple):
+    """What the activations of a data set take before each unit, and what there is.
+
+    Attributes:
+        sizes: bytes before each unit.
+        flops: of each unit's forward pass over the data set.
+        memory: bytes for activations.
+        disk: bytes for those that the memory does not hold.
+        flops_per_byte: FLOPs in the time in which a byte is read from disk.
+    """
+
+    sizes: tuple[int, ...]
+    flops: tuple[float, ...]
+    memory: int
+    disk: int = 0
+    flops_per_byte: float = 0.0
+
+    def on_disk(self, boundary: int) -> bool:
+        """Whether the memory does not hold them; the pictures take none of it."""
+        return boundary > 0 and self.sizes[boundary] > self.memory
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -68,7 +96,7 @@ def batches(x: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
         yield rows, count
 
 
-def advance(
+def outputs(
     units: Sequence[Unit],
     params: Tree,
     batch_stats: Tree,
@@ -76,8 +104,8 @@ def advance(
     *,
     batch_size: int,
     mesh: Mesh | None = None,
-) -> np.ndarray:
-    """Runs a data set through frozen units.
+) -> Iterator[np.ndarray]:
+    """Runs a data set through frozen units, a batch at a time.
 
     Args:
         units: those between the boundary of `x` and the new one.
@@ -87,19 +115,34 @@ def advance(
         batch_size: pictures per step; the result does not depend on it.
         mesh: devices that share a batch.
 
-    Returns:
-        (n, ...) inputs of the unit after the last of `units`; `x` if there are none.
+    Yields:
+        (at most batch_size, ...) inputs of the unit after the last of `units`, in
+        order.
     """
+    for rows, count in batches(x, batch_size):
+        y = infer(units, params, batch_stats, shard_batch(rows, mesh))
+        yield fetch(y)[:count]
+
+
+def advance(
+    units: Sequence[Unit],
+    params: Tree,
+    batch_stats: Tree,
+    x: np.ndarray,
+    *,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """What `outputs` yields, in memory: (n, ...); `x` if there are no units."""
     if not units:
         return x
     result = None
     start = 0
-    for rows, count in batches(x, batch_size):
-        y = fetch(infer(units, params, batch_stats, shard_batch(rows, mesh)))
+    for y in outputs(units, params, batch_stats, x, batch_size=batch_size, mesh=mesh):
         if result is None:
             result = np.empty((len(x), *y.shape[1:]), y.dtype)
-        result[start : start + count] = y[:count]
-        start += count
+        result[start : start + len(y)] = y
+        start += len(y)
     return result
 
 
@@ -126,17 +169,27 @@ def activation_struct(
     return jax.ShapeDtypeStruct((batch_size, *shape), jnp.dtype(dtype))
 
 
-def choose_boundary(
-    bytes_per_picture: Sequence[int], cut: int, num_pictures: int, budget: int
-) -> int:
-    """The latest boundary not after `cut` whose activations fit into `budget` bytes.
+def choose_boundary(room: Room, cut: int, previous: int = 0) -> int:
+    """The boundary not after `cut` from which a pass over the data costs least.
 
-    The units between it and the cut are run again in every step. The pictures
-    themselves (boundary 0) are in memory anyway and always fit.
+    The units between it and the cut are run again in every step, and what the memory
+    does not hold is read from disk. The pictures (boundary 0) are there anyway.
+
+    Args:
+        room: sizes and budgets.
+        cut: index of the first unit that is trained.
+        previous: where the stored activations are before; they are read while the new
+            ones are written, so the disk must hold both.
     """
-    fitting = (
-        boundary
-        for boundary in range(cut, 0, -1)
-        if bytes_per_picture[boundary] * num_pictures <= budget
-    )
-    return next(fitting, 0)
+    held = room.sizes[previous] if room.on_disk(previous) else 0
+
+    def fits(boundary: int) -> bool:
+        if boundary == previous or not room.on_disk(boundary):
+            return True
+        return held + room.sizes[boundary] <= room.disk
+
+    def cost(boundary: int) -> float:
+        read = room.sizes[boundary] if room.on_disk(boundary) else 0
+        return sum(room.flops[boundary:cut]) + room.flops_per_byte * read
+
+    return min(filter(fits, range(cut, previous - 1, -1)), key=cost)

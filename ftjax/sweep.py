@@ -1,10 +1,11 @@
 """Runs a plan: one pass over the frozen part, trials from the earliest cut on."""
 
 import itertools
+import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ftjax import records
+from ftjax import environment, records
+from ftjax.activation_store import Recipe, Store, content_name, load_or_make
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import (
     Backbone,
@@ -46,7 +48,17 @@ from ftjax.mesh import (
 )
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
-from ftjax.prefix import Activations, advance, boundary_bytes, choose_boundary
+from ftjax.prefix import (
+    ACCELERATOR_FLOPS_PER_BYTE,
+    FLOPS_PER_BYTE,
+    Activations,
+    Room,
+    activation_struct,
+    advance,
+    boundary_bytes,
+    choose_boundary,
+    outputs,
+)
 from ftjax.train import State, SuffixUnit, check_policy, init_state, make_suffix
 from ftjax.variants import stack, unstack
 from ftjax.weights.pretrained import load_pretrained
@@ -191,14 +203,27 @@ def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
         weights=setup.weights,
         data_hash=setup.dataset.content_hash,
     )
-    sizes = boundary_bytes(setup.network, setup.config.image_size)
-    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
-    budget = int(setup.config.cache_gb * 1e9)
-    boundaries = {
-        trial.id: choose_boundary(sizes, trial.cut.unit, pictures, budget)
-        for trial in plan.trials
-    }
+    room, boundary, boundaries = measure_room(setup), 0, {}
+    for trial in plan.trials:
+        boundary = choose_boundary(room, trial.cut.unit, boundary)
+        boundaries[trial.id] = boundary
     return setup._replace(plan=plan, boundaries=boundaries)
+
+
+def measure_room(setup: Setup) -> Room:
+    """What the stored activations take at every boundary, and the room for them."""
+    config = setup.config
+    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    sizes = boundary_bytes(setup.network, config.image_size)
+    return Room(
+        sizes=tuple(size * pictures for size in sizes),
+        flops=tuple(flops * pictures for flops in setup.cost.forward),
+        memory=int(config.cache_gb * 1e9),
+        disk=int(config.disk_gb * 1e9),
+        flops_per_byte=FLOPS_PER_BYTE.get(
+            jax.default_backend(), ACCELERATOR_FLOPS_PER_BYTE
+        ),
+    )
 
 
 def largest_trial(setup: Setup) -> Trial:
@@ -222,10 +247,9 @@ def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
         optimizer=config.optimizer,
     )
     if jax.default_backend() == "cpu":
-        sizes = boundary_bytes(setup.network, config.image_size)
-        pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
-        stored = [sizes[at] for at in setup.boundaries.values() if at > 0]
-        memory = memory._replace(stored=pictures * max(stored, default=0))
+        room = measure_room(setup)
+        held = (at for at in setup.boundaries.values() if at and not room.on_disk(at))
+        memory = memory._replace(stored=max((room.sizes[at] for at in held), default=0))
     per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
     memory = memory._replace(
         optimizer=memory.optimizer * per_device, residuals=memory.residuals * per_device
@@ -341,7 +365,24 @@ def all_goals(setup: Setup) -> dict[str, int]:
 
 
 def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
-    """Carries the stored activations on to a later boundary."""
+    """Carries the stored activations on to a later boundary.
+
+    Where the disk takes no more, they stay at an earlier one that the memory holds, and
+    the units in between are run again in every step.
+    """
+    if boundary == activations.boundary:
+        return activations
+    room = measure_room(setup)
+    if room.on_disk(boundary):
+        try:
+            return move_on_disk(setup, activations, boundary)
+        except OSError as error:
+            warn_once(
+                f"activations are not kept on disk ({error.strerror or error}); units "
+                "are run again in every step instead"
+            )
+        in_memory = room._replace(disk=0)
+        boundary = choose_boundary(in_memory, boundary, activations.boundary)
     units = setup.network[activations.boundary : boundary]
     train, val = (
         advance(
@@ -355,6 +396,49 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
         for split in (activations.train, activations.val)
     )
     return Activations(boundary, train, val)
+
+
+def move_on_disk(setup: Setup, activations: Activations, boundary: int) -> Activations:
+    """Maps activations from disk; computes what is not there yet.
+
+    Raises:
+        OSError: there is no room, or the cache folder cannot be written.
+    """
+    config = setup.config
+    name_at = partial(
+        content_name,
+        setup.network,
+        start=setup.start,
+        data_hash=setup.dataset.content_hash,
+        image_size=config.image_size,
+        batch_size=config.micro_batch,
+        devices=setup.mesh.size if setup.mesh else 1,
+    )
+    compute = partial(
+        outputs,
+        setup.network[activations.boundary : boundary],
+        setup.params,
+        setup.batch_stats,
+        batch_size=config.micro_batch,
+        mesh=setup.mesh,
+    )
+    struct_of = partial(activation_struct, setup.network, config.image_size, boundary)
+    train, val = load_or_make(
+        Store(environment.cache_folder() / "activations", measure_room(setup).disk),
+        name_at(boundary),
+        [
+            Recipe(split, struct_of(len(x)), partial(compute, x))
+            for split, x in (("train", activations.train), ("val", activations.val))
+        ],
+        in_use=name_at(activations.boundary),
+    )
+    return Activations(boundary, train, val)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """A line on stderr, the first time that it is said."""
+    logging.getLogger(__name__).warning(message)
 
 
 class Log(NamedTuple):

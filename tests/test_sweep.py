@@ -314,6 +314,9 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--distributed", "--distributed: the processes cannot be joined"),
         ("--epochs 0", "--epochs 0 is too small"),
         ("--lr -1", "--lr -1.0 must be a positive number"),
+        ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),
+        ("--disk-gb nan", "--disk-gb nan must be 0 or more"),
+        ("--disk-gb inf", "--disk-gb inf must be 0 or more"),
         ("--model tiny --weights random --batch-size 2000", "--batch-size 2000"),
     ],
 )

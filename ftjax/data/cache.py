@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 DIGEST_BYTES = 32
+PARTIAL = ".partial"  # ends the names of files that are being written
 
 
 class StoredArray(NamedTuple):
@@ -64,25 +65,14 @@ def load_or_build(
     Raises:
         ValueError: the cache cannot be written, or whatever `build_rows` raises.
     """
-    stored = _read(path, dtype, shape)
+    stored = read_array(path, dtype, shape)
     if stored is not None:
         return stored
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        write_array(path, dtype, shape, build_rows())
     except OSError as error:
         raise _unwritable(path, error) from error
-    try:
-        try:
-            with os.fdopen(number, "wb") as file:
-                _write(file, dtype, shape, build_rows())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    stored = _read(path, dtype, shape)
+    stored = read_array(path, dtype, shape)
     if stored is None:
         raise ValueError(
             f"{path} was written but does not read back as written: the disk or "
@@ -105,6 +95,31 @@ def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
+def write_array(
+    path: Path, dtype: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]
+) -> None:
+    """Stores an array row by row; `path` is as it was until all of it is on disk.
+
+    Args:
+        path: the file; folders above it are made.
+        dtype: NumPy name, with byte order where there is one, e.g. '|u1'.
+        shape: of the whole array, first axis = rows, at least one.
+        rows: shape[0] arrays of shape[1:].
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, temporary = tempfile.mkstemp(dir=path.parent, suffix=PARTIAL)
+    try:
+        with os.fdopen(number, "wb") as file:
+            _write(file, dtype, shape, rows)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
 def _write(file, dtype: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]):
     file.write(_header(dtype, shape))
     digest = hashlib.sha256()
@@ -119,7 +134,8 @@ def _write(file, dtype: str, shape: tuple[int, ...], rows: Iterable[np.ndarray])
     file.write(digest.digest())
 
 
-def _read(path: Path, dtype: str, shape: tuple[int, ...]) -> StoredArray | None:
+def read_array(path: Path, dtype: str, shape: tuple[int, ...]) -> StoredArray | None:
+    """Maps what `write_array` wrote; None if it is missing, truncated or altered."""
     # The header is known beforehand: comparing it is safer than parsing a damaged one.
     header = _header(dtype, shape)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
