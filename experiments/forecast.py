@@ -9,13 +9,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ftjax import sweep
 from ftjax.config import HALVING
 from ftjax.forecast import count_programs
 from ftjax.mesh import shard_batch
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
 from ftjax.prefix import infer
-from ftjax.sweep import Setup
+from ftjax.prepare import (
+    Setup,
+    largest_trial,
+    measure_room,
+    needed_memory,
+    run_time_numbers,
+    with_fresh_head,
+)
 from ftjax.train import Batch, accumulated_step, init_state, make_suffix
 from ftjax.variants import Variants, share, stack
 
@@ -30,7 +36,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
         return
     rates = measure_rates(setup)
     pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
-    sizes = sweep.measure_room(setup).sizes
+    sizes = measure_room(setup).sizes
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
@@ -58,7 +64,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
     console.print(table)
     halved = setup.config.search == HALVING
     programs = count_programs(setup.network, trials, setup.config.image_size)
-    memory, available = sweep.needed_memory(setup)
+    memory, available = needed_memory(setup)
     limit = f" of {available / 1e9:.1f}" if available else ""
     most = "at most, as halving stops some: " if halved else ""
     lines = (
@@ -87,7 +93,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
 def placement(setup: Setup, trial: Trial) -> str:
     """Where a trial's activations are, and how many units are run again from there."""
     boundary = setup.boundaries[trial.id]
-    place = "disk" if sweep.measure_room(setup).on_disk(boundary) else "memory"
+    place = "disk" if measure_room(setup).on_disk(boundary) else "memory"
     again = trial.cut.unit - boundary
     if not again:
         return place
@@ -141,10 +147,10 @@ def measure_rates(setup: Setup, seeds: int = 1) -> Rates:
     """
     start = time.perf_counter()
     config, network, dataset = setup.config, setup.network, setup.dataset
-    trial = sweep.largest_trial(setup)
+    trial = largest_trial(setup)
     variants = Variants(seeds, setup.mesh) if seeds > 1 else None
-    params, batch_stats = sweep.with_fresh_head(setup, trial.seed)
-    hyper = stack([sweep.run_time_numbers(setup)] * seeds, variants)
+    params, batch_stats = with_fresh_head(setup, trial.seed)
+    hyper = stack([run_time_numbers(setup)] * seeds, variants)
     count = config.micro_batch
     images = shard_batch(dataset.train.images[:count], setup.mesh)
     labels = share(shard_batch(dataset.train.labels[:count], setup.mesh), variants)

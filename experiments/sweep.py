@@ -30,8 +30,9 @@ from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
+from ftjax.prepare import Setup, prepare, with_grid
 from ftjax.results import read_correct, write_probes, write_results
-from ftjax.sweep import Progress, Setup
+from ftjax.sweep import Progress
 
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
 
@@ -70,7 +71,7 @@ def run(config: Config, console: Console, command: str) -> int:
         config = complete(config)
         environment.keep_freed_memory()
         environment.use_compilation_cache()
-        setup = sweep.prepare(config)
+        setup = prepare(config)
         config = setup.config
         out = from_first_process(partial(open_folder, config))
     except ValueError as error:
@@ -206,7 +207,7 @@ def search_depths(
                 )
             return found
         grid += [Point(*placement) for placement in decision.trials]
-        setup = sweep.with_grid(setup, grid)
+        setup = with_grid(setup, grid)
         found = train_grid(setup, out, console, failed)
 
 
@@ -235,7 +236,7 @@ def explain_fall(
     ]
     seeds = range(setup.config.seeds)
     points += [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
-    setup = sweep.with_grid(setup, points)
+    setup = with_grid(setup, points)
     stopped = found.stopped - {
         request.trial
         for request in setup.plan.requests

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ftjax import records
 from ftjax.plan import Request, trainable_params, trial_flops
+from ftjax.prepare import Setup
 from ftjax.probes import probe_curve
-from ftjax.sweep import Setup
 
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
 

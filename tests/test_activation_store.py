@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments.forecast import placement
-from ftjax import environment, sweep
+from ftjax import environment, prepare, rolling, sweep
 from ftjax.activation_store import Recipe, Store, load_or_make
 from ftjax.config import Config, complete
 from ftjax.data import cache
@@ -47,23 +47,23 @@ def folder(tmp_path_factory, tmp_path, monkeypatch):
 @pytest.fixture
 def computed(monkeypatch):
     """Pictures that were passed through the frozen part to be stored."""
-    seen, outputs = [], sweep.outputs
+    seen, outputs = [], rolling.outputs
 
     def counted(units, params, batch_stats, x, **options):
         seen.append(len(x))
         return outputs(units, params, batch_stats, x, **options)
 
-    monkeypatch.setattr(sweep, "outputs", counted)
+    monkeypatch.setattr(rolling, "outputs", counted)
     return seen
 
 
-def prepare(**options):
-    return sweep.prepare(complete(replace(OPTIONS, **options)))
+def set_up(**options):
+    return prepare.prepare(complete(replace(OPTIONS, **options)))
 
 
 def run(out, **options):
     """Both tables of a run, without the times."""
-    setup = prepare(**options)
+    setup = set_up(**options)
     assert all(event.status != "failed" for event in sweep.run(setup, out))
     times = ["seconds", "compile_seconds"]
     tables = write_results(setup, out)
@@ -113,16 +113,16 @@ def test_what_is_damaged_is_made_again(folder, tmp_path, computed, in_memory):
 
 
 def test_other_weights_have_other_files(folder):
-    setup = prepare(dtype="bfloat16", **ON_DISK)
+    setup = set_up(dtype="bfloat16", **ON_DISK)
     start = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
-    mapped = sweep.move(setup, start, 3)
+    mapped = rolling.move(setup, start, 3)
     assert mapped.train.dtype == jnp.bfloat16 and not mapped.train.flags.writeable
     roomy = setup._replace(config=replace(setup.config, cache_gb=1.0))
-    for mine, expected in zip(mapped, sweep.move(roomy, start, 3), strict=True):
+    for mine, expected in zip(mapped, rolling.move(roomy, start, 3), strict=True):
         np.testing.assert_array_equal(mine, expected)
     for unit, count in (("stem", 4), ("top", 4)):  # top comes after the boundary
         leaf = next(leaf for leaf in setup.start if leaf[1] == unit)
-        sweep.move(setup._replace(start={**setup.start, leaf: b"other"}), start, 3)
+        rolling.move(setup._replace(start={**setup.start, leaf: b"other"}), start, 3)
         assert len(files(folder)) == count
 
 
@@ -172,7 +172,7 @@ def test_a_full_disk_costs_time_and_no_number(
 
 def test_several_processes_have_no_disk():
     with pytest.raises(ValueError, match="--distributed does not go with --disk-gb"):
-        prepare(distributed=True, disk_gb=1.0)
+        set_up(distributed=True, disk_gb=1.0)
 
 
 @pytest.mark.parametrize(
@@ -180,5 +180,5 @@ def test_several_processes_have_no_disk():
     [({}, "memory"), (ON_DISK, "disk"), ({"cache_gb": 1e-9}, "units recomputed")],
 )
 def test_the_plan_says_where_activations_are(options, place):
-    setup = prepare(**options)
+    setup = set_up(**options)
     assert all(place in placement(setup, trial) for trial in setup.plan.trials)

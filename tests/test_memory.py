@@ -7,6 +7,7 @@ import pytest
 
 from ftjax import sweep
 from ftjax.config import Config, complete
+from ftjax.prepare import prepare
 
 TRIALS = 200
 
@@ -34,7 +35,7 @@ def test_two_hundred_trials_need_the_memory_of_twenty(tmp_path, monkeypatch):
         epochs=1,
         out=tmp_path / "run",
     )
-    setup = sweep.prepare(complete(config))
+    setup = prepare(complete(config))
     assert len(setup.plan.trials) == TRIALS
     sizes = []
     for event in sweep.run(setup, tmp_path / "run"):

@@ -17,6 +17,7 @@ from experiments import sweep as command
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
 from ftjax.config import Config, complete
+from ftjax.prepare import prepare
 from ftjax.results import write_probes
 
 TIMES = ["seconds", "compile_seconds"]
@@ -189,7 +190,7 @@ def test_which_seeds_are_trained_at_once(pictures, tmp_path):
         seeds=5,
         seeds_at_once=2,
     )
-    setup = sweep.prepare(complete(config))
+    setup = prepare(complete(config))
     missing = [(trial, int(trial.seed > 2), 5) for trial in setup.plan.trials]
     groups = [
         (group[0].cut.depth_layers, [trial.seed for trial in group])
@@ -211,7 +212,7 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     config = json.loads((tmp_path / "config.json").read_text())["config"]
     for name in ("depths", "bn"):
         config[name] = tuple(config[name])
-    setup = sweep.prepare(Config(**config))
+    setup = prepare(Config(**config))
     marked = probes.assign(logme=7.0)
     marked.to_csv(tmp_path / "probes.csv", index=False)
     write_probes(setup, tmp_path)

@@ -17,6 +17,7 @@ from ftjax.config import Config, complete
 from ftjax.depth import make_cut
 from ftjax.optim import Hyper
 from ftjax.prefix import infer
+from ftjax.prepare import prepare
 from ftjax.train import init_state, make_suffix, train_step
 
 
@@ -78,7 +79,7 @@ def grid(work: Work) -> Iterator[float]:
             drop_connect=0.0,
             out=Path(folder),
         )
-        setup = sweep.prepare(complete(config))
+        setup = prepare(complete(config))
         for event in sweep.run(setup, Path(folder)):
             if event.status == "failed":
                 raise RuntimeError(event.message)

@@ -1,0 +1,241 @@
+"""All that a sweep needs, loaded and checked; nothing is trained."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import (
+    Backbone,
+    Tree,
+    draw_variables,
+    variable_shapes,
+    with_dtype,
+)
+from ftjax.backbones.backbone import with_head as add_head
+from ftjax.config import Config
+from ftjax.data import Dataset, load
+from ftjax.depth import AUTO, parse_depths
+from ftjax.forecast import (
+    Memory,
+    available_bytes,
+    check_memory,
+    estimate_memory,
+)
+from ftjax.freeze_proof import Digests, digests
+from ftjax.mesh import (
+    DATA,
+    VARIANT,
+    axis_size,
+    make_mesh,
+    replicate,
+)
+from ftjax.optim import OPTIMIZERS, Hyper
+from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
+from ftjax.prefix import (
+    ACCELERATOR_FLOPS_PER_BYTE,
+    FLOPS_PER_BYTE,
+    Room,
+    boundary_bytes,
+    choose_boundary,
+)
+from ftjax.train import check_policy
+from ftjax.weights.pretrained import load_pretrained
+
+
+class Setup(NamedTuple):
+    """All that a sweep needs, loaded and checked.
+
+    Attributes:
+        config: completed.
+        mesh: devices that share a batch; None is the default device.
+        network: backbone with head.
+        params: pretrained parameters, by unit, on the devices; without the head.
+        batch_stats: likewise.
+        weights: where they are from.
+        start: digests of them.
+        dataset: pictures at the network's size.
+        plan: rows and trainings.
+        cost: of the network's units.
+        boundaries: per trial id, where its stored activations are.
+    """
+
+    config: Config
+    mesh: Mesh | None
+    network: Backbone
+    params: Tree
+    batch_stats: Tree
+    weights: str
+    start: Digests
+    dataset: Dataset
+    plan: Plan
+    cost: Cost
+    boundaries: dict[str, int]
+
+
+def prepare(config: Config) -> Setup:
+    """Loads weights and pictures and makes the plan; nothing is trained.
+
+    Raises:
+        ValueError: anything the user can mend, in one line.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {config.optimizer!r}; --optimizer takes "
+            f"{', '.join(OPTIMIZERS)}"
+        )
+    mesh = make_mesh(config.mesh, config.micro_batch)
+    config = replace(config, seeds_at_once=seeds_at_once(config, mesh))
+    backbone = make_backbone(config.model)
+    depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
+    pretrained = load_pretrained(
+        backbone, config.weights, size=config.image_size, offline=config.offline
+    )
+    dataset = load(
+        config.data,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        train_size=config.train_size,
+        val_size=config.val_size,
+        offline=config.offline,
+    )
+    if len(dataset.train.labels) < config.batch_size:
+        raise ValueError(
+            f"--batch-size {config.batch_size} is larger than the training set of "
+            f"{len(dataset.train.labels)} pictures"
+        )
+    for policy in config.bn:
+        check_policy(policy)
+    network = with_dtype(add_head(backbone, len(dataset.class_names)), config.dtype)
+    if not any(unit.batch_norm_keys for unit in network.units):
+        config = replace(config, bn=config.bn[:1])  # the policies would be one curve
+    setup = Setup(
+        config=config,
+        mesh=mesh,
+        network=network,
+        params=replicate(pretrained.params, mesh),
+        batch_stats=replicate(pretrained.batch_stats, mesh),
+        weights=pretrained.source,
+        start=digests(pretrained.params, pretrained.batch_stats),
+        dataset=dataset,
+        plan=Plan((), ()),
+        cost=measure_cost(network, config.image_size),
+        boundaries={},
+    )
+    points = itertools.product(depths, config.bn, range(config.seeds))
+    setup = with_grid(setup, itertools.starmap(Point, points))
+    if setup.plan.trials:
+        check_memory(
+            *needed_memory(setup),
+            batch_size=config.batch_size,
+            micro_batch=config.micro_batch,
+            devices=axis_size(mesh, DATA),
+        )
+    return setup
+
+
+def seeds_at_once(config: Config, mesh: Mesh | None) -> int:
+    """How many seeds are trained at once.
+
+    Raises:
+        ValueError: the devices cannot share them equally.
+    """
+    axis = axis_size(mesh, VARIANT)
+    count = axis if config.seeds_at_once is None else config.seeds_at_once
+    if count % axis:
+        raise ValueError(
+            f"--seeds-at-once {count}: the {axis} devices of --mesh {config.mesh} "
+            f"cannot share them equally; use a multiple of {axis}"
+        )
+    if axis > config.seeds:
+        raise ValueError(
+            f"--mesh {config.mesh} spreads seeds over {axis} devices, but there are "
+            f"{config.seeds}; use --seeds {axis} or more"
+        )
+    return count
+
+
+def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
+    """The setup with the plan for these depths, policies and seeds."""
+    plan = make_plan(
+        setup.config,
+        setup.network,
+        grid,
+        weights=setup.weights,
+        data_hash=setup.dataset.content_hash,
+    )
+    room, boundary, boundaries = measure_room(setup), 0, {}
+    for trial in plan.trials:
+        boundary = choose_boundary(room, trial.cut.unit, boundary)
+        boundaries[trial.id] = boundary
+    return setup._replace(plan=plan, boundaries=boundaries)
+
+
+def measure_room(setup: Setup) -> Room:
+    """What the stored activations take at every boundary, and the room for them."""
+    config = setup.config
+    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    sizes = boundary_bytes(setup.network, config.image_size)
+    return Room(
+        sizes=tuple(size * pictures for size in sizes),
+        flops=tuple(flops * pictures for flops in setup.cost.forward),
+        memory=int(config.cache_gb * 1e9),
+        disk=int(config.disk_gb * 1e9),
+        flops_per_byte=FLOPS_PER_BYTE.get(
+            jax.default_backend(), ACCELERATOR_FLOPS_PER_BYTE
+        ),
+    )
+
+
+def largest_trial(setup: Setup) -> Trial:
+    """The one that trains most and uses batch statistics, if any does."""
+
+    def smallness(trial: Trial) -> tuple[int, bool]:
+        return trial.cut.unit, trial.policy == "frozen"
+
+    return min(setup.plan.trials, key=smallness)
+
+
+def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
+    """Least memory of the largest trial on one device, and what there is, in bytes."""
+    config, trial = setup.config, largest_trial(setup)
+    memory = estimate_memory(
+        setup.network,
+        trial.cut,
+        trial.policy,
+        size=config.image_size,
+        batch_size=config.micro_batch // axis_size(setup.mesh, DATA),
+        optimizer=config.optimizer,
+    )
+    if jax.default_backend() == "cpu":
+        room = measure_room(setup)
+        held = (at for at in setup.boundaries.values() if at and not room.on_disk(at))
+        memory = memory._replace(stored=max((room.sizes[at] for at in held), default=0))
+    per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
+    memory = memory._replace(
+        optimizer=memory.optimizer * per_device, residuals=memory.residuals * per_device
+    )
+    return memory, available_bytes()
+
+
+def run_time_numbers(setup: Setup) -> Hyper:
+    """The optimizer's numbers as arrays."""
+    config = setup.config
+    numbers = config.lr, config.head_lr_factor, config.weight_decay
+    return replicate(Hyper(*map(np.float32, numbers)), setup.mesh)
+
+
+def with_fresh_head(setup: Setup, seed: int) -> tuple[Tree, Tree]:
+    """The pretrained network with the classifier a seed starts from, at every depth."""
+    network = setup.network
+    params = {unit.name: setup.params.get(unit.name, {}) for unit in network.units}
+    stats = {unit.name: setup.batch_stats.get(unit.name, {}) for unit in network.units}
+    head = network.units[-1].name
+    shapes = variable_shapes(network.units, setup.config.image_size)[-1]
+    params[head] = replicate(draw_variables(shapes["params"], seed), setup.mesh)
+    return params, stats

@@ -1,0 +1,92 @@
+"""The rolling cache: stored activations are carried on from one cut to the next."""
+
+import logging
+from functools import cache, partial
+
+from ftjax import environment
+from ftjax.activation_store import Recipe, Store, content_name, load_or_make
+from ftjax.prefix import (
+    Activations,
+    activation_struct,
+    advance,
+    choose_boundary,
+    outputs,
+)
+from ftjax.prepare import Setup, measure_room
+
+
+def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
+    """Carries the stored activations on to a later boundary.
+
+    Where the disk takes no more, they stay at an earlier one that the memory holds, and
+    the units in between are run again in every step.
+    """
+    if boundary == activations.boundary:
+        return activations
+    room = measure_room(setup)
+    if room.on_disk(boundary):
+        try:
+            return move_on_disk(setup, activations, boundary)
+        except OSError as error:
+            warn_once(
+                f"activations are not kept on disk ({error.strerror or error}); units "
+                "are run again in every step instead"
+            )
+        in_memory = room._replace(disk=0)
+        boundary = choose_boundary(in_memory, boundary, activations.boundary)
+    units = setup.network[activations.boundary : boundary]
+    train, val = (
+        advance(
+            units,
+            setup.params,
+            setup.batch_stats,
+            split,
+            batch_size=setup.config.micro_batch,
+            mesh=setup.mesh,
+        )
+        for split in (activations.train, activations.val)
+    )
+    return Activations(boundary, train, val)
+
+
+def move_on_disk(setup: Setup, activations: Activations, boundary: int) -> Activations:
+    """Maps activations from disk; computes what is not there yet.
+
+    Raises:
+        OSError: there is no room, or the cache folder cannot be written.
+    """
+    config = setup.config
+    name_at = partial(
+        content_name,
+        setup.network,
+        start=setup.start,
+        data_hash=setup.dataset.content_hash,
+        image_size=config.image_size,
+        batch_size=config.micro_batch,
+        devices=setup.mesh.size if setup.mesh else 1,
+    )
+    compute = partial(
+        outputs,
+        setup.network[activations.boundary : boundary],
+        setup.params,
+        setup.batch_stats,
+        batch_size=config.micro_batch,
+        mesh=setup.mesh,
+    )
+    struct_of = partial(activation_struct, setup.network, config.image_size, boundary)
+    train, val = load_or_make(
+        Store(environment.cache_folder() / "activations", measure_room(setup).disk),
+        name_at(boundary),
+        [
+            Recipe(split, struct_of(len(x)), partial(compute, x))
+            for split, x in (("train", activations.train), ("val", activations.val))
+        ],
+        in_use=name_at(activations.boundary),
+    )
+    return Activations(boundary, train, val)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """A line on stderr, the first time that it is said."""
+    logging.getLogger(__name__).warning(message)
