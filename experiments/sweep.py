@@ -65,6 +65,7 @@ def run(config: Config, console: Console, command: str) -> int:
         The exit code.
     """
     try:
+        environment.compile_faster()
         if config.distributed:
             environment.join_processes()
             console.quiet = not is_first_process()

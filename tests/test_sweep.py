@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import answer
 from experiments import sweep as command
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
@@ -48,6 +49,17 @@ def run(pictures, out, *more):
     return command.main(
         [*TINY, "--data", str(pictures), "--out", str(out), *map(str, more)]
     )
+
+
+def leave_undrawn(monkeypatch):
+    """No pictures and no page, which take longer than a tiny training."""
+    monkeypatch.setattr(answer.plots, "save", lambda *_: None)
+    monkeypatch.setattr(answer, "write_page", lambda *_: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    leave_undrawn(monkeypatch)
 
 
 def table(out, name="results.csv"):
@@ -100,6 +112,7 @@ def test_the_numbers_of_the_table_are_those_of_the_last_epoch(finished):
         np.testing.assert_allclose(correct[-1].mean(), rows.val_accuracy, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_command_trains_nothing(finished, pictures, capsys):
     before = (finished / "results.csv").read_bytes()
     depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
@@ -108,6 +121,7 @@ def test_the_same_command_trains_nothing(finished, pictures, capsys):
     assert "kept" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_more_epochs_go_on_and_equal_an_uninterrupted_run(finished, pictures, tmp_path):
     short = "--depths 7 --bn follow --epochs".split()
     assert run(pictures, tmp_path / "grown", *short, 1) == 0
@@ -163,6 +177,7 @@ def one_done_and_one_begun(out):
     return "done" in statuses and "pending" in statuses
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsys):
     arguments = "--depths 0 7 --bn frozen --epochs 1 --optimizer sgd --lr 1e38".split()
     assert run(pictures, tmp_path, *arguments) == 1
@@ -173,6 +188,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
     assert printed.err.count("failed:") == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_at_once_fail_one_by_one(pictures, tmp_path, capsys):
     more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
     assert run(pictures, tmp_path, *more, "--epochs", "2") == 1
@@ -233,10 +249,11 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
     assert stopped[["accuracy", "val_accuracy", "loss"]].isna().all().all()
     counts = epochs.groupby("trial").epoch.max()
     assert (counts[stopped.trial] == 2).all() and (counts[done.trial] == 4).all()
-    answer = json.loads((tmp_path / "recommendation.json").read_text())
-    assert answer["stopped"] == list(stopped.depth_layers)
-    assert set(answer["not_worse"]) <= set(done.depth_layers)
+    found = json.loads((tmp_path / "recommendation.json").read_text())
+    assert found["stopped"] == list(stopped.depth_layers)
+    assert set(found["not_worse"]) <= set(done.depth_layers)
     assert "Stopped early by --search halving" in (tmp_path / "report.html").read_text()
+    leave_undrawn(monkeypatch)
     # What went on has the numbers of a training that was never stopped in between.
     alone = "--depths 7 --bn frozen --epochs 4".split()
     assert run(pictures, tmp_path / "alone", *alone) == 0
@@ -309,7 +326,7 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--optimizer lion", "unknown optimizer 'lion'"),
         ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
         ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),
-        ("--mesh data=3", "--mesh data=3 needs 3 devices"),
+        ("--mesh data=99", "--mesh data=99 needs 99 devices"),
         ("--mesh variant=2", "spreads seeds over 2 devices, but there are 1"),
         ("--mesh variant=2 --seeds-at-once 3", "--seeds-at-once 3: the 2 devices"),
         ("--distributed", "--distributed: the processes cannot be joined"),

@@ -23,6 +23,7 @@ from ftjax.train import init_state, make_suffix, train_step
 
 def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
+    environment.compile_faster()
     environment.keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
 
