@@ -40,6 +40,8 @@ class Display:
         self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
         self._done, self._seconds = 0.0, 0.0
         self._kept = 0
+        self._epochs: dict[str, int] = {}  # trained now, of trials that have begun
+        self._last: dict[str, str] = {}  # what their newest epoch said
         total = sum(self._goals.values())
         self._task = self._bar.add_task("epochs", total=total, speed="")
 
@@ -64,21 +66,22 @@ class Display:
         epochs = self._goals[trial.id]
         if event.status == "started":
             self._bar.update(self._task, description=name)
-            self._start, self._epochs = time.perf_counter(), 0
-            self._last = "no epoch was missing"
+            self._start = time.perf_counter()
+            self._epochs[trial.id], self._last[trial.id] = 0, "no epoch was missing"
         elif event.status == "kept":
             self._skip(trial, epochs)
             self._kept += 1
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status == "failed":
-            self._skip(trial, epochs - self._epochs)
+            self._skip(trial, epochs - self._epochs[trial.id])
             self._console.print(f"{name}  failed: {event.message}", highlight=False)
         elif event.status == "done":
-            self._skip(trial, epochs - self._epochs)  # those it had before
+            self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
             seconds = time.perf_counter() - self._start
             self._console.print(
-                f"{name}  {self._last}  {seconds:.0f} s, left {self._time_left()}",
+                f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
+                f"left {self._time_left()}",
                 highlight=False,
             )
 
@@ -88,18 +91,18 @@ class Display:
         self._bar.advance(self._task, epochs)
 
     def _epoch_ended(self, event: Progress) -> None:
-        epoch = event.epoch
-        work = self._work[event.trial.id]
-        self._epochs += 1
+        epoch, id = event.epoch, event.trial.id
+        work = self._work[id]
+        self._epochs[id] += 1
         self._left -= work
         self._done += work
         self._seconds += epoch.seconds
         pictures = epoch.steps * self._setup.config.batch_size
-        self._last = (
+        self._last[id] = (
             f"accuracy {percent(epoch.accuracy)}, val {percent(epoch.val_accuracy)}, "
             f"{pictures / epoch.seconds:.0f} img/s"
         )
-        speed = f"{self._last}, left {self._time_left()}"
+        speed = f"{self._last[id]}, left {self._time_left()}"
         self._bar.update(self._task, advance=1, speed=speed)
 
     def _time_left(self) -> str:

@@ -17,9 +17,7 @@ from ftjax.mesh import (
     from_first_process,
 )
 from ftjax.plan import Trial
-from ftjax.prefix import (
-    Activations,
-)
+from ftjax.prefix import Activations
 from ftjax.prepare import Setup
 from ftjax.rolling import move
 from ftjax.trials import run_trials

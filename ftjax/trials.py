@@ -1,6 +1,6 @@
 """Trains trials of one cut at once, from their checkpoints to their records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +12,11 @@ from ftjax.checkpoint import Checkpoints, unflatten
 from ftjax.compile_clock import compile_seconds
 from ftjax.epochs import Epoch, Problem, run_epochs
 from ftjax.freeze_proof import changed_leaves
-from ftjax.mesh import (
-    fetch,
-    from_first_process,
-    replicate,
-)
+from ftjax.mesh import fetch, from_first_process, replicate
 from ftjax.plan import Trial
-from ftjax.prefix import (
-    Activations,
-)
+from ftjax.prefix import Activations
 from ftjax.prepare import Setup, run_time_numbers, with_fresh_head
-from ftjax.train import State, SuffixUnit, init_state, make_suffix
+from ftjax.train import State, init_state, make_suffix
 from ftjax.variants import stack, unstack
 
 
@@ -61,8 +55,6 @@ def run_trials(
     Yields:
         Every finished epoch of a trial; once, the error of one whose loss is no number.
     """
-    config, first = setup.config, trials[0]
-    suffix = make_suffix(setup.network, first.cut, first.policy)
     problem = make_problem(setup, trials, activations)
     logs, states = [], []
     try:
@@ -70,50 +62,75 @@ def run_trials(
             log, state = restore(setup, out, trial)
             logs.append(log)
             states.append(state)
-        done = {len(log.rows) for log in logs}
-        if len(done) > 1:  # killed between the checkpoints of one epoch
-            for trial in trials:
-                yield from run_trials(setup, out, [trial], activations, last)
-            return
-        state = stack(states, problem.variants)
-        del states
-        compiled = compile_seconds()
-        broken = set()
-        for ended in run_epochs(problem, state, done.pop() + 1, last):
-            state, epochs, right = ended
-            seconds = compile_seconds() - compiled
-            compiled += seconds
-            own_states = unstack(whole(state), problem.variants)
-            for log, own, epoch, answers in zip(
-                logs, own_states, epochs, right, strict=True
-            ):
-                if log.trial.id in broken:
-                    continue
-                if not np.isfinite(epoch.train_mode_loss):
-                    broken.add(log.trial.id)
-                    yield (
-                        log.trial,
-                        FloatingPointError(
-                            f"the loss is {epoch.train_mode_loss} in epoch "
-                            f"{epoch.epoch}; try a smaller --lr than {config.lr}"
-                        ),
-                    )
-                    continue
-                log.rows.append(
-                    {**epoch._asdict(), "compile_seconds": seconds / len(trials)}
-                )
-                log.correct.append(answers)
-                keep(out, log, own)
-                yield log.trial, epoch
-            if len(broken) == len(trials):
-                return
+            del state
+        apart = len({len(log.rows) for log in logs}) > 1
+        if not apart:
+            ends = yield from train(problem, out, logs, states, last)
     finally:
         for log in logs:
             log.checkpoints.close()
-    own_states = unstack(whole(state), problem.variants)
-    for log, own in zip(logs, own_states, strict=True):
-        if log.trial.id not in broken:
-            finish(setup, out, log, suffix, own)
+    if apart:  # killed between the checkpoints of one epoch
+        for trial in trials:
+            yield from run_trials(setup, out, [trial], activations, last)
+        return
+    for log, state in ends:
+        finish(setup, out, log, state)
+
+
+def train(
+    problem: Problem, out: Path, logs: Sequence[Log], states: list[State], last: int
+) -> Generator[tuple[Trial, Epoch | FloatingPointError], None, list[tuple[Log, State]]]:
+    """The epochs that are missing, each kept as it ends.
+
+    Args:
+        problem: what the trials train on.
+        out: the run's folder.
+        logs: of the trials, with equally many finished epochs.
+        states: of the trials, as those epochs left them; the list is emptied, lest the
+            start be held in memory to the end.
+        last: epoch to end with, counted from 1.
+
+    Yields:
+        As `run_trials`.
+
+    Returns:
+        The trials that did not break, and their states.
+    """
+    state = stack(states, problem.variants)
+    states.clear()
+    compiled = compile_seconds()
+    first = len(logs[0].rows) + 1
+    going = {log.trial.id for log in logs}
+    for ended in run_epochs(problem, state, first, last):
+        state, epochs, right = ended
+        seconds = (compile_seconds() - compiled) / len(logs)
+        compiled = compile_seconds()
+        own_states = unstack(whole(state), problem.variants)
+        for log, own, epoch, answers in zip(
+            logs, own_states, epochs, right, strict=True
+        ):
+            if log.trial.id not in going:
+                continue
+            if np.isfinite(epoch.train_mode_loss):
+                log.rows.append({**epoch._asdict(), "compile_seconds": seconds})
+                log.correct.append(answers)
+                keep(out, log, own)
+                yield log.trial, epoch
+            else:
+                going.remove(log.trial.id)
+                yield log.trial, no_number(epoch, log.trial)
+        if not going:
+            break
+    ends = zip(logs, unstack(whole(state), problem.variants), strict=True)
+    return [(log, own) for log, own in ends if log.trial.id in going]
+
+
+def no_number(epoch: Epoch, trial: Trial) -> FloatingPointError:
+    """Why a trial ends that has diverged."""
+    return FloatingPointError(
+        f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; "
+        f"try a smaller --lr than {trial.canonical['lr']}"
+    )
 
 
 def make_problem(
@@ -180,10 +197,9 @@ def keep(out: Path, log: Log, state: State) -> None:
     )
 
 
-def finish(
-    setup: Setup, out: Path, log: Log, suffix: Sequence[SuffixUnit], state: State
-) -> None:
+def finish(setup: Setup, out: Path, log: Log, state: State) -> None:
     """Proves the freeze and records the trial as done."""
+    suffix = make_suffix(setup.network, log.trial.cut, log.trial.policy)
     changed = changed_leaves(
         setup.start,
         {**setup.params, **state.params},
