@@ -14,6 +14,7 @@ ftjax alone, by number of depths, seeds and pictures. Needs the extra `benchmark
 
 import argparse
 import multiprocessing
+import signal
 import statistics
 import sys
 import tempfile
@@ -248,6 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
+    # An orphan would go on with its turn and slow whatever is measured next.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         rows = list(TASKS[options.task](options, console))
     except ValueError as error:
