@@ -37,6 +37,34 @@ def programs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def undraw():
+    """Call it with a monkeypatch: answers then come without pictures and page.
+
+    These take longer than a tiny training.
+    """
+
+    def patch(monkeypatch):
+        monkeypatch.setattr("experiments.answer.plots.save", lambda *_: None)
+        monkeypatch.setattr("experiments.answer.write_page", lambda *_: None)
+
+    return patch
+
+
+@pytest.fixture
+def undrawn(undraw, monkeypatch):
+    """Answers without pictures and page, in one test."""
+    undraw(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undrawn_module(undraw):
+    """Likewise, in a whole file."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        undraw(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and reference files; the tests that need them skip without."""
     default = Path(__file__).parents[2] / "shared"

@@ -19,6 +19,8 @@ from experiments import sweep as command
 from ftjax.backbones import layers
 from ftjax.mesh import fetch, from_first_process, make_mesh, replicate, shard_batch
 
+pytestmark = pytest.mark.usefixtures("undrawn_module")
+
 RUN = (
     "--model tiny --weights random --data digits --image-size 16 --batch-size 16 "
     "--train-size 32 --val-size 20 --depths 18 --bn follow --optimizer sgd --lr 0.01 "

@@ -40,7 +40,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_dir(pictures, tmp_path_factory):
+def run_dir(pictures, tmp_path_factory, undrawn_module):
     """A run of the depths 0 and 7; 7 has a trainable BatchNorm."""
     folder = tmp_path_factory.mktemp("run")
     os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import answer
 from experiments import sweep as command
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
@@ -49,17 +48,6 @@ def run(pictures, out, *more):
     return command.main(
         [*TINY, "--data", str(pictures), "--out", str(out), *map(str, more)]
     )
-
-
-def leave_undrawn(monkeypatch):
-    """No pictures and no page, which take longer than a tiny training."""
-    monkeypatch.setattr(answer.plots, "save", lambda *_: None)
-    monkeypatch.setattr(answer, "write_page", lambda *_: None)
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    leave_undrawn(monkeypatch)
 
 
 def table(out, name="results.csv"):
@@ -238,7 +226,7 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
 
-def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
+def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch, undraw):
     monkeypatch.setattr(command, "halving", keep_the_two_shallowest)
     arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()
     assert run(pictures, tmp_path, *arguments) == 0
@@ -253,7 +241,7 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch):
     assert found["stopped"] == list(stopped.depth_layers)
     assert set(found["not_worse"]) <= set(done.depth_layers)
     assert "Stopped early by --search halving" in (tmp_path / "report.html").read_text()
-    leave_undrawn(monkeypatch)
+    undraw(monkeypatch)
     # What went on has the numbers of a training that was never stopped in between.
     alone = "--depths 7 --bn frozen --epochs 4".split()
     assert run(pictures, tmp_path / "alone", *alone) == 0
@@ -357,6 +345,7 @@ def test_results_that_are_not_to_be_resumed(finished, pictures, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_without_batch_norm_has_one_curve(pictures, tmp_path, capsys):
     options = "--model vgg16 --weights random --image-size 32 --batch-size 16".split()
     arguments = [*options, "--depths", "0", "--epochs", "1", "--data", str(pictures)]
