@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 
 from ftjax.records import write_json
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-FUSION_FLAG, FUSION_EMITTERS = "xla_cpu_use_fusion_emitters", "0.10."
+FUSION_FLAG, FUSION_JAXLIB = "xla_cpu_use_fusion_emitters", "0.10."
 PACKAGES = ("ftjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -36,7 +35,7 @@ def compile_faster() -> None:
     process at a flag that it does not know, so only versions that do get it.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith(FUSION_EMITTERS) and FUSION_FLAG not in flags:
+    if version("jaxlib").startswith(FUSION_JAXLIB) and FUSION_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"--{FUSION_FLAG}=false {flags}".strip()
 
 

@@ -45,7 +45,7 @@ class Problem(NamedTuple):
             batch_size.
         drop_connect: largest drop-connect rate, 0 for none.
         seeds: of head, data order and drop-connect; one for each trial.
-        mesh: devices that share a batch; None is the default device.
+        mesh: devices that share batches and trials; None is the default device.
     """
 
     network: Backbone
@@ -192,7 +192,7 @@ def train_epoch(
             variants=problem.variants,
         )
         history += metrics
-    losses, correct = zip(*jax.tree.map(fetch, history), strict=True)
+    losses, correct = zip(*fetch(history), strict=True)
     total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
     return state, total, steps
 

@@ -127,8 +127,14 @@ def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
-def fetch(x: jax.Array) -> np.ndarray:
-    """The whole array on the host; where other processes hold shares, all must call."""
+def fetch(tree: Tree) -> Tree:
+    """Whole arrays on the host; where other processes hold shares, all must call."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(_gather, tree)
+
+
+def _gather(x: jax.Array) -> np.ndarray:
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)

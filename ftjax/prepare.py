@@ -21,20 +21,9 @@ from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
-from ftjax.forecast import (
-    Memory,
-    available_bytes,
-    check_memory,
-    estimate_memory,
-)
+from ftjax.forecast import Memory, available_bytes, check_memory, estimate_memory
 from ftjax.freeze_proof import Digests, digests
-from ftjax.mesh import (
-    DATA,
-    VARIANT,
-    axis_size,
-    make_mesh,
-    replicate,
-)
+from ftjax.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.optim import OPTIMIZERS, Hyper
 from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
 from ftjax.prefix import (
@@ -53,7 +42,7 @@ class Setup(NamedTuple):
 
     Attributes:
         config: completed.
-        mesh: devices that share a batch; None is the default device.
+        mesh: devices that share batches and trials; None is the default device.
         network: backbone with head.
         params: pretrained parameters, by unit, on the devices; without the head.
         batch_stats: likewise.
@@ -157,7 +146,7 @@ def seeds_at_once(config: Config, mesh: Mesh | None) -> int:
             f"--mesh {config.mesh} spreads seeds over {axis} devices, but there are "
             f"{config.seeds}; use --seeds {axis} or more"
         )
-    return count
+    return min(count, config.seeds - config.seeds % axis)
 
 
 def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:

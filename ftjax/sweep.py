@@ -11,11 +11,7 @@ import jax
 
 from ftjax import records
 from ftjax.epochs import Epoch
-from ftjax.mesh import (
-    VARIANT,
-    axis_size,
-    from_first_process,
-)
+from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
 from ftjax.prefix import Activations
 from ftjax.prepare import Setup

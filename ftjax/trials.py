@@ -178,7 +178,7 @@ def restore(setup: Setup, out: Path, trial: Trial) -> tuple[Log, State]:
 
 def whole(state: State) -> State:
     """A state that the first process can write."""
-    return jax.tree.map(fetch, state) if jax.process_count() > 1 else state
+    return fetch(state) if jax.process_count() > 1 else state
 
 
 def keep(out: Path, log: Log, state: State) -> None:

@@ -53,7 +53,7 @@ def stack(trees: Sequence[Tree], variants: Variants | None) -> Tree:
         return trees[0]
     if variants.mesh is None:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    whole = jax.tree.map(lambda *xs: np.stack([fetch(x) for x in xs]), *trees)
+    whole = jax.tree.map(lambda *leaves: np.stack(leaves), *map(fetch, trees))
     return place(whole, variants.mesh, variants)
 
 
