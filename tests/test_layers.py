@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ftjax.backbones import layers
+from ftjax.backbones import convolution, layers, winograd
 from ftjax.backbones.depthwise import explicit_pads
 
 ASYMMETRIC = ((0, 1), (2, 1))
@@ -88,6 +88,30 @@ def test_conv_equals_lax(batch, size, kernel, strides, padding):
 
     bias = normal(2, (5,))
     x, k = normal(0, (batch, *size, 3)), normal(1, (kernel, kernel, 3, 5))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "padding"),
+    [
+        (2, (6, 8), "SAME"),
+        (3, (5, 7), "SAME"),  # tiles that hang over the edge
+        (2, (7, 8), "VALID"),
+        (2, (5, 6), ASYMMETRIC),
+        (12, (9, 8), "SAME"),  # in groups of pictures
+    ],
+)
+def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
+    monkeypatch.setattr(convolution, "WINOGRAD_TAPS", 0)
+    monkeypatch.setattr(convolution, "WINOGRAD_GRADIENT_TAPS", 0)
+    monkeypatch.setattr(winograd, "GROUP_BYTES", 2**12)
+
+    def form(lowering):
+        conv = layers.Conv(5, 3, 1, padding, use_bias=False, lowering=lowering)
+        return lambda x, k: conv.apply({"params": {"kernel": k}}, x)
+
+    x, k = normal(0, (batch, *size, 4)), normal(1, (3, 3, 4, 5))
+    assert "convolution" not in jax.jit(form("cpu")).lower(x, k).as_text()
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 

@@ -3,7 +3,8 @@
 XLA:CPU (jax 0.10) runs most convolutions at nine tenths of the rate of a matrix
 product, with three exceptions, written here as matrix products: 1x1 kernels; maps of a
 few pixels, up to a hundred times slower (2x2 pixels, 512 channels: 1 GF/s); and the
-gradient with respect to the kernel on large maps, three to ten times slower.
+gradient with respect to the kernel on large maps, three to ten times slower. Where a
+3x3 convolution is wide enough to pay for it, Winograd's form needs fewer products.
 """
 
 import functools
@@ -19,10 +20,18 @@ from ftjax.backbones.depthwise import (
     pad_with_zeros,
     standalone,
 )
+from ftjax.backbones.winograd import (
+    winograd_conv,
+    winograd_input_gradient,
+    winograd_kernel_gradient,
+)
 
 FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
 GROUP_PIXELS = 2048  # the same of a 1x1 kernel
+WINOGRAD_TAPS = 2**15  # channels * features from which Winograd's form is the faster
+WINOGRAD_GRADIENT_TAPS = 2**12  # the same of the gradient of the kernel
+WINOGRAD_BYTES = 2**27  # of an input; transformed it takes four times as many
 
 
 def conv_reference(
@@ -51,12 +60,17 @@ def _taps(x: jax.Array, start: int, count: int, strides: int, axis: int) -> jax.
 
 
 def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Array:
-    """The convolution, as a product with the patches where the map is small."""
+    """The convolution; patches times kernel where the map is small, else Winograd's."""
     height, width, channels, features = kernel.shape
     padded_rows, padded_columns = (x.shape[i + 1] + sum(pads[i]) for i in (0, 1))
     rows = (padded_rows - height) // strides + 1
     columns = (padded_columns - width) // strides + 1
     if rows * columns > FEW_PIXELS:
+        if (
+            _suits_winograd(kernel, strides, WINOGRAD_TAPS)
+            and x.nbytes < WINOGRAD_BYTES
+        ):
+            return winograd_conv(x, kernel, pads)
         return conv_reference(x, kernel, strides, pads)
     padded = pad_with_zeros(x, pads)
     patches = [
@@ -67,6 +81,11 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     rows_of_taps = jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
     y = rows_of_taps @ kernel.reshape(-1, features)
     return y.reshape(len(x), rows, columns, features)
+
+
+def _suits_winograd(kernel: jax.Array, strides: int, least: int) -> bool:
+    height, width, channels, features = kernel.shape
+    return (height, width, strides) == (3, 3, 1) and channels * features >= least
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -99,6 +118,12 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
         for size, (low, high) in zip(kernel.shape[:2], pads, strict=True)
     ]
     if strides == 1 and min(*reach[0], *reach[1]) >= 0:
+        if (
+            _suits_winograd(kernel, strides, WINOGRAD_TAPS)
+            and x.shape[1] * x.shape[2] > FEW_PIXELS
+            and grad.nbytes < WINOGRAD_BYTES
+        ):
+            return winograd_input_gradient(grad, kernel, pads)
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return _conv(grad, turned, 1, (reach[0], reach[1]))
     plain = functools.partial(
@@ -111,6 +136,11 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     """A sum over bands of rows, or over groups of pictures, that fit the cache."""
     height, width, channels, features = kernel.shape
     count, rows, columns, _ = grad.shape
+    if (
+        _suits_winograd(kernel, strides, WINOGRAD_GRADIENT_TAPS)
+        and rows * columns > FEW_PIXELS
+    ):
+        return winograd_kernel_gradient(x, grad, pads)
     pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
     band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
     bands = rows // band
