@@ -28,8 +28,13 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory):
-    """One compilation cache for the whole run and the commands that it starts."""
-    folder = tmp_path_factory.mktemp("programs")
+    """One compilation cache for all processes of the run and the commands they start.
+
+    Who reads a program that another one is writing gets a warning and compiles it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs"
+    os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
