@@ -58,23 +58,27 @@ def steps(work: Work) -> Iterator[float]:
 def grid(work: Work) -> Iterator[float]:
     """One training per turn, the model built anew as a script would."""
     pictures = np.load(work.pictures)
-    data = {name: pictures[name] for name in pictures.files}
+    train, val = (
+        (pictures[f"{s}_images"].astype(np.float32), pictures[f"{s}_labels"])
+        for s in ("train", "val")
+    )
 
-    def train(depth: int) -> None:
+    def fit(depth: int) -> None:
         keras.backend.clear_session()
         model = build(work, depth)
+        options = dict(batch_size=work.batch_size, verbose=0)
+        # Its own training accuracy is of the batches, while the network changes.
+        both = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: model.evaluate(*train, **options)
+        )
         model.fit(
-            data["train_images"].astype(np.float32),
-            data["train_labels"],
-            batch_size=work.batch_size,
+            *train,
             epochs=work.epochs,
-            validation_data=(
-                data["val_images"].astype(np.float32),
-                data["val_labels"],
-            ),
-            verbose=0,
+            validation_data=val,
+            callbacks=[both],
+            **options,
         )
 
     for _ in range(work.seeds):
         for depth in sorted(work.depths, reverse=True):
-            yield seconds_of(lambda depth=depth: train(depth))
+            yield seconds_of(lambda depth=depth: fit(depth))

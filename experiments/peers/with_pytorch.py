@@ -89,6 +89,13 @@ def trainer(model: Classifier, work: Work, depth: int):
     return prepare, step
 
 
+@torch.inference_mode()
+def count_correct(model: Classifier, batches, labels) -> int:
+    """Right answers of a model in evaluation mode."""
+    pairs = zip(batches, labels, strict=True)
+    return sum((model(x).argmax(1) == y).sum().item() for x, y in pairs)
+
+
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(n, h, w, 3) uint8 as (n, 3, h, w) in channels_last memory."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -113,7 +120,7 @@ def steps(work: Work) -> Iterator[float]:
 
 
 def grid(work: Work) -> Iterator[float]:
-    """One training per turn; per epoch all pictures once, then the validation set."""
+    """One training per turn; every epoch ends with the accuracy on both sets."""
     pictures = np.load(work.pictures)
     train_x, val_x = (to_tensor(pictures[f"{s}_images"]) for s in ("train", "val"))
     train_y, val_y = (
@@ -133,10 +140,8 @@ def grid(work: Work) -> Iterator[float]:
                 if len(rows) == work.batch_size:
                     step(train_x[rows], train_y[rows])
             model.eval()
-            with torch.inference_mode():
-                parts = (val_x.split(work.batch_size), val_y.split(work.batch_size))
-                for x, y in zip(*parts, strict=True):
-                    (model(x).argmax(1) == y).sum().item()
+            for x, y in ((train_x, train_y), (val_x, val_y)):
+                count_correct(model, x.split(work.batch_size), y.split(work.batch_size))
 
     for _ in range(work.seeds):
         for depth in sorted(work.depths, reverse=True):
