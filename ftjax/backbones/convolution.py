@@ -28,7 +28,6 @@ from ftjax.backbones.winograd import (
 
 FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
-GROUP_PIXELS = 2048  # the same of a 1x1 kernel
 WINOGRAD_TAPS = 2**15  # channels * features from which Winograd's form is the faster
 WINOGRAD_GRADIENT_TAPS = 2**12  # the same of the gradient of the kernel
 WINOGRAD_BYTES = 2**27  # of an input; transformed it takes four times as many
@@ -70,7 +69,7 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
             _suits_winograd(kernel, strides, WINOGRAD_TAPS)
             and x.nbytes < WINOGRAD_BYTES
         ):
-            return winograd_conv(x, kernel, pads)
+            return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
         return conv_reference(x, kernel, strides, pads)
     padded = pad_with_zeros(x, pads)
     patches = [
@@ -123,7 +122,9 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
             and x.shape[1] * x.shape[2] > FEW_PIXELS
             and grad.nbytes < WINOGRAD_BYTES
         ):
-            return winograd_input_gradient(grad, kernel, pads)
+            return standalone(functools.partial(winograd_input_gradient, pads=pads))(
+                grad, kernel
+            )
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return _conv(grad, turned, 1, (reach[0], reach[1]))
     plain = functools.partial(
@@ -140,7 +141,9 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
         _suits_winograd(kernel, strides, WINOGRAD_GRADIENT_TAPS)
         and rows * columns > FEW_PIXELS
     ):
-        return winograd_kernel_gradient(x, grad, pads)
+        return standalone(functools.partial(winograd_kernel_gradient, pads=pads))(
+            x, grad
+        )
     pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
     band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
     bands = rows // band
@@ -180,7 +183,12 @@ def _largest_divisor(number: int, limit: int) -> int:
 @jax.custom_vjp
 def pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Product of x (n, h, w, c) with kernel (c, features)."""
-    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+    return (_rows(x) @ kernel).reshape(*x.shape[:-1], -1)
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """A row for each pixel. XLA:CPU copies arrays of more axes before some products."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _pixelwise_forward(x, kernel):
@@ -189,20 +197,8 @@ def _pixelwise_forward(x, kernel):
 
 @standalone
 def _pixelwise_gradients(x, kernel, grad):
-    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    grad_x = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
-    groups = 1
-    while len(x) % (2 * groups) == 0 and x[..., 0].size >= 2 * groups * GROUP_PIXELS:
-        groups *= 2
-    if groups == 1:
-        return grad_x, lax.dot_general(x, grad, pixels)
-
-    # XLA:CPU copies grad into another order of axes; by groups the copies are small.
-    def add(total, group):
-        return total + lax.dot_general(*group, pixels), None
-
-    parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (x, grad)]
-    return grad_x, lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
+    slope = _rows(grad)
+    return (slope @ kernel.T).reshape(x.shape), _rows(x).T @ slope
 
 
 def _pixelwise_backward(residuals, grad):
