@@ -135,19 +135,52 @@ def test_max_pool_spreads_nan():
     np.testing.assert_array_equal(pooled[0, 0, 0], [np.nan, 0, np.nan])
 
 
-@pytest.mark.parametrize("center", [0.0, 100.0])
-@pytest.mark.parametrize("shape", [(4, 5, 3, 6), (8, 6)])
-def test_normalize_equals_derived_gradient(shape, center):
+@pytest.mark.parametrize(
+    ("shape", "center", "activation"),
+    [
+        ((4, 5, 3, 6), 0.0, layers.identity),
+        ((4, 5, 3, 6), 100.0, layers.identity),
+        ((8, 6), 0.0, layers.identity),
+        ((4, 5, 3, 6), 0.0, layers.swish),
+        ((8, 6), 0.0, layers.relu6),
+    ],
+)
+def test_normalize_equals_derived_gradient(shape, center, activation):
     x = center + normal(0, shape)
     scale, bias = 1 + normal(1, (6,)) / 4, normal(2, (6,))
     assert_same_with_gradients(
-        lambda *a: layers.normalize_batch(*a, 1e-3),
-        lambda *a: layers.normalize_reference(*a, 1e-3),
+        lambda *a: layers.normalize_batch(*a, 1e-3, activation),
+        lambda *a: layers.normalize_reference(*a, 1e-3, activation),
         x,
         scale,
         bias,
         scale=1e-5 if center == 0 else 1e-4,  # x itself has 1e-5 of a deviation
     )
+
+
+def test_scale_and_shift_equals_derived_gradient():
+    x, factor, shift = normal(0, (4, 5, 3, 6)), 1 + normal(1, (6,)), normal(2, (6,))
+
+    def derived(x, factor, shift):
+        return layers.swish(x * factor.reshape(1, 1, 1, 6) + shift.reshape(1, 1, 1, 6))
+
+    assert_same_with_gradients(
+        lambda *a: layers.scale_and_shift(*a, layers.swish), derived, x, factor, shift
+    )
+
+
+@pytest.mark.parametrize("use_batch_stats", [True, False])
+def test_norm_and_activation_keep_one_array_of_activations(use_batch_stats):
+    x = normal(0, (4, 5, 3, 6))
+    module = layers.BatchNorm(activation=layers.swish)
+    variables = module.init(jax.random.key(0), x, use_batch_stats=True)
+
+    def run(params, x):
+        own = {**variables, "params": params}
+        return module.apply(own, x, use_batch_stats=use_batch_stats)
+
+    _, pull = jax.vjp(run, variables["params"], x)
+    assert sum(leaf.shape == x.shape for leaf in jax.tree.leaves(pull)) == 1
 
 
 def test_moments_survive_a_large_mean():

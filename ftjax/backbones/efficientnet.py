@@ -18,6 +18,7 @@ from ftjax.backbones.layers import (
     Conv,
     DepthwiseConv,
     global_average_pool,
+    identity,
     relu6,
 )
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
@@ -88,10 +89,8 @@ class ConvNorm(nn.Module):
             use_bias=False,
             name="conv",
         )(x)
-        x = BatchNorm(EPSILON, MOMENTUM, name="bn")(
-            x, use_batch_stats="bn" in batch_norm, momentum=momentum
-        )
-        return ACTIVATIONS[self.activation](x)
+        norm = BatchNorm(EPSILON, MOMENTUM, ACTIVATIONS[self.activation], name="bn")
+        return norm(x, use_batch_stats="bn" in batch_norm, momentum=momentum)
 
 
 class MBConv(nn.Module):
@@ -117,8 +116,8 @@ class MBConv(nn.Module):
     def __call__(self, inputs, *, batch_norm=(), momentum=None, residual_scale=None):
         activation = ACTIVATIONS[self.activation]
 
-        def norm(x, name):
-            return BatchNorm(EPSILON, MOMENTUM, name=name)(
+        def norm(x, name, activation=identity):
+            return BatchNorm(EPSILON, MOMENTUM, activation, name=name)(
                 x, use_batch_stats=name in batch_norm, momentum=momentum
             )
 
@@ -126,9 +125,9 @@ class MBConv(nn.Module):
         if self.expand != 1:
             width = self.expand * inputs.shape[-1]
             x = Conv(width, use_bias=False, name="expand_conv")(x)
-            x = activation(norm(x, "expand_bn"))
+            x = norm(x, "expand_bn", activation)
         x = DepthwiseConv(self.kernel_size, strides=self.strides, name="dwconv")(x)
-        x = activation(norm(x, "bn"))
+        x = norm(x, "bn", activation)
         if self.se_features:
             x = self.squeeze_excite(x)
         x = Conv(self.features, use_bias=False, name="project_conv")(x)

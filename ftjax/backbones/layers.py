@@ -29,6 +29,7 @@ from ftjax.backbones.depthwise import (
     explicit_pads,
 )
 
+Activation = Callable[[jax.Array], jax.Array]
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 
 relu6 = jax.nn.relu6
@@ -168,44 +169,67 @@ def batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axes)
 
 
+def identity(x: jax.Array) -> jax.Array:
+    """No activation."""
+    return x
+
+
 def normalize_reference(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    activation: Activation = identity,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalize x (..., c) by its own moments; return the result, mean and variance."""
+    """Normalize x (..., c) by its own moments, then activate.
+
+    Returns:
+      The result, mean and biased variance.
+    """
     mean, var = batch_moments(x)
-    factor = scale * lax.rsqrt(var + epsilon)
+    y = _normalized(x, mean, scale * lax.rsqrt(var + epsilon), bias)
+    return activation(y), mean, var
+
+
+def _normalized(x, mean, factor, bias):
     centered = x - _per_channel(mean, x.ndim)
     y = centered * _per_channel(factor, x.ndim) + _per_channel(bias, x.ndim)
-    return y.astype(x.dtype), mean, var
+    return y.astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    activation: Activation = identity,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`normalize_reference` with its gradient written out (Ioffe & Szegedy 2015).
 
-    It keeps x alone between the passes and reads it twice on the way back, where the
-    derived gradient keeps x - mean too.
+    It keeps x alone between the passes, where the derived gradient also keeps x - mean
+    and what the activation needs: of swish two more arrays.
     """
-    return normalize_reference(x, scale, bias, epsilon)
+    return normalize_reference(x, scale, bias, epsilon, activation)
 
 
-def _normalize_forward(x, scale, bias, epsilon):
-    y, mean, var = normalize_reference(x, scale, bias, epsilon)
-    return (y, mean, var), (x, mean, lax.rsqrt(var + epsilon), scale)
+def _normalize_forward(x, scale, bias, epsilon, activation):
+    y, mean, var = normalize_reference(x, scale, bias, epsilon, activation)
+    return (y, mean, var), (x, mean, lax.rsqrt(var + epsilon), scale, bias)
 
 
-def _normalize_backward(epsilon, residuals, grads):
-    x, mean, inverse, scale = residuals
+def _normalize_backward(epsilon, activation, residuals, grads):
+    x, mean, inverse, scale, bias = residuals
     grad, grad_mean, grad_var = grads
     size = x.size // x.shape[-1]
     axes = tuple(range(x.ndim - 1))
     channels = functools.partial(_per_channel, rank=x.ndim)
+    factor = scale * inverse
+    _, pull = jax.vjp(activation, _normalized(x, mean, factor, bias))
+    (grad,) = pull(grad)
     centered = x - channels(mean)
     grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
     grad_scale = jnp.sum(grad * centered, axes) * inverse
-    factor = scale * inverse
     slope = (factor * inverse * grad_scale - 2 * grad_var) / size
     offset = (grad_mean - factor * grad_bias) / size
     grad_x = grad * channels(factor) - centered * channels(slope) + channels(offset)
@@ -213,6 +237,36 @@ def _normalize_backward(epsilon, residuals, grads):
 
 
 normalize_batch.defvjp(_normalize_forward, _normalize_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def scale_and_shift(
+    x: jax.Array, factor: jax.Array, shift: jax.Array, activation: Activation
+) -> jax.Array:
+    """Activation of x (..., c) times factor (c,) plus shift (c,); keeps x alone."""
+    return activation(_affine(x, factor, shift))
+
+
+def _affine(x, factor, shift):
+    y = x * _per_channel(factor, x.ndim) + _per_channel(shift, x.ndim)
+    return y.astype(x.dtype)
+
+
+def _scale_forward(x, factor, shift, activation):
+    return scale_and_shift(x, factor, shift, activation), (x, factor, shift)
+
+
+def _scale_backward(activation, residuals, grad):
+    x, factor, shift = residuals
+    _, pull = jax.vjp(activation, _affine(x, factor, shift))
+    (grad,) = pull(grad)
+    grad_x = (grad * _per_channel(factor, x.ndim)).astype(x.dtype)
+    axes = tuple(range(x.ndim - 1))
+    grad = grad.astype(jnp.float32)
+    return grad_x, jnp.sum(grad * x, axes), jnp.sum(grad, axes)
+
+
+scale_and_shift.defvjp(_scale_forward, _scale_backward)
 
 
 class Conv(nn.Module):
@@ -295,11 +349,13 @@ class BatchNorm(nn.Module):
     Attributes:
       epsilon: added to the variance.
       momentum: weight of the old statistics.
+      activation: of the result; one program with it keeps fewer arrays.
       lowering: 'lax' for the derived gradient, 'cpu' or None for the written one.
     """
 
     epsilon: float = 1e-3
     momentum: float = 0.99
+    activation: Activation = identity
     lowering: str | None = None
 
     @nn.compact
@@ -328,14 +384,14 @@ class BatchNorm(nn.Module):
             # On every backend: what the derived gradient keeps is float32 in any case.
             plain = self.lowering and _resolve(self.lowering, x.dtype) == "lax"
             form = normalize_reference if plain else normalize_batch
-            y, mean, var = form(x, scale, bias, self.epsilon)
+            y, mean, var = form(x, scale, bias, self.epsilon, self.activation)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 keep = self.momentum if momentum is None else momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * var
             return y
-        # One multiply-add a pixel; the vjp keeps x only if scale is differentiated.
         factor = scale * lax.rsqrt(running_var.value + self.epsilon)
         shift = bias - running_mean.value * factor
-        y = x * _per_channel(factor, x.ndim) + _per_channel(shift, x.ndim)
-        return y.astype(x.dtype)
+        if self.activation is identity:  # keeps x only if scale is differentiated
+            return _affine(x, factor, shift)
+        return scale_and_shift(x, factor, shift, self.activation)

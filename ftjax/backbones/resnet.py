@@ -13,7 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import BatchNorm, Conv, max_pool
+from ftjax.backbones.layers import BatchNorm, Conv, identity, max_pool
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 BLOCKS = {
@@ -62,10 +62,11 @@ class Stem(nn.Module):
             use_bias=self.variant.use_bias,
             name="conv1_conv",
         )(x)
-        x = BatchNorm(self.variant.epsilon, self.variant.momentum, name="conv1_bn")(
-            x, use_batch_stats="conv1_bn" in batch_norm, momentum=momentum
+        norm = BatchNorm(
+            self.variant.epsilon, self.variant.momentum, nn.relu, name="conv1_bn"
         )
-        return max_pool(nn.relu(x), 3, 2, PAD)
+        x = norm(x, use_batch_stats="conv1_bn" in batch_norm, momentum=momentum)
+        return max_pool(x, 3, 2, PAD)
 
 
 class Bottleneck(nn.Module):
@@ -83,10 +84,11 @@ class Bottleneck(nn.Module):
         if self.variant.late_stride:
             early, late = late, early
 
-        def norm(x, name):
-            return BatchNorm(self.variant.epsilon, self.variant.momentum, name=name)(
-                x, use_batch_stats=name in batch_norm, momentum=momentum
+        def norm(x, name, activation=identity):
+            module = BatchNorm(
+                self.variant.epsilon, self.variant.momentum, activation, name=name
             )
+            return module(x, use_batch_stats=name in batch_norm, momentum=momentum)
 
         def pointwise(features, strides, name):
             return Conv(features, strides=strides, use_bias=bias, name=name)
@@ -96,11 +98,11 @@ class Bottleneck(nn.Module):
             shortcut = pointwise(4 * self.features, self.strides, "0_conv")(x)
             shortcut = norm(shortcut, "0_bn")
         x = pointwise(self.features, early, "1_conv")(x)
-        x = nn.relu(norm(x, "1_bn"))
+        x = norm(x, "1_bn", nn.relu)
         x = Conv(
             self.features, 3, strides=late, padding=PAD, use_bias=bias, name="2_conv"
         )(x)
-        x = nn.relu(norm(x, "2_bn"))
+        x = norm(x, "2_bn", nn.relu)
         x = pointwise(4 * self.features, 1, "3_conv")(x)
         return nn.relu(shortcut + norm(x, "3_bn"))
 
