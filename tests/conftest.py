@@ -17,6 +17,8 @@ from pathlib import Path
 import jax
 import pytest
 
+SLOW = "test_sweep", "test_notebooks", "test_mesh", "test_train", "test_layers"
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
@@ -24,6 +26,11 @@ jax.config.update("jax_debug_key_reuse", True)
 def pytest_xdist_auto_num_workers(config):
     """A process per core up to four; parity prints tables, and needs the memory."""
     return 0 if config.option.markexpr == "parity" else min(4, os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items):
+    """The slow files first, so that no process ends long after the others."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 @pytest.fixture(scope="session", autouse=True)
