@@ -249,9 +249,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of five steps")
     parser.add_argument("--depths", nargs="+", type=int, help="of a grid, in layers")
     parser.add_argument(
-        "--axes", nargs="+", choices=GROWTH, default=list(GROWTH), help="of growth"
+        "--axes",
+        nargs="+",
+        choices=GROWTH,
+        default=list(GROWTH),
+        help="what growth varies",
     )
-    parser.add_argument("--sizes", nargs="+", type=int, help="along each axis")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, help="values along each of --axes"
+    )
     parser.add_argument("--epochs", type=int, help="of a grid; default: the paper's")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-dir", type=Path)

@@ -16,6 +16,7 @@ from jax import lax
 
 from ftjax.backbones.depthwise import (
     Pads,
+    every_nth,
     explicit_pads,
     pad_with_zeros,
     standalone,
@@ -53,27 +54,19 @@ def conv_reference(
     )
 
 
-def _taps(x: jax.Array, start: int, count: int, strides: int, axis: int) -> jax.Array:
-    stop = start + (count - 1) * strides + 1
-    return lax.slice_in_dim(x, start, stop, strides, axis)
-
-
 def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Array:
     """The convolution; patches times kernel where the map is small, else Winograd's."""
     height, width, channels, features = kernel.shape
     padded_rows, padded_columns = (x.shape[i + 1] + sum(pads[i]) for i in (0, 1))
     rows = (padded_rows - height) // strides + 1
     columns = (padded_columns - width) // strides + 1
+    if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_TAPS, x.nbytes):
+        return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
     if rows * columns > FEW_PIXELS:
-        if (
-            _suits_winograd(kernel, strides, WINOGRAD_TAPS)
-            and x.nbytes < WINOGRAD_BYTES
-        ):
-            return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
         return conv_reference(x, kernel, strides, pads)
     padded = pad_with_zeros(x, pads)
     patches = [
-        _taps(_taps(padded, i, rows, strides, 1), j, columns, strides, 2)
+        every_nth(every_nth(padded, i, rows, strides, 1), j, columns, strides, 2)
         for i in range(height)
         for j in range(width)
     ]
@@ -82,9 +75,24 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     return y.reshape(len(x), rows, columns, features)
 
 
-def _suits_winograd(kernel: jax.Array, strides: int, least: int) -> bool:
+def _suits_winograd(
+    kernel: jax.Array, strides: int, pixels: int, least: int, num_bytes: int = 0
+) -> bool:
+    """Whether Winograd's form is the faster one, and its tiles fit the memory.
+
+    Args:
+        kernel: of the convolution, like `strides`.
+        pixels: of an output map.
+        least: channels * features.
+        num_bytes: of the input, where all of its tiles are there at once.
+    """
     height, width, channels, features = kernel.shape
-    return (height, width, strides) == (3, 3, 1) and channels * features >= least
+    return (
+        (height, width, strides) == (3, 3, 1)
+        and channels * features >= least
+        and pixels > FEW_PIXELS
+        and num_bytes < WINOGRAD_BYTES
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -117,14 +125,10 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
         for size, (low, high) in zip(kernel.shape[:2], pads, strict=True)
     ]
     if strides == 1 and min(*reach[0], *reach[1]) >= 0:
-        if (
-            _suits_winograd(kernel, strides, WINOGRAD_TAPS)
-            and x.shape[1] * x.shape[2] > FEW_PIXELS
-            and grad.nbytes < WINOGRAD_BYTES
-        ):
-            return standalone(functools.partial(winograd_input_gradient, pads=pads))(
-                grad, kernel
-            )
+        pixels = x.shape[1] * x.shape[2]
+        if _suits_winograd(kernel, strides, pixels, WINOGRAD_TAPS, grad.nbytes):
+            form = functools.partial(winograd_input_gradient, pads=pads)
+            return standalone(form)(grad, kernel)
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return _conv(grad, turned, 1, (reach[0], reach[1]))
     plain = functools.partial(
@@ -137,13 +141,9 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     """A sum over bands of rows, or over groups of pictures, that fit the cache."""
     height, width, channels, features = kernel.shape
     count, rows, columns, _ = grad.shape
-    if (
-        _suits_winograd(kernel, strides, WINOGRAD_GRADIENT_TAPS)
-        and rows * columns > FEW_PIXELS
-    ):
-        return standalone(functools.partial(winograd_kernel_gradient, pads=pads))(
-            x, grad
-        )
+    if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_GRADIENT_TAPS):
+        form = functools.partial(winograd_kernel_gradient, pads=pads)
+        return standalone(form)(x, grad)
     pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
     band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
     bands = rows // band
@@ -162,10 +162,10 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
         slope = lax.dynamic_slice(grad, (picture, row, 0, 0), size)
         slope = slope.reshape(-1, features)
         wide = jnp.concatenate(
-            [_taps(part, j, columns, strides, 2) for j in range(width)], -1
+            [every_nth(part, j, columns, strides, 2) for j in range(width)], -1
         )
         products = [
-            _taps(wide, i, band, strides, 1).reshape(len(slope), -1).T @ slope
+            every_nth(wide, i, band, strides, 1).reshape(len(slope), -1).T @ slope
             for i in range(height)
         ]
         return total + jnp.stack(products), None

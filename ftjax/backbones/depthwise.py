@@ -78,6 +78,12 @@ def pad_with_zeros(x: jax.Array, pads: Pads, batch: int = 0) -> jax.Array:
     return lax.pad(x, zero, ((0, batch, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
 
 
+def every_nth(x: jax.Array, start: int, count: int, step: int, axis: int) -> jax.Array:
+    """`count` entries along an axis from `start` on, `step` apart."""
+    stop = start + (count - 1) * step + 1
+    return lax.slice_in_dim(x, start, stop, step, axis)
+
+
 def _window(x, start, count, strides, factor=1):
     """Every `strides`-th pixel of x from row and column `start` on, times factor.
 

@@ -11,12 +11,13 @@ equations 4 to 8. Its rounding is that of the plain sum: the matrices hold nothi
 1e-5 of the largest value, here 1e-6).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+
+from ftjax.backbones.depthwise import Pads, every_nth, pad_with_zeros
 
 TILE = 2  # output pixels each way; an input tile has two more
 INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
@@ -25,123 +26,110 @@ OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
 GROUP_BYTES = 2**23  # of pictures whose tiles should stay in the cache
 
-Matrix = Sequence[Sequence[float]]
-Grid = list[list[jax.Array]]  # of equal shape, by row and column of a tile
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Matrix = Iterable[Sequence[float]]
+Grid = Sequence[Sequence[jax.Array]]  # of equal shape, by row and column of a tile
 
 
 def winograd_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """Convolve x (n, h, w, c) with kernel (3, 3, c, features), stride 1."""
-    taps = _taps(kernel)
-    return _filter(x, pads, lambda row, column, tile: tile @ taps[row][column])
+    return _filter(x, pads, kernel, summed=0)
 
 
 def winograd_input_gradient(
     grad: jax.Array, kernel: jax.Array, pads: Pads
 ) -> jax.Array:
-    """Gradient with respect to x: grad (n, h, w, features) with the kernel turned."""
-    taps = _taps(kernel[::-1, ::-1])
-    reach = [(2 - low, 2 - high) for low, high in pads]
-    # Taps as they are: to transpose them costs more than the product on small maps.
-    over_features = (((3,), (1,)), ((), ()))
-    return _filter(
-        grad,
-        (reach[0], reach[1]),
-        lambda row, column, tile: lax.dot_general(
-            tile, taps[row][column], over_features
-        ),
-    )
+    """Gradient (n, h, w, c) of the input: grad (n, ., ., features), kernel turned."""
+    (top, bottom), (left, right) = pads
+    reach = ((2 - top, 2 - bottom), (2 - left, 2 - right))
+    # Not transposed: that costs more than the product on small maps.
+    return _filter(grad, reach, kernel[::-1, ::-1], summed=1)
 
 
 def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
-    """Gradient with respect to the kernel, (3, 3, c, features), summed over groups."""
+    """Gradient (3, 3, c, features) of the kernel, summed over groups of pictures."""
     groups = 1
     while len(x) % (2 * groups) == 0 and x.nbytes > groups * GROUP_BYTES:
         groups *= 2
-    if groups == 1:
+    if groups == 1:  # a sum would be one pass more
         products = _tile_products(x, grad, pads)
     else:
-        parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (x, grad)]
-        zeros = jnp.zeros((4, 4, x.shape[-1], grad.shape[-1]), x.dtype)
-        products = lax.scan(
-            lambda total, part: (total + _tile_products(*part, pads), None),
-            zeros,
-            tuple(parts),
-        )[0]
-    transposed = np.transpose(KERNEL).tolist()
-    return _stack(_transform(transposed, [list(row) for row in products]))
+        zeros = jnp.zeros((x.shape[-1], grad.shape[-1]), x.dtype)
+        products, _ = lax.scan(
+            lambda total, part: (
+                jax.tree.map(jnp.add, total, _tile_products(*part, pads)),
+                None,
+            ),
+            [[zeros] * 4] * 4,
+            tuple(a.reshape(groups, -1, *a.shape[1:]) for a in (x, grad)),
+        )
+    slopes = _transform(_transpose(KERNEL), products)
+    return jnp.stack([jnp.stack(row) for row in slopes])
 
 
-def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
-    """Sums over all tiles of input times output slope, (4, 4, c, features)."""
-    _, rows, columns, features = grad.shape
-    inputs = _transform(INPUT, _tiles(x, pads, rows, columns))
-    odd = [(0, -size % TILE) for size in (rows, columns)]
-    slopes = _transform(
-        np.transpose(OUTPUT).tolist(),
-        _split(
-            jnp.pad(grad, ((0, 0), *odd, (0, 0))),
-            TILE,
-            -(-rows // TILE),
-            -(-columns // TILE),
-        ),
-    )
-    return _stack(
+def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads) -> Grid:
+    """Sums over all tiles of input times output slope, 4x4 arrays (c, features)."""
+    rows, columns, features = grad.shape[1:]
+    inputs = _transform(INPUT, _input_tiles(x, pads))
+    odd = ((0, rows % TILE), (0, columns % TILE))
+    slopes = _transform(_transpose(OUTPUT), _tiles(pad_with_zeros(grad, odd), TILE))
+    return [
         [
-            [
-                tile.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, features)
-                for tile, slope in zip(*pair, strict=True)
-            ]
-            for pair in zip(inputs, slopes, strict=True)
+            tile.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, features)
+            for tile, slope in zip(*row, strict=True)
         ]
-    )
+        for row in zip(inputs, slopes, strict=True)
+    ]
 
 
-def _filter(
-    x: jax.Array, pads: Pads, product: Callable[[int, int, jax.Array], jax.Array]
-) -> jax.Array:
-    """Output (n, rows, columns, features) from the products of transformed tiles."""
-    rows, columns = (x.shape[i + 1] + sum(pads[i]) - 2 for i in (0, 1))
-    tiles = _transform(INPUT, _tiles(x, pads, rows, columns))
+def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Array:
+    """Output (n, rows, columns, .) of a convolution.
+
+    Args:
+        x: input.
+        pads: around it.
+        kernel: (3, 3, c, features).
+        summed: whether x has c channels (0) or as many as there are features (1).
+    """
+    dimensions = (((3,), (summed,)), ((), ()))
     products = [
-        [product(i, j, tile) for j, tile in enumerate(row)]
-        for i, row in enumerate(tiles)
+        [lax.dot_general(*pair, dimensions) for pair in zip(*row, strict=True)]
+        for row in zip(
+            _transform(INPUT, _input_tiles(x, pads)),
+            _transform(KERNEL, kernel),
+            strict=True,
+        )
     ]
     pixels = _transform(OUTPUT, products)
-    y = jnp.stack([jnp.stack(row, 3) for row in pixels], 2)  # (n, th, 2, tw, 2, f)
-    n, high, _, wide, _, features = y.shape
-    whole = y.reshape(n, high * TILE, wide * TILE, features)
-    return whole[:, :rows, :columns]
+    y = jnp.stack([jnp.stack(row, 3) for row in pixels], 2)
+    n, high, _, wide, _, channels = y.shape  # tiles down, pixels, tiles across, pixels
+    rows, columns = (x.shape[i + 1] + sum(pads[i]) - 2 for i in (0, 1))
+    return y.reshape(n, high * TILE, wide * TILE, channels)[:, :rows, :columns]
 
 
-def _taps(kernel: jax.Array) -> Grid:
-    return _transform(KERNEL, [list(row) for row in kernel])
-
-
-def _tiles(x: jax.Array, pads: Pads, rows: int, columns: int) -> Grid:
-    """The pixels of all input tiles, 4x4 arrays (n, tiles down, tiles across, c)."""
+def _input_tiles(x: jax.Array, pads: Pads) -> Grid:
+    """Overlapping tiles of 4x4 pixels; where the output is odd, a row of zeros more."""
     (top, bottom), (left, right) = pads
-    odd = (rows % TILE, columns % TILE)
-    padded = jnp.pad(
-        x, ((0, 0), (top, bottom + odd[0]), (left, right + odd[1]), (0, 0))
-    )
-    return _split(padded, TILE + 2, -(-rows // TILE), -(-columns // TILE))
+    odd = [(x.shape[i + 1] + sum(pads[i])) % TILE for i in (0, 1)]
+    padded = pad_with_zeros(x, ((top, bottom + odd[0]), (left, right + odd[1])))
+    return _tiles(padded, TILE + 2)
 
 
-def _split(x: jax.Array, size: int, high: int, wide: int) -> Grid:
-    """Pixel (i, j) of every tile of `size` pixels each way, for all i and j."""
+def _tiles(x: jax.Array, size: int) -> Grid:
+    """Pixel (i, j) of every tile, (n, tiles down, tiles across, c), for all i and j.
 
-    def part(axis: int, start: int, count: int, source: jax.Array) -> jax.Array:
-        stop = start + (count - 1) * TILE + 1
-        return lax.slice_in_dim(source, start, stop, TILE, axis)
-
+    Tiles have `size` pixels each way and begin at every second pixel.
+    """
+    high, wide = ((length - size) // TILE + 1 for length in x.shape[1:3])
     return [
-        [part(2, j, wide, part(1, i, high, x)) for j in range(size)]
+        [
+            every_nth(every_nth(x, i, high, TILE, 1), j, wide, TILE, 2)
+            for j in range(size)
+        ]
         for i in range(size)
     ]
 
 
-def _transform(matrix: Matrix, grid: Grid) -> Grid:
+def _transform(matrix: Matrix, grid: Grid | jax.Array) -> Grid:
     """matrix @ grid @ matrix^T."""
     columns = [_combine(matrix, column) for column in zip(*grid, strict=True)]
     return [_combine(matrix, row) for row in zip(*columns, strict=True)]
@@ -158,5 +146,5 @@ def _combine(matrix: Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:
     return sums
 
 
-def _stack(grid: Grid) -> jax.Array:
-    return jnp.stack([jnp.stack(row) for row in grid])
+def _transpose(matrix: Matrix) -> list[tuple[float, ...]]:
+    return list(zip(*matrix, strict=True))
