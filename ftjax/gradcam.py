@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax.backbones.backbone import Tree, Unit, boundary_shapes, variables
+from ftjax.residuals import leave_out
 
 
 class Tape(NamedTuple):
@@ -124,10 +125,18 @@ METHODS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-@partial(jax.jit, static_argnums=0)
 def forward_unit(module, unit_variables: Tree, x: jax.Array):
     """One unit in inference mode, and the pullback from its output to `x`."""
-    return jax.vjp(lambda x: module.apply(unit_variables, x), x)
+    inputs = unit_variables, x
+    y, residuals = _forward_unit(module, inputs)
+    return y, residuals.complete((inputs, y))
+
+
+@partial(jax.jit, static_argnums=0)
+def _forward_unit(module, inputs):
+    unit_variables, x = inputs
+    y, pullback = jax.vjp(lambda x: module.apply(unit_variables, x), x)
+    return y, leave_out(pullback, (inputs, y))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -16,6 +16,7 @@ import optax
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.optim import Hyper, init_unit, update_unit
+from ftjax.residuals import leave_out
 from ftjax.variants import Variants, each_variant
 
 BATCH_NORM_POLICIES = ("follow", "frozen", "recalibrate")
@@ -108,7 +109,6 @@ def init_state(
     return State(own, stats, opt_state)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="variants")
 def forward_unit(
     module,
     trainable,
@@ -125,8 +125,17 @@ def forward_unit(
         Its output, its new running statistics, and the pullback, a pytree that maps
         the output's gradient to the gradients of the trainable layers and of `x`.
     """
+    inputs = params, batch_stats, x, residual_scale
+    y, new_stats, residuals = _forward_unit(
+        module, trainable, batch_norm, inputs, variants
+    )
+    return y, new_stats, residuals.complete((inputs, y))
 
-    def forward(params, batch_stats, x, residual_scale):
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 4))
+def _forward_unit(module, trainable, batch_norm, inputs, variants):
+    def forward(*inputs):
+        params, batch_stats, x, residual_scale = inputs
         frozen = {key: value for key, value in params.items() if key not in trainable}
 
         def run(learned, x):
@@ -141,10 +150,9 @@ def forward_unit(
 
         learned = {key: params[key] for key in trainable}
         y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)
-        return y, new_stats, pullback
+        return y, new_stats, leave_out(pullback, (inputs, y))
 
-    run_each = each_variant(forward, variants)
-    return run_each(params, batch_stats, x, residual_scale)
+    return each_variant(forward, variants)(*inputs)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="variants")

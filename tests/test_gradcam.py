@@ -103,12 +103,12 @@ def test_classes_default_to_the_predicted_ones(weights, images):
 
 def test_batches_do_not_matter_and_nothing_is_compiled_again(weights, images):
     whole = explain(weights, images)
-    programs = gradcam.forward_unit._cache_size(), gradcam.backward_unit._cache_size()
+    programs = gradcam._forward_unit._cache_size(), gradcam.backward_unit._cache_size()
     more = np.concatenate([images[5:], images[:9]])  # a full batch and a part of one
     parts = explain(weights, more)
     explain(weights, images[:3], classes=2)
     assert programs == (
-        gradcam.forward_unit._cache_size(),
+        gradcam._forward_unit._cache_size(),
         gradcam.backward_unit._cache_size(),
     )
     for name, maps in whole.maps.items():

@@ -158,6 +158,14 @@ def test_normalize_equals_derived_gradient(shape, center, activation):
     )
 
 
+def test_relu_equals_the_usual_one_and_keeps_its_result_alone():
+    x = normal(0, (2, 3, 4, 5)).at[0, 0].set(0).at[1, 0, 0, 0].set(-0.0)
+    assert_same_with_gradients(layers.relu, jax.nn.relu, x, scale=0)
+    y, pull = jax.vjp(layers.relu, x)
+    (kept,) = jax.tree.leaves(pull)
+    np.testing.assert_array_equal(kept, y)
+
+
 def test_scale_and_shift_equals_derived_gradient():
     x, factor, shift = normal(0, (4, 5, 3, 6)), 1 + normal(1, (6,)), normal(2, (6,))
 

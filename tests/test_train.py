@@ -17,6 +17,7 @@ from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
 from ftjax.prefix import Activations, Room, advance, choose_boundary, infer
 from ftjax.train import (
+    _forward_unit,
     init_state,
     make_suffix,
     residual_scales,
@@ -336,3 +337,26 @@ def test_unknown_policy():
     network = with_head(make_backbone("tiny"), 3)
     with pytest.raises(ValueError, match="unknown BatchNorm policy 'off'.*follow"):
         make_suffix(network, make_cut(network, 3), "off")
+
+
+@pytest.mark.parametrize(("model", "size"), [("effnetb0", 32), ("vgg16", 32)])
+def test_what_a_unit_was_given_is_not_copied_for_the_way_back(model, size):
+    network = make_backbone(model)
+    x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    for unit in network.units:
+        variables = jax.eval_shape(unit.module.init, jax.random.key(0), x)
+        params = variables.get("params", {})
+        inputs = params, variables.get("batch_stats", {}), x, None
+        keys = tuple(params)
+        program = partial(
+            _forward_unit, unit.module, keys, unit.batch_norm_keys, variants=None
+        )
+        y, _, residuals = jax.eval_shape(lambda i, run=program: run(inputs=i), inputs)
+        used = set(residuals.sources)
+        paths = jax.tree_util.tree_leaves_with_path((inputs, y))
+        for number, (path, leaf) in enumerate(paths):
+            is_kernel = getattr(path[-1], "key", "") == "kernel"
+            is_input = leaf is x and keys and unit is not network.units[0]
+            if is_kernel or is_input:
+                assert number in used, (unit.name, path)
+        x = y

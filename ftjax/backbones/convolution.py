@@ -182,8 +182,13 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 @jax.custom_vjp
 def pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Product of x (n, h, w, c) with kernel (c, features)."""
-    return (_rows(x) @ kernel).reshape(*x.shape[:-1], -1)
+    """Product of x (n, h, w, c) with kernel (1, 1, c, features)."""
+    return _pixelwise_product(x, kernel)
+
+
+@standalone
+def _pixelwise_product(x, kernel):
+    return (_rows(x) @ _rows(kernel)).reshape(*x.shape[:-1], -1)
 
 
 def _rows(x: jax.Array) -> jax.Array:
@@ -198,7 +203,8 @@ def _pixelwise_forward(x, kernel):
 @standalone
 def _pixelwise_gradients(x, kernel, grad):
     slope = _rows(grad)
-    return (slope @ kernel.T).reshape(x.shape), _rows(x).T @ slope
+    kernel_gradient = (_rows(x).T @ slope).reshape(kernel.shape)
+    return (slope @ _rows(kernel).T).reshape(x.shape), kernel_gradient
 
 
 def _pixelwise_backward(residuals, grad):

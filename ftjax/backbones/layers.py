@@ -35,6 +35,24 @@ Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (lef
 relu6 = jax.nn.relu6
 swish = jax.nn.swish
 
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), keeping its result alone: `jax.nn.relu` keeps a mask and zeros."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y, grad):
+    return (jnp.where(y > 0, grad, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
 # Keras' default for every convolution ('glorot_uniform'). A depthwise kernel
 # (kh, kw, 1, c) counts its c groups as c outputs of one input each.
 glorot_uniform = nn.initializers.glorot_uniform()
@@ -84,7 +102,9 @@ def pointwise_conv(
         )
     if _resolve(lowering, x.dtype) == "lax":
         return conv_reference(x, kernel, strides, "VALID")
-    return pixelwise_product(x[:, ::strides, ::strides], kernel[0, 0])
+    if strides > 1:
+        x = x[:, ::strides, ::strides]
+    return pixelwise_product(x, kernel)
 
 
 def depthwise_conv(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import BatchNorm, Conv, identity, max_pool
+from ftjax.backbones.layers import BatchNorm, Conv, identity, max_pool, relu
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 BLOCKS = {
@@ -63,7 +63,7 @@ class Stem(nn.Module):
             name="conv1_conv",
         )(x)
         norm = BatchNorm(
-            self.variant.epsilon, self.variant.momentum, nn.relu, name="conv1_bn"
+            self.variant.epsilon, self.variant.momentum, relu, name="conv1_bn"
         )
         x = norm(x, use_batch_stats="conv1_bn" in batch_norm, momentum=momentum)
         return max_pool(x, 3, 2, PAD)
@@ -98,13 +98,13 @@ class Bottleneck(nn.Module):
             shortcut = pointwise(4 * self.features, self.strides, "0_conv")(x)
             shortcut = norm(shortcut, "0_bn")
         x = pointwise(self.features, early, "1_conv")(x)
-        x = norm(x, "1_bn", nn.relu)
+        x = norm(x, "1_bn", relu)
         x = Conv(
             self.features, 3, strides=late, padding=PAD, use_bias=bias, name="2_conv"
         )(x)
-        x = norm(x, "2_bn", nn.relu)
+        x = norm(x, "2_bn", relu)
         x = pointwise(4 * self.features, 1, "3_conv")(x)
-        return nn.relu(shortcut + norm(x, "3_bn"))
+        return relu(shortcut + norm(x, "3_bn"))
 
 
 def bottleneck_layers(name: str, projection: bool) -> tuple[Layer, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit, at_least_float32
-from ftjax.backbones.layers import Conv, max_pool
+from ftjax.backbones.layers import Conv, max_pool, relu
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 # Convolutions per block, and their width (table 1, columns D and E).
@@ -27,7 +27,7 @@ class PlainConv(nn.Module):
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
         if self.preprocessing is not None:
             x = self.preprocessing(x)
-        return nn.relu(Conv(self.features, kernel_size=3, name="conv")(x))
+        return relu(Conv(self.features, kernel_size=3, name="conv")(x))
 
 
 class MaxPool(nn.Module):
@@ -57,7 +57,7 @@ class FullyConnected(nn.Module):
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
         dtype = x.dtype if self.relu else at_least_float32(x)
         x = nn.Dense(self.features, dtype=dtype, name=self.key)(x)
-        return nn.relu(x) if self.relu else x
+        return relu(x) if self.relu else x
 
 
 def vgg(name: str, *, torchvision: bool = False) -> Backbone:
