@@ -76,18 +76,20 @@ def test_pointwise_equals_lax(size, strides):
         (3, (2, 2), 3, 1, "SAME"),  # a product of patches
         (3, (3, 5), 3, 2, ASYMMETRIC),
         (2, (7, 8), 5, 1, "VALID"),
-        (3, (40, 30), 3, 1, "SAME"),  # the kernel's gradient in bands of rows
+        (3, (40, 30), 3, 1, "SAME"),  # the gradient of wider kernels in bands of rows
         (2, (67, 64), 7, 2, ((3, 3), (3, 3))),
         (4, (9, 9), 2, 1, ASYMMETRIC),  # more padding than the kernel reaches
     ],
 )
-def test_conv_equals_lax(batch, size, kernel, strides, padding):
+@pytest.mark.parametrize("channels", [3, 4])  # of pictures, and of other maps
+def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
     def form(lowering):
         conv = layers.Conv(5, kernel, strides, padding, lowering=lowering)
         return lambda x, k: conv.apply({"params": {"kernel": k, "bias": bias}}, x)
 
     bias = normal(2, (5,))
-    x, k = normal(0, (batch, *size, 3)), normal(1, (kernel, kernel, 3, 5))
+    x = normal(0, (batch, *size, channels))
+    k = normal(1, (kernel, kernel, channels, 5))
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 

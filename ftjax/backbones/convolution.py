@@ -1,10 +1,11 @@
 """Convolution over all channels: XLA's own, and forms that are fast on the CPU.
 
 XLA:CPU (jax 0.10) runs most convolutions at nine tenths of the rate of a matrix
-product, with three exceptions, written here as matrix products: 1x1 kernels; maps of a
-few pixels, up to a hundred times slower (2x2 pixels, 512 channels: 1 GF/s); and the
-gradient with respect to the kernel on large maps, three to ten times slower. Where a
-3x3 convolution is wide enough to pay for it, Winograd's form needs fewer products.
+product, with four exceptions, written here as matrix products: 1x1 kernels; maps of a
+few pixels, up to a hundred times slower (2x2 pixels, 512 channels: 1 GF/s); the first
+3x3 convolution, of RGB, with stride 2; and the gradient with respect to the kernel on
+large maps, three to ten times slower. Where a 3x3 convolution is wide enough to pay for
+it, Winograd's form needs fewer products.
 """
 
 import functools
@@ -28,6 +29,8 @@ from ftjax.backbones.winograd import (
 )
 
 FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
+FEW_VALUES = 32  # taps * channels: 3x3 kernels on RGB; 7x7 are better off with XLA's
+PATCH_BYTES = 2**27  # of an array of patches, nine times its input
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
 WINOGRAD_TAPS = 2**15  # channels * features from which Winograd's form is the faster
 WINOGRAD_GRADIENT_TAPS = 2**12  # the same of the gradient of the kernel
@@ -62,17 +65,27 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     columns = (padded_columns - width) // strides + 1
     if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_TAPS, x.nbytes):
         return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
-    if rows * columns > FEW_PIXELS:
+    small = strides > 1 and _suits_patches(kernel, len(x) * rows * columns)
+    if rows * columns > FEW_PIXELS and not small:
         return conv_reference(x, kernel, strides, pads)
-    padded = pad_with_zeros(x, pads)
-    patches = [
-        every_nth(every_nth(padded, i, rows, strides, 1), j, columns, strides, 2)
-        for i in range(height)
-        for j in range(width)
-    ]
-    rows_of_taps = jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
-    y = rows_of_taps @ kernel.reshape(-1, features)
+    y = _patches(x, kernel, strides, pads, rows, columns) @ kernel.reshape(-1, features)
     return y.reshape(len(x), rows, columns, features)
+
+
+def _patches(x, kernel, strides: int, pads: Pads, rows: int, columns: int) -> jax.Array:
+    """What the kernel meets at each pixel: (n * rows * columns, taps * channels)."""
+    height, width, channels, _ = kernel.shape
+    padded = pad_with_zeros(x, pads)
+    wide = [every_nth(padded, j, columns, strides, 2) for j in range(width)]
+    wide = jnp.concatenate(wide, -1)
+    patches = [every_nth(wide, i, rows, strides, 1) for i in range(height)]
+    return jnp.concatenate(patches, -1).reshape(-1, height * width * channels)
+
+
+def _suits_patches(kernel: jax.Array, pixels: int) -> bool:
+    """Whether a kernel is as small as the first one, on pictures, and patches fit."""
+    values = kernel.size // kernel.shape[-1]
+    return values <= FEW_VALUES and 4 * values * pixels < PATCH_BYTES
 
 
 def _suits_winograd(
@@ -141,6 +154,9 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     """A sum over bands of rows, or over groups of pictures, that fit the cache."""
     height, width, channels, features = kernel.shape
     count, rows, columns, _ = grad.shape
+    if _suits_patches(kernel, count * rows * columns):
+        patches = _patches(x, kernel, strides, pads, rows, columns)
+        return (patches.T @ grad.reshape(-1, features)).reshape(kernel.shape)
     if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_GRADIENT_TAPS):
         form = functools.partial(winograd_kernel_gradient, pads=pads)
         return standalone(form)(x, grad)
