@@ -142,6 +142,25 @@ def standalone(function):
     return call
 
 
+def frame_with_zeros(x: jax.Array, pads: Pads) -> jax.Array:
+    """`pad_with_zeros` as an array of its own.
+
+    XLA:CPU writes a lone pad pixel by pixel, and joins arrays in blocks: 32x48x48x96
+    in 5.6 ms instead of 11.
+    """
+
+    def join(x):
+        for axis, widths in zip((2, 1), pads[::-1], strict=True):
+            low, high = (
+                jnp.zeros((*x.shape[:axis], width, *x.shape[axis + 1 :]), x.dtype)
+                for width in widths
+            )
+            x = jnp.concatenate((low, x, high), axis)
+        return x
+
+    return standalone(join)(x)
+
+
 def _tap(kernel, i, j):
     return kernel[i, j].reshape(1, 1, 1, -1)
 
@@ -172,7 +191,7 @@ def depthwise_conv_shifted(
     def convolve(x, kernel):
         top, left = pads[0][0], pads[1][0]
         if math.prod(size) > FUSED_TERMS:
-            x, top, left = pad_with_zeros(x, pads), 0, 0
+            x, top, left = frame_with_zeros(x, pads), 0, 0
         return _total(
             _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
             for i, j in itertools.product(*map(range, size))
@@ -227,7 +246,7 @@ def _input_gradient(grad, kernel, strides, pads, size):
             offsets = [offset for phase in plan for _, offset in phase]
             high = max(offsets) + counts[axis] - grad.shape[axis + 1]
             margins.append((max(0, -min(offsets)), max(0, high)))
-        grad = pad_with_zeros(grad, margins)
+        grad = frame_with_zeros(grad, margins)
         top, left = margins[0][0], margins[1][0]
     total = jnp.zeros((len(grad), *size, grad.shape[3]), grad.dtype)
     for (row, rows), (column, columns) in itertools.product(*map(enumerate, plans)):
@@ -255,8 +274,9 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
     height, width = kernel_shape[:2]
     groups = min(8, len(x))
     missing = -len(x) % groups
-    padded = pad_with_zeros(x, pads, missing)
-    grad = pad_with_zeros(grad, ((0, 0), (0, 0)), missing)
+    if missing:
+        x, grad = (pad_with_zeros(a, ((0, 0), (0, 0)), missing) for a in (x, grad))
+    padded = frame_with_zeros(x, pads)
     members = len(grad) // groups
     count = (members, *grad.shape[1:3])
     extent = tuple((n - 1) * s + 1 for n, s in zip(count[1:], strides, strict=True))
