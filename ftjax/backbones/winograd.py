@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.backbones.depthwise import Pads, every_nth, pad_with_zeros
+from ftjax.backbones.depthwise import Pads, every_nth, frame_with_zeros
 
 TILE = 2  # output pixels each way; an input tile has two more
 INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
@@ -71,7 +71,7 @@ def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads) -> Grid:
     rows, columns, features = grad.shape[1:]
     inputs = _transform(INPUT, _input_tiles(x, pads))
     odd = ((0, rows % TILE), (0, columns % TILE))
-    slopes = _transform(_transpose(OUTPUT), _tiles(pad_with_zeros(grad, odd), TILE))
+    slopes = _transform(_transpose(OUTPUT), _tiles(frame_with_zeros(grad, odd), TILE))
     return [
         [
             tile.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, features)
@@ -110,7 +110,7 @@ def _input_tiles(x: jax.Array, pads: Pads) -> Grid:
     """Overlapping tiles of 4x4 pixels; where the output is odd, a row of zeros more."""
     (top, bottom), (left, right) = pads
     odd = [(x.shape[i + 1] + sum(pads[i])) % TILE for i in (0, 1)]
-    padded = pad_with_zeros(x, ((top, bottom + odd[0]), (left, right + odd[1])))
+    padded = frame_with_zeros(x, ((top, bottom + odd[0]), (left, right + odd[1])))
     return _tiles(padded, TILE + 2)
 
 
