@@ -22,7 +22,7 @@ from ftjax.backbones.backbone import Backbone
 from ftjax.data.cache import PARTIAL, read_array, write_array
 from ftjax.freeze_proof import Digests
 
-RULE = "2"  # part of every name: a change of what units compute must change it
+RULE = "3"  # part of every name: a change of what units compute must change it
 FILE_BYTES = 256  # more than header and checksum take
 STALE_SECONDS = 3600  # a half-written file of this age was left by a killed command
 
