@@ -22,6 +22,7 @@ from ftjax.prepare import (
     run_time_numbers,
     with_fresh_head,
 )
+from ftjax.steps import Source, Step, fused_steps
 from ftjax.train import Batch, accumulated_step, init_state, make_suffix
 from ftjax.variants import Variants, share, stack
 
@@ -88,12 +89,23 @@ def print_forecast(setup: Setup, console: Console) -> None:
             f"{at_once} seeds at once: {gain:.2f} times the speed of one by one",
             highlight=False,
         )
+    if setup.config.fused:
+        fused = measure_rates(setup, fused=True)
+        console.print(
+            f"fused: {fused.train / rates.train:.2f} times the speed of single units; "
+            f"the largest program compiled in {fused.compile_seconds:.0f} s, and each "
+            "depth and policy has its own",
+            highlight=False,
+        )
 
 
 def placement(setup: Setup, trial: Trial) -> str:
     """Where a trial's activations are, and how many units are run again from there."""
     boundary = setup.boundaries[trial.id]
-    place = "disk" if measure_room(setup).on_disk(boundary) else "memory"
+    room = measure_room(setup)
+    place = "disk" if room.on_disk(boundary) else "memory"
+    if room.sizes[boundary] <= room.device:
+        place = "device"
     again = trial.cut.unit - boundary
     if not again:
         return place
@@ -138,12 +150,13 @@ class Rates(NamedTuple):
     compile_seconds: float
 
 
-def measure_rates(setup: Setup, seeds: int = 1) -> Rates:
+def measure_rates(setup: Setup, seeds: int = 1, fused: bool = False) -> Rates:
     """Times a few steps on one batch: the largest trial's training, and inference.
 
     Args:
         setup: what is planned.
         seeds: that are trained at once.
+        fused: whether a few steps of one seed are one program.
     """
     start = time.perf_counter()
     config, network, dataset = setup.config, setup.network, setup.dataset
@@ -163,18 +176,26 @@ def measure_rates(setup: Setup, seeds: int = 1) -> Rates:
         scales = np.ones((len(suffix), count), np.float32)
         scales = np.stack([scales] * seeds) if variants else scales
     batches = [Batch(x, labels, scales)]
+    rows, more_scales = jax.tree.map(
+        lambda array: np.stack([array] * CALIBRATION_STEPS), (np.arange(count), scales)
+    )
 
     def step():
         nonlocal state
-        state, metrics = accumulated_step(
-            suffix,
-            state,
-            batches,
-            1,
-            hyper,
-            optimizer=config.optimizer,
-            variants=variants,
-        )
+        if fused:
+            kind = Step(suffix, (), config.optimizer, 1, None, setup.mesh)
+            source = Source(x, labels, {}, {}, hyper)
+            state, metrics = fused_steps(kind, source, state, rows, more_scales)
+        else:
+            state, metrics = accumulated_step(
+                suffix,
+                state,
+                batches,
+                1,
+                hyper,
+                optimizer=config.optimizer,
+                variants=variants,
+            )
         jax.block_until_ready((state, metrics))
 
     def look():
@@ -188,7 +209,7 @@ def measure_rates(setup: Setup, seeds: int = 1) -> Rates:
         setup.cost,
         boundary=trial.cut.unit,
         epochs=1,
-        steps=1,
+        steps=CALIBRATION_STEPS if fused else 1,
         batch_size=count,
         evaluated=0,
     )

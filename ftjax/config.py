@@ -98,6 +98,14 @@ class Config:
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""
+    device_gb: float | None = None
+    """Memory of the device for the activations that a depth trains on, in GB: those
+    that fit are not sent to it again in every step. One device only. Default: a
+    quarter of an accelerator's; 0 on a CPU, which has them at hand."""
+    fused: bool = False
+    """One program for a whole epoch of a depth, where its activations are on the device
+    (--device-gb): for accelerators that many small programs leave idle. Every depth
+    compiles its own; --plan measures whether that pays."""
     disk_gb: float = 0.0
     """Disk for activations that --cache-gb does not hold, in GB, in the cache folder;
     later commands on the same pictures and weights find them there. 0: none."""
@@ -175,9 +183,9 @@ def complete(config: Config) -> Config:
             "--distributed does not go with --disk-gb: every process would need the "
             "same files; leave --disk-gb out"
         )
-    for name in ("weight_decay", "disk_gb"):
+    for name in ("weight_decay", "disk_gb", "device_gb"):
         value = getattr(config, name)
-        if not 0 <= value < float("inf"):
+        if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{flag(name)} {value} must be 0 or more")
     if not 0 <= config.drop_connect < 1:
         raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")

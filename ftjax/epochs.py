@@ -11,19 +11,18 @@ from jax.sharding import Mesh
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.evaluate import evaluate, recalibrate
-from ftjax.mesh import fetch, shard_batch
+from ftjax.mesh import fetch
 from ftjax.optim import Hyper
-from ftjax.prefix import Activations, infer
+from ftjax.prefix import Activations
+from ftjax.steps import Source, Step, fused_steps, take_step
 from ftjax.train import (
-    Batch,
     Metrics,
     State,
     SuffixUnit,
-    accumulated_step,
     make_suffix,
     residual_scales,
 )
-from ftjax.variants import Variants, split_rows
+from ftjax.variants import Variants
 
 
 class Problem(NamedTuple):
@@ -46,6 +45,7 @@ class Problem(NamedTuple):
         drop_connect: largest drop-connect rate, 0 for none.
         seeds: of head, data order and drop-connect; one for each trial.
         mesh: devices that share batches and trials; None is the default device.
+        fused: whether an epoch is one program; the activations are on the device then.
     """
 
     network: Backbone
@@ -63,6 +63,7 @@ class Problem(NamedTuple):
     drop_connect: float
     seeds: tuple[int, ...]
     mesh: Mesh | None = None
+    fused: bool = False
 
     @property
     def variants(self) -> Variants | None:
@@ -174,25 +175,43 @@ def train_epoch(
     Returns:
         The new state, the metrics of every trial, and the number of steps.
     """
-    batch_size = problem.batch_size
-    steps = order.shape[-1] // batch_size
+    size = problem.batch_size
+    steps = order.shape[-1] // size
+    rows = order[..., : steps * size].reshape(*order.shape[:-1], steps, size)
+    rows = np.moveaxis(np.sort(rows), -2, 0)
     scales = epoch_scales(problem, epoch, steps)
-    parts = batch_size // problem.micro_batch
+    step = Step(
+        tuple(suffix),
+        recomputed_units(problem),
+        problem.optimizer,
+        size // problem.micro_batch,
+        problem.variants,
+        problem.mesh,
+    )
+    names = {unit.name for unit in step.recomputed}
+    params, batch_stats = (
+        {name: leaves for name, leaves in tree.items() if name in names}
+        for tree in (problem.params, problem.batch_stats)
+    )
+    source = Source(
+        problem.activations.train,
+        problem.train_labels,
+        params,
+        batch_stats,
+        problem.hyper,
+    )
     history = []
-    for step in range(steps):
-        rows = np.sort(order[..., step * batch_size : (step + 1) * batch_size])
-        own = None if scales is None else scales[..., step, :, :]
-        state, metrics = accumulated_step(
-            suffix,
-            state,
-            micro_batches(problem, rows, own),
-            parts,
-            problem.hyper,
-            optimizer=problem.optimizer,
-            variants=problem.variants,
-        )
-        history += metrics
-    losses, correct = zip(*fetch(history), strict=True)
+    if problem.fused:
+        state, parts = fused_steps(step, source, state, rows, scales)
+        for part in fetch(parts):
+            history += zip(*part, strict=True)
+    else:
+        for number in range(steps):
+            own = None if scales is None else scales[number]
+            state, metrics = take_step(step, source, state, rows[number], own)
+            history += metrics
+        history = fetch(history)
+    losses, correct = zip(*history, strict=True)
     total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
     return state, total, steps
 
@@ -201,7 +220,7 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
     """Residual scales of the suffix's units in every step; None without drop-connect.
 
     Returns:
-        (steps, units, batch), with several seeds (seeds, steps, units, batch).
+        (steps, units, batch), with several seeds (steps, seeds, units, batch).
     """
     units, first = problem.network.units, problem.cut.unit
     rates = tuple(unit.drop_share * problem.drop_connect for unit in units)
@@ -213,33 +232,7 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
         np.asarray(residual_scales(key, epoch, rates, steps, size))[:, first:]
         for key in keys
     ]
-    return np.stack(scales) if problem.variants else scales[0]
-
-
-def micro_batches(
-    problem: Problem, rows: np.ndarray, scales: np.ndarray | None
-) -> Iterator[Batch]:
-    """The pictures of one step in equal parts, each at the cut when it is asked for.
-
-    Args:
-        problem: what is trained.
-        rows: (batch,) indices into the training set, or (seeds, batch).
-        scales: (units, batch) residual scales of the suffix, likewise; None without
-            drop-connect.
-    """
-    recomputed, size = recomputed_units(problem), problem.micro_batch
-    variants = problem.variants
-    for start in range(0, problem.batch_size, size):
-        part = slice(start, start + size)
-        own = rows[..., part].reshape(-1)
-        x = shard_batch(problem.activations.train[own], problem.mesh)
-        x = infer(recomputed, problem.params, problem.batch_stats, x)
-        labels = shard_batch(problem.train_labels[own], problem.mesh)
-        yield Batch(
-            split_rows(x, variants),
-            split_rows(labels, variants),
-            None if scales is None else scales[..., part],
-        )
+    return np.stack(scales, axis=1) if problem.variants else scales[0]
 
 
 def recomputed_units(problem: Problem) -> tuple[Unit, ...]:

@@ -14,7 +14,7 @@ from ftjax.depth import Cut
 from ftjax.optim import init_unit
 from ftjax.plan import Trial
 from ftjax.prefix import activation_struct
-from ftjax.train import forward_unit, make_suffix
+from ftjax.train import forward_program, make_suffix
 
 
 class Memory(NamedTuple):
@@ -71,7 +71,8 @@ def estimate_memory(
     """
     variables = variable_shapes(network.units, size)
     params = total_bytes(variables)
-    state, residuals, batch = 0, 0, (batch_size,)
+    state, batch = 0, (batch_size,)
+    held = {}  # an output is the next unit's input; each is counted once
     x = activation_struct(network, size, cut.unit, batch_size)
     scale = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
     suffix = make_suffix(network, cut, policy)
@@ -81,14 +82,13 @@ def estimate_memory(
         params += total_bytes([own[key] for key in part.trainable])
         make = partial(init_unit, name=optimizer, trainable=part.trainable)
         state += total_bytes(jax.eval_shape(make, own))
-        run = partial(forward_unit, unit.module, part.trainable, part.batch_norm)
-        x, _, pullback = jax.eval_shape(
-            run, own, stats, x, scale if unit.drop_share else None
-        )
-        # Parameters among them are not copied; what is by picture is.
-        leaves = jax.tree.leaves(pullback)
-        residuals += total_bytes([leaf for leaf in leaves if leaf.shape[:1] == batch])
-    return Memory(params, state, residuals)
+        run = partial(forward_program, unit.module, part.trainable, part.batch_norm)
+        inputs = own, stats, x, scale if unit.drop_share else None
+        y, _, residuals = jax.eval_shape(run, inputs)
+        leaves = jax.tree.leaves(residuals.complete((inputs, y)))
+        held |= {id(leaf): leaf for leaf in leaves if leaf.shape[:1] == batch}
+        x = y
+    return Memory(params, state, total_bytes(list(held.values())))
 
 
 def total_bytes(tree: Any) -> int:

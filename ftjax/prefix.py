@@ -28,14 +28,14 @@ class Activations(NamedTuple):
 
     Attributes:
         boundary: index of the unit whose inputs these are; 0 holds the pictures.
-        train: (n_train, ...), uint8 pictures or activations in the network's type;
-            read-only where they are mapped from disk.
+        train: (n_train, ...), uint8 pictures or activations in the network's type, on
+            the host or on the device; read-only where they are mapped from disk.
         val: (n_val, ...).
     """
 
     boundary: int
-    train: np.ndarray
-    val: np.ndarray
+    train: np.ndarray | jax.Array
+    val: np.ndarray | jax.Array
 
 
 class Room(NamedTuple):
@@ -47,6 +47,7 @@ class Room(NamedTuple):
         memory: bytes for activations.
         disk: bytes for those that the memory does not hold.
         flops_per_byte: FLOPs in the time in which a byte is read from disk.
+        device: bytes of the device for those that are trained on.
     """
 
     sizes: tuple[int, ...]
@@ -54,6 +55,7 @@ class Room(NamedTuple):
     memory: int
     disk: int = 0
     flops_per_byte: float = 0.0
+    device: int = 0
 
     def on_disk(self, boundary: int) -> bool:
         """Whether the memory does not hold them; the pictures take none of it."""
@@ -82,18 +84,27 @@ def infer(
     return x
 
 
-def batches(x: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+def take(x: np.ndarray | jax.Array, rows: np.ndarray) -> np.ndarray | jax.Array:
+    """Rows of an array, where it is: on the host or on the device."""
+    return _take(x, rows) if isinstance(x, jax.Array) else x[rows]
+
+
+@jax.jit
+def _take(x, rows):
+    return jnp.take(x, rows, axis=0)
+
+
+def batches(
+    x: np.ndarray | jax.Array, batch_size: int
+) -> Iterator[tuple[np.ndarray | jax.Array, int]]:
     """All of `x` in order, the last batch padded with its own rows to full size.
 
     Yields:
         (batch_size, ...) rows and how many of them are real.
     """
     for start in range(0, len(x), batch_size):
-        rows = x[start : start + batch_size]
-        count = len(rows)
-        if count < batch_size:
-            rows = np.resize(rows, (batch_size, *rows.shape[1:]))
-        yield rows, count
+        rows = np.arange(start, min(start + batch_size, len(x)))
+        yield take(x, np.resize(rows, batch_size)), len(rows)
 
 
 def outputs(

@@ -178,7 +178,19 @@ def measure_room(setup: Setup) -> Room:
         flops_per_byte=FLOPS_PER_BYTE.get(
             jax.default_backend(), ACCELERATOR_FLOPS_PER_BYTE
         ),
+        device=device_room(setup),
     )
+
+
+def device_room(setup: Setup) -> int:
+    """Bytes of the device for stored activations; several devices hold none."""
+    wanted = setup.config.device_gb
+    if setup.mesh is not None or wanted == 0:
+        return 0
+    if wanted is not None:
+        return int(wanted * 1e9)
+    on_cpu = jax.default_backend() == "cpu"
+    return 0 if on_cpu else (available_bytes() or 0) // 4
 
 
 def largest_trial(setup: Setup) -> Trial:

@@ -3,6 +3,8 @@
 import logging
 from functools import cache, partial
 
+import jax.numpy as jnp
+
 from ftjax import environment
 from ftjax.activation_store import Recipe, Store, content_name, load_or_make
 from ftjax.prefix import (
@@ -16,17 +18,17 @@ from ftjax.prepare import Setup, measure_room
 
 
 def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
-    """Carries the stored activations on to a later boundary.
+    """Carries the stored activations on to a later boundary, on the device if they fit.
 
     Where the disk takes no more, they stay at an earlier one that the memory holds, and
     the units in between are run again in every step.
     """
     if boundary == activations.boundary:
-        return activations
+        return put_on_device(setup, activations)
     room = measure_room(setup)
     if room.on_disk(boundary):
         try:
-            return move_on_disk(setup, activations, boundary)
+            return put_on_device(setup, move_on_disk(setup, activations, boundary))
         except OSError as error:
             warn_once(
                 f"activations are not kept on disk ({error.strerror or error}); units "
@@ -46,7 +48,22 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
         )
         for split in (activations.train, activations.val)
     )
-    return Activations(boundary, train, val)
+    return put_on_device(setup, Activations(boundary, train, val))
+
+
+def put_on_device(setup: Setup, activations: Activations) -> Activations:
+    """The activations on the device if they fit; says so if they do not but should."""
+    room = measure_room(setup)
+    if room.sizes[activations.boundary] <= room.device:
+        _, *splits = activations
+        return Activations(activations.boundary, *map(jnp.asarray, splits))
+    if setup.config.fused:
+        name = setup.network.units[activations.boundary].name
+        warn_once(
+            f"the activations before {name} are not on the device, so depths there are "
+            "not --fused; that takes a single device, and more of it by --device-gb"
+        )
+    return activations
 
 
 def move_on_disk(setup: Setup, activations: Activations, boundary: int) -> Activations:

@@ -126,14 +126,16 @@ def forward_unit(
         the output's gradient to the gradients of the trainable layers and of `x`.
     """
     inputs = params, batch_stats, x, residual_scale
-    y, new_stats, residuals = _forward_unit(
+    y, new_stats, residuals = forward_program(
         module, trainable, batch_norm, inputs, variants
     )
     return y, new_stats, residuals.complete((inputs, y))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 4))
-def _forward_unit(module, trainable, batch_norm, inputs, variants):
+def forward_program(module, trainable, batch_norm, inputs, variants=None):
+    """As `forward_unit`, of its arrays as a tuple; `Residuals` for the pullback."""
+
     def forward(*inputs):
         params, batch_stats, x, residual_scale = inputs
         frozen = {key: value for key, value in params.items() if key not in trainable}

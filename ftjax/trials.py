@@ -154,6 +154,7 @@ def make_problem(
         drop_connect=config.drop_connect,
         seeds=tuple(trial.seed for trial in trials),
         mesh=setup.mesh,
+        fused=config.fused and isinstance(activations.train, jax.Array),
     )
     hyper = stack([problem.hyper] * len(trials), problem.variants)
     return problem._replace(hyper=hyper)

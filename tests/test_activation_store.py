@@ -170,6 +170,21 @@ def test_a_full_disk_costs_time_and_no_number(
     assert not files(folder)
 
 
+@pytest.mark.parametrize("more", [{}, ON_DISK])
+def test_the_device_changes_no_number(more, tmp_path, in_memory):
+    assert_equal(run(tmp_path, device_gb=1.0, **more), in_memory)
+
+
+@pytest.mark.parametrize("device_gb", [1.0, 0.0])
+def test_one_program_for_an_epoch(device_gb, tmp_path, in_memory, caplog):
+    for mine, other in zip(
+        run(tmp_path, device_gb=device_gb, fused=True), in_memory, strict=True
+    ):
+        pd.testing.assert_frame_equal(mine, other, rtol=1e-4)
+    said = [line for line in caplog.messages if "not --fused" in line]
+    assert bool(said) == (device_gb == 0)
+
+
 def test_several_processes_have_no_disk():
     with pytest.raises(ValueError, match="--distributed does not go with --disk-gb"):
         set_up(distributed=True, disk_gb=1.0)
@@ -177,7 +192,12 @@ def test_several_processes_have_no_disk():
 
 @pytest.mark.parametrize(
     "options, place",
-    [({}, "memory"), (ON_DISK, "disk"), ({"cache_gb": 1e-9}, "units recomputed")],
+    [
+        ({}, "memory"),
+        (ON_DISK, "disk"),
+        ({"cache_gb": 1e-9}, "units recomputed"),
+        ({"device_gb": 1.0}, "device"),
+    ],
 )
 def test_the_plan_says_where_activations_are(options, place):
     setup = set_up(**options)

@@ -287,11 +287,13 @@ def interrupt_after(count, monkeypatch):
 
 
 def test_plan_trains_nothing(pictures, tmp_path, capsys):
-    assert run(pictures, tmp_path / "out", "--depths", "units", "--plan") == 0
+    fused = "--fused", "--device-gb", "1"
+    assert run(pictures, tmp_path / "out", "--depths", "units", "--plan", *fused) == 0
     printed = capsys.readouterr().out
     assert "TFLOP in all" in printed
     assert "programs of single units" in printed
     assert "memory: at least" in printed
+    assert "times the speed of single units" in printed
     assert not (tmp_path / "out" / "trials").exists()
 
 
@@ -323,6 +325,7 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),
         ("--disk-gb nan", "--disk-gb nan must be 0 or more"),
         ("--disk-gb inf", "--disk-gb inf must be 0 or more"),
+        ("--device-gb -1", "--device-gb -1.0 must be 0 or more"),
         ("--model tiny --weights random --batch-size 2000", "--batch-size 2000"),
     ],
 )

@@ -17,7 +17,7 @@ from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
 from ftjax.prefix import Activations, Room, advance, choose_boundary, infer
 from ftjax.train import (
-    _forward_unit,
+    forward_program,
     init_state,
     make_suffix,
     residual_scales,
@@ -178,6 +178,26 @@ def test_the_stored_boundary_does_not_change_the_numbers(tiny):
     for stored, recomputed in zip(*runs, strict=True):
         np.testing.assert_allclose(stored.loss, recomputed.loss, rtol=1e-5)
         np.testing.assert_allclose(stored.val_loss, recomputed.val_loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"micro_batch": 4}, {"seeds": (0, 1)}])
+def test_a_fused_epoch_equals_its_steps(tiny, options):
+    made = problem(tiny, 18, "follow", 0)._replace(**options)
+    count, variants = len(made.seeds), made.variants
+    made = made._replace(hyper=stack([HYPER] * count, variants))
+    there = Activations(0, *map(jnp.asarray, made.activations[1:]))
+    suffix = make_suffix(tiny[0], made.cut, "follow")
+    states, numbers = [], []
+    for form in (made, made._replace(activations=there, fused=True)):
+        state, first, last = start(tiny, suffix)
+        state = stack([state] * count, variants)
+        for ended in run_epochs(form, state, first, last):
+            state, epochs, _ = ended
+        states.append(state.params)
+        numbers.append([epoch[:-1] for epoch in epochs])
+    np.testing.assert_allclose(*numbers, rtol=1e-5)
+    for plain, fused in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(fused, plain, atol=1e-4)  # 1 % of a step of Adam
 
 
 def test_seeds_are_replicates_and_repeat(tiny):
@@ -348,10 +368,8 @@ def test_what_a_unit_was_given_is_not_copied_for_the_way_back(model, size):
         params = variables.get("params", {})
         inputs = params, variables.get("batch_stats", {}), x, None
         keys = tuple(params)
-        program = partial(
-            _forward_unit, unit.module, keys, unit.batch_norm_keys, variants=None
-        )
-        y, _, residuals = jax.eval_shape(lambda i, run=program: run(inputs=i), inputs)
+        program = partial(forward_program, unit.module, keys, unit.batch_norm_keys)
+        y, _, residuals = jax.eval_shape(program, inputs)
         used = set(residuals.sources)
         paths = jax.tree_util.tree_leaves_with_path((inputs, y))
         for number, (path, leaf) in enumerate(paths):
