@@ -28,7 +28,13 @@ import numpy as np
 from rich.console import Console
 
 from experiments.arguments import Parser
-from experiments.benchmark_table import draw, machine, print_table, with_ratios
+from experiments.benchmark_table import (
+    draw,
+    machine,
+    print_table,
+    read_ticks,
+    with_ratios,
+)
 from experiments.peers import PEERS, Work, serve
 from ftjax.analysis.drawing import save
 from ftjax.backbones import make_backbone
@@ -268,6 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     # An orphan would go on with its turn and slow whatever is measured next.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    ticks = read_ticks()
     try:
         rows = list(TASKS[options.task](options, console))
     except ValueError as error:
@@ -276,15 +283,19 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         Console(stderr=True).print("error: nothing could be measured")
         return 1
-    table = with_ratios(rows).assign(**machine())
+    table = with_ratios(rows).assign(**machine(ticks))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.task}.csv"
     table.to_csv(path, index=False)
     save(draw(table), path.with_suffix(""))
     print_table(table, console)
+    stolen = table.stolen[0]
+    taken = (
+        f", {stolen:.0%} of their time taken by the host" if stolen == stolen else ""
+    )
     console.print(
-        f"{table.cores[0]} cores, matrix product {table.matrix_gflops[0]:.0f} GFLOP/s; "
-        f"written to {path}, with a figure"
+        f"{table.cores[0]} cores{taken}, matrix product {table.matrix_gflops[0]:.0f} "
+        f"GFLOP/s; written to {path}, with a figure"
     )
     return 0
 

@@ -2,6 +2,8 @@
 
 import statistics
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -21,9 +23,36 @@ COLORS = {
 }
 
 
-def machine() -> dict[str, object]:
-    """Columns that say what was measured on."""
-    return {**describe(), "matrix_gflops": matrix_rate()}
+PROC_STAT = Path("/proc/stat")
+
+
+class Ticks(NamedTuple):
+    """Of all cores since the machine started: their number, and those stolen.
+
+    A virtual machine's host gives stolen ticks to others. Frameworks suffer from that
+    in different measure, so a ratio is worth most where next to none are.
+    """
+
+    total: int
+    stolen: int
+
+
+def read_ticks() -> Ticks | None:
+    """None where there is no Linux to say (proc(5), /proc/stat)."""
+    try:
+        _, *counts = PROC_STAT.read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    user_to_steal = [int(count) for count in counts[:8]]  # guests' are in user's
+    return Ticks(sum(user_to_steal), user_to_steal[-1])
+
+
+def machine(before: Ticks | None = None) -> dict[str, object]:
+    """Columns that say what was measured on, and how much of it the host took."""
+    after, stolen = read_ticks(), float("nan")
+    if before and after and after.total > before.total:
+        stolen = (after.stolen - before.stolen) / (after.total - before.total)
+    return {**describe(), "matrix_gflops": matrix_rate(), "stolen": stolen}
 
 
 def matrix_rate(size: int = 1024, repeats: int = 9) -> float:

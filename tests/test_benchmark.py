@@ -2,11 +2,19 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import benchmark
-from experiments.benchmark_table import draw, print_table, with_ratios
+from experiments import benchmark, benchmark_table
+from experiments.benchmark_table import (
+    Ticks,
+    draw,
+    machine,
+    print_table,
+    read_ticks,
+    with_ratios,
+)
 from experiments.peers import Work
 
 ROW = {"model": "vgg16", "pixels": 32, "batch": 4, "depths": "18"}
@@ -74,3 +82,13 @@ def test_bad_input_is_one_line(arguments, said, capsys):
     assert code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+def test_what_the_host_took_is_a_share_of_all_ticks(tmp_path, monkeypatch):
+    path = tmp_path / "stat"
+    monkeypatch.setattr(benchmark_table, "PROC_STAT", path)
+    assert read_ticks() is None
+    path.write_text("cpu  50 0 20 20 0 0 0 10 7 0\ncpu0 1 2 3\n")
+    assert read_ticks() == Ticks(100, 10)
+    assert machine(Ticks(60, 0))["stolen"] == 0.25
+    assert np.isnan(machine(None)["stolen"])
