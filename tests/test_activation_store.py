@@ -170,9 +170,8 @@ def test_a_full_disk_costs_time_and_no_number(
     assert not files(folder)
 
 
-@pytest.mark.parametrize("more", [{}, ON_DISK])
-def test_the_device_changes_no_number(more, tmp_path, in_memory):
-    assert_equal(run(tmp_path, device_gb=1.0, **more), in_memory)
+def test_the_device_changes_no_number(tmp_path, in_memory):
+    assert_equal(run(tmp_path, device_gb=1.0, **ON_DISK), in_memory)
 
 
 @pytest.mark.parametrize("device_gb", [1.0, 0.0])

@@ -69,19 +69,27 @@ def test_pointwise_equals_lax(size, strides):
 
 
 @pytest.mark.parametrize(
-    ("batch", "size", "kernel", "strides", "padding"),
+    ("batch", "size", "kernel", "strides", "padding", "channels"),
     [
-        (2, (6, 7), 3, 1, "SAME"),
-        (2, (6, 7), 3, 2, "SAME"),
-        (3, (2, 2), 3, 1, "SAME"),  # a product of patches
-        (3, (3, 5), 3, 2, ASYMMETRIC),
-        (2, (7, 8), 5, 1, "VALID"),
-        (3, (40, 30), 3, 1, "SAME"),  # the gradient of wider kernels in bands of rows
-        (2, (67, 64), 7, 2, ((3, 3), (3, 3))),
-        (4, (9, 9), 2, 1, ASYMMETRIC),  # more padding than the kernel reaches
+        (2, (6, 7), 3, 1, "SAME", 4),
+        (2, (6, 7), 3, 2, "SAME", 4),
+        (2, (7, 6), 3, 1, "SAME", 3),  # of pictures
+        (3, (9, 12), 3, 2, ASYMMETRIC, 3),
+        (3, (2, 2), 3, 1, "SAME", 4),  # a product of patches
+        (3, (3, 5), 3, 2, ASYMMETRIC, 4),
+        (2, (7, 8), 5, 1, "VALID", 4),
+        (
+            3,
+            (40, 30),
+            3,
+            1,
+            "SAME",
+            4,
+        ),  # the gradient in bands of rows
+        (2, (67, 64), 7, 2, ((3, 3), (3, 3)), 4),
+        (4, (9, 9), 2, 1, ASYMMETRIC, 4),  # more padding than the kernel reaches
     ],
 )
-@pytest.mark.parametrize("channels", [3, 4])  # of pictures, and of other maps
 def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
     def form(lowering):
         conv = layers.Conv(5, kernel, strides, padding, lowering=lowering)
