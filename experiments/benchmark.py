@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_table(table, console)
     stolen = table.stolen[0]
     taken = (
-        f", {stolen:.0%} of their time taken by the host" if stolen == stolen else ""
+        "" if np.isnan(stolen) else f", {stolen:.0%} of their time stolen by the host"
     )
     console.print(
         f"{table.cores[0]} cores{taken}, matrix product {table.matrix_gflops[0]:.0f} "

@@ -104,7 +104,7 @@ def placement(setup: Setup, trial: Trial) -> str:
     boundary = setup.boundaries[trial.id]
     room = measure_room(setup)
     place = "disk" if room.on_disk(boundary) else "memory"
-    if room.sizes[boundary] <= room.device:
+    if room.on_device(boundary):
         place = "device"
     again = trial.cut.unit - boundary
     if not again:
@@ -176,16 +176,17 @@ def measure_rates(setup: Setup, seeds: int = 1, fused: bool = False) -> Rates:
         scales = np.ones((len(suffix), count), np.float32)
         scales = np.stack([scales] * seeds) if variants else scales
     batches = [Batch(x, labels, scales)]
-    rows, more_scales = jax.tree.map(
-        lambda array: np.stack([array] * CALIBRATION_STEPS), (np.arange(count), scales)
-    )
 
     def step():
         nonlocal state
         if fused:
             kind = Step(suffix, (), config.optimizer, 1, None, setup.mesh)
             source = Source(x, labels, {}, {}, hyper)
-            state, metrics = fused_steps(kind, source, state, rows, more_scales)
+            several = jax.tree.map(
+                lambda array: np.stack([array] * CALIBRATION_STEPS),
+                (np.arange(count), scales),
+            )
+            state, metrics = fused_steps(kind, source, state, *several)
         else:
             state, metrics = accumulated_step(
                 suffix,

@@ -98,10 +98,10 @@ class Config:
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""
-    device_gb: float | None = None
+    device_gb: float = 0.0
     """Memory of the device for the activations that a depth trains on, in GB: those
-    that fit are not sent to it again in every step. One device only. Default: a
-    quarter of an accelerator's; 0 on a CPU, which has them at hand."""
+    that fit are not sent to it again in every step. One device only; no use on a CPU,
+    which has them at hand. 0: none."""
     fused: bool = False
     """One program for a whole epoch of a depth, where its activations are on the device
     (--device-gb): for accelerators that many small programs leave idle. Every depth
@@ -185,7 +185,7 @@ def complete(config: Config) -> Config:
         )
     for name in ("weight_decay", "disk_gb", "device_gb"):
         value = getattr(config, name)
-        if value is not None and not 0 <= value < float("inf"):
+        if not 0 <= value < float("inf"):
             raise ValueError(f"{flag(name)} {value} must be 0 or more")
     if not 0 <= config.drop_connect < 1:
         raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")

@@ -24,7 +24,8 @@ class Memory(NamedTuple):
         params: pretrained ones of the whole network, and those that are trained.
         optimizer: its state.
         residuals: what the backward pass needs of every unit of the suffix.
-        stored: activations of the data set, where they share the memory: on a CPU.
+        stored: activations of the data set, where they share the memory: on a CPU,
+            or if they are kept on the device.
     """
 
     params: int

@@ -57,6 +57,10 @@ class Room(NamedTuple):
     flops_per_byte: float = 0.0
     device: int = 0
 
+    def on_device(self, boundary: int) -> bool:
+        """Whether a trial that trains from there has them on the device."""
+        return self.sizes[boundary] <= self.device
+
     def on_disk(self, boundary: int) -> bool:
         """Whether the memory does not hold them; the pictures take none of it."""
         return boundary > 0 and self.sizes[boundary] > self.memory

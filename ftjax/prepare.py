@@ -178,19 +178,8 @@ def measure_room(setup: Setup) -> Room:
         flops_per_byte=FLOPS_PER_BYTE.get(
             jax.default_backend(), ACCELERATOR_FLOPS_PER_BYTE
         ),
-        device=device_room(setup),
+        device=int(config.device_gb * 1e9) if setup.mesh is None else 0,
     )
-
-
-def device_room(setup: Setup) -> int:
-    """Bytes of the device for stored activations; several devices hold none."""
-    wanted = setup.config.device_gb
-    if setup.mesh is not None or wanted == 0:
-        return 0
-    if wanted is not None:
-        return int(wanted * 1e9)
-    on_cpu = jax.default_backend() == "cpu"
-    return 0 if on_cpu else (available_bytes() or 0) // 4
 
 
 def largest_trial(setup: Setup) -> Trial:
@@ -213,10 +202,13 @@ def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
         batch_size=config.micro_batch // axis_size(setup.mesh, DATA),
         optimizer=config.optimizer,
     )
-    if jax.default_backend() == "cpu":
-        room = measure_room(setup)
-        held = (at for at in setup.boundaries.values() if at and not room.on_disk(at))
-        memory = memory._replace(stored=max((room.sizes[at] for at in held), default=0))
+    room, on_cpu = measure_room(setup), jax.default_backend() == "cpu"
+    held = (
+        room.sizes[at]
+        for at in setup.boundaries.values()
+        if room.on_device(at) or (on_cpu and at and not room.on_disk(at))
+    )
+    memory = memory._replace(stored=max(held, default=0))
     per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
     memory = memory._replace(
         optimizer=memory.optimizer * per_device, residuals=memory.residuals * per_device

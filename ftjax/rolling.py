@@ -18,17 +18,17 @@ from ftjax.prepare import Setup, measure_room
 
 
 def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
-    """Carries the stored activations on to a later boundary, on the device if they fit.
+    """Carries the stored activations on to a later boundary.
 
     Where the disk takes no more, they stay at an earlier one that the memory holds, and
     the units in between are run again in every step.
     """
     if boundary == activations.boundary:
-        return put_on_device(setup, activations)
+        return activations
     room = measure_room(setup)
     if room.on_disk(boundary):
         try:
-            return put_on_device(setup, move_on_disk(setup, activations, boundary))
+            return move_on_disk(setup, activations, boundary)
         except OSError as error:
             warn_once(
                 f"activations are not kept on disk ({error.strerror or error}); units "
@@ -48,13 +48,12 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
         )
         for split in (activations.train, activations.val)
     )
-    return put_on_device(setup, Activations(boundary, train, val))
+    return Activations(boundary, train, val)
 
 
 def put_on_device(setup: Setup, activations: Activations) -> Activations:
     """The activations on the device if they fit; says so if they do not but should."""
-    room = measure_room(setup)
-    if room.sizes[activations.boundary] <= room.device:
+    if measure_room(setup).on_device(activations.boundary):
         _, *splits = activations
         return Activations(activations.boundary, *map(jnp.asarray, splits))
     if setup.config.fused:

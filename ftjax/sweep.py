@@ -15,7 +15,7 @@ from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
 from ftjax.prefix import Activations
 from ftjax.prepare import Setup
-from ftjax.rolling import move
+from ftjax.rolling import move, put_on_device
 from ftjax.trials import run_trials
 
 
@@ -69,6 +69,7 @@ def run(
         failed = {}
         try:
             activations = move(setup, activations, setup.boundaries[group[0].id])
+            activations = put_on_device(setup, activations)
             for trial, ended in run_trials(setup, out, group, activations, last):
                 if isinstance(ended, Epoch):
                     yield Progress(trial, numbers[trial.id], "epoch", ended)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ftjax.backbones import convolution, layers, winograd
+from ftjax.backbones import convolution, layers, normalization, winograd
 from ftjax.backbones.depthwise import explicit_pads
 
 ASYMMETRIC = ((0, 1), (2, 1))
@@ -78,14 +78,7 @@ def test_pointwise_equals_lax(size, strides):
         (3, (2, 2), 3, 1, "SAME", 4),  # a product of patches
         (3, (3, 5), 3, 2, ASYMMETRIC, 4),
         (2, (7, 8), 5, 1, "VALID", 4),
-        (
-            3,
-            (40, 30),
-            3,
-            1,
-            "SAME",
-            4,
-        ),  # the gradient in bands of rows
+        (3, (40, 30), 3, 1, "SAME", 4),  # the gradient in bands of rows
         (2, (67, 64), 7, 2, ((3, 3), (3, 3)), 4),
         (4, (9, 9), 2, 1, ASYMMETRIC, 4),  # more padding than the kernel reaches
     ],
@@ -159,8 +152,8 @@ def test_normalize_equals_derived_gradient(shape, center, activation):
     x = center + normal(0, shape)
     scale, bias = 1 + normal(1, (6,)) / 4, normal(2, (6,))
     assert_same_with_gradients(
-        lambda *a: layers.normalize_batch(*a, 1e-3, activation),
-        lambda *a: layers.normalize_reference(*a, 1e-3, activation),
+        lambda *a: normalization.normalize_batch(*a, 1e-3, activation),
+        lambda *a: normalization.normalize_reference(*a, 1e-3, activation),
         x,
         scale,
         bias,
@@ -183,7 +176,11 @@ def test_scale_and_shift_equals_derived_gradient():
         return layers.swish(x * factor.reshape(1, 1, 1, 6) + shift.reshape(1, 1, 1, 6))
 
     assert_same_with_gradients(
-        lambda *a: layers.scale_and_shift(*a, layers.swish), derived, x, factor, shift
+        lambda *a: normalization.scale_and_shift(*a, layers.swish),
+        derived,
+        x,
+        factor,
+        shift,
     )
 
 
@@ -203,7 +200,7 @@ def test_norm_and_activation_keep_one_array_of_activations(use_batch_stats):
 
 def test_moments_survive_a_large_mean():
     x = np.asarray(100 + normal(0, (8, 6, 6, 4)))
-    mean, var = layers.batch_moments(jnp.asarray(x))
+    mean, var = normalization.batch_moments(jnp.asarray(x))
     np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, x.var((0, 1, 2), dtype=np.float64), rtol=1e-5)
 
@@ -260,7 +257,7 @@ def test_momentum_zero_gives_the_moments_and_may_be_traced():
             momentum=momentum,
             mutable=["batch_stats"],
         )
-        return state["batch_stats"], layers.batch_moments(x)
+        return state["batch_stats"], normalization.batch_moments(x)
 
     stats, (mean, var) = statistics(jnp.float32(0))
     np.testing.assert_array_equal(stats["mean"], mean)
@@ -280,7 +277,7 @@ def test_frozen_batch_norm_keeps_nothing_where_only_x_is_differentiated():
 def test_batch_norm_in_training_keeps_only_its_input():
     x = normal(0, (4, 6, 6, 3))
     pull = jax.vjp(
-        lambda *a: layers.normalize_batch(*a, 1e-3)[0], x, x[0, 0, 0], x[0, 0, 0]
+        lambda *a: normalization.normalize_batch(*a, 1e-3)[0], x, x[0, 0, 0], x[0, 0, 0]
     )[1]
     large = [leaf for leaf in jax.tree.leaves(pull) if leaf.size > 3]
     assert len(large) == 1

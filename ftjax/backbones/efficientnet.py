@@ -18,9 +18,9 @@ from ftjax.backbones.layers import (
     Conv,
     DepthwiseConv,
     global_average_pool,
-    identity,
     relu6,
 )
+from ftjax.backbones.normalization import identity
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
 
 EPSILON = 1e-3

@@ -28,8 +28,16 @@ from ftjax.backbones.depthwise import (
     depthwise_conv_shifted,
     explicit_pads,
 )
+from ftjax.backbones.normalization import (
+    Activation,
+    affine,
+    identity,
+    normalize_batch,
+    normalize_reference,
+    per_channel,
+    scale_and_shift,
+)
 
-Activation = Callable[[jax.Array], jax.Array]
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 
 relu6 = jax.nn.relu6
@@ -75,10 +83,6 @@ def _resolve(lowering: str | None, dtype: jax.typing.DTypeLike) -> str:
             f"lowering={lowering!r} is unknown; use 'lax', 'cpu' or None (by backend)"
         )
     return lowering
-
-
-def _per_channel(values: jax.Array, rank: int) -> jax.Array:
-    return values.reshape((1,) * (rank - 1) + (-1,))
 
 
 def pointwise_conv(
@@ -177,118 +181,6 @@ def max_pool(
     return functools.reduce(later_if_larger, shifted)
 
 
-def batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of x (..., c) over all axes but the last, float32.
-
-    Two passes: the mean of squares less the square of the mean loses all digits where
-    the mean is large against the deviation. Keras' JAX backend does the same.
-    """
-    x = x.astype(jnp.float32)
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    return mean, jnp.mean(jnp.square(x - _per_channel(mean, x.ndim)), axes)
-
-
-def identity(x: jax.Array) -> jax.Array:
-    """No activation."""
-    return x
-
-
-def normalize_reference(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    epsilon: float,
-    activation: Activation = identity,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalize x (..., c) by its own moments, then activate.
-
-    Returns:
-      The result, mean and biased variance.
-    """
-    mean, var = batch_moments(x)
-    y = _normalized(x, mean, scale * lax.rsqrt(var + epsilon), bias)
-    return activation(y), mean, var
-
-
-def _normalized(x, mean, factor, bias):
-    centered = x - _per_channel(mean, x.ndim)
-    y = centered * _per_channel(factor, x.ndim) + _per_channel(bias, x.ndim)
-    return y.astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def normalize_batch(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    epsilon: float,
-    activation: Activation = identity,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`normalize_reference` with its gradient written out (Ioffe & Szegedy 2015).
-
-    It keeps x alone between the passes, where the derived gradient also keeps x - mean
-    and what the activation needs: of swish two more arrays.
-    """
-    return normalize_reference(x, scale, bias, epsilon, activation)
-
-
-def _normalize_forward(x, scale, bias, epsilon, activation):
-    y, mean, var = normalize_reference(x, scale, bias, epsilon, activation)
-    return (y, mean, var), (x, mean, lax.rsqrt(var + epsilon), scale, bias)
-
-
-def _normalize_backward(epsilon, activation, residuals, grads):
-    x, mean, inverse, scale, bias = residuals
-    grad, grad_mean, grad_var = grads
-    size = x.size // x.shape[-1]
-    axes = tuple(range(x.ndim - 1))
-    channels = functools.partial(_per_channel, rank=x.ndim)
-    factor = scale * inverse
-    _, pull = jax.vjp(activation, _normalized(x, mean, factor, bias))
-    (grad,) = pull(grad)
-    centered = x - channels(mean)
-    grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
-    grad_scale = jnp.sum(grad * centered, axes) * inverse
-    slope = (factor * inverse * grad_scale - 2 * grad_var) / size
-    offset = (grad_mean - factor * grad_bias) / size
-    grad_x = grad * channels(factor) - centered * channels(slope) + channels(offset)
-    return grad_x.astype(x.dtype), grad_scale, grad_bias
-
-
-normalize_batch.defvjp(_normalize_forward, _normalize_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def scale_and_shift(
-    x: jax.Array, factor: jax.Array, shift: jax.Array, activation: Activation
-) -> jax.Array:
-    """Activation of x (..., c) times factor (c,) plus shift (c,); keeps x alone."""
-    return activation(_affine(x, factor, shift))
-
-
-def _affine(x, factor, shift):
-    y = x * _per_channel(factor, x.ndim) + _per_channel(shift, x.ndim)
-    return y.astype(x.dtype)
-
-
-def _scale_forward(x, factor, shift, activation):
-    return scale_and_shift(x, factor, shift, activation), (x, factor, shift)
-
-
-def _scale_backward(activation, residuals, grad):
-    x, factor, shift = residuals
-    _, pull = jax.vjp(activation, _affine(x, factor, shift))
-    (grad,) = pull(grad)
-    grad_x = (grad * _per_channel(factor, x.ndim)).astype(x.dtype)
-    axes = tuple(range(x.ndim - 1))
-    grad = grad.astype(jnp.float32)
-    return grad_x, jnp.sum(grad * x, axes), jnp.sum(grad, axes)
-
-
-scale_and_shift.defvjp(_scale_forward, _scale_backward)
-
-
 class Conv(nn.Module):
     """Convolution with Keras' padding; params kernel (HWIO) and bias.
 
@@ -327,7 +219,7 @@ class Conv(nn.Module):
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + _per_channel(bias.astype(y.dtype), y.ndim)
+            y = y + per_channel(bias.astype(y.dtype), y.ndim)
         return y
 
 
@@ -354,7 +246,7 @@ class DepthwiseConv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (channels,))
-            y = y + _per_channel(bias.astype(y.dtype), y.ndim)
+            y = y + per_channel(bias.astype(y.dtype), y.ndim)
         return y
 
 
@@ -413,5 +305,5 @@ class BatchNorm(nn.Module):
         factor = scale * lax.rsqrt(running_var.value + self.epsilon)
         shift = bias - running_mean.value * factor
         if self.activation is identity:  # keeps x only if scale is differentiated
-            return _affine(x, factor, shift)
+            return affine(x, factor, shift)
         return scale_and_shift(x, factor, shift, self.activation)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import BatchNorm, Conv, identity, max_pool, relu
+from ftjax.backbones.layers import BatchNorm, Conv, max_pool, relu
+from ftjax.backbones.normalization import identity
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 BLOCKS = {
