@@ -4,7 +4,7 @@ XLA:CPU (jax 0.10) runs a convolution with one channel a group at about 1 GF/s, 
 gradients slower still. A sum of kernel height * kernel width shifted products is
 vectorized over the channels, 15 to 60 times faster. Its gradients are written out: with
 respect to the input the same sum, one for each phase of the stride, so that no zeros
-are multiplied; with respect to the kernel a folded product and a dot (see
+are multiplied; with respect to the kernel sums over some pixels and a dot (see
 `_kernel_gradient`).
 """
 
@@ -266,37 +266,56 @@ def _input_gradient(grad, kernel, strides, pads, size):
     return total
 
 
+# XLA:CPU's loops of more terms than this at offsets known only at run time are slow;
+# with those of a small map, known when it compiles, they are not.
+STRETCH_TERMS, MAP_TERMS = 14, 49
+
+
 def _kernel_gradient(grad, x, kernel_shape, strides, pads):
-    # Products of x and grad are first added over 8 groups of pictures in one loop,
-    # then reduced by a dot with ones: XLA:CPU fuses the shifts into a reduction, which
-    # is several times slower, but not into a dot. Rows of the kernel are a loop, so
-    # that only one row's columns are compiled: a third of the compile time for 5x5.
-    height, width = kernel_shape[:2]
-    groups = min(8, len(x))
-    missing = -len(x) % groups
-    if missing:
-        x, grad = (pad_with_zeros(a, ((0, 0), (0, 0)), missing) for a in (x, grad))
+    # A pixel of grad times the window of x below it, added over some pixels: one loop
+    # over pictures, taps and channels. All pixels of a small map are its terms, else
+    # those of a stretch of a row, and the stretches are a scan. Then pictures are added
+    # by a dot with ones, because XLA:CPU's own reductions are slow.
+    rows, columns = grad.shape[1:3]
+    if rows * columns <= MAP_TERMS:
+        height, width, across = rows, columns, 1
+    else:
+        across = -(-columns // STRETCH_TERMS)
+        height, width = 1, -(-columns // across)
+    missing = across * width - columns
+    if missing:  # pixels of grad that are zero fill the last stretch
+        grad = frame_with_zeros(grad, ((0, 0), (0, missing)))
+        left, right = pads[1]
+        pads = pads[0], (left, right + missing * strides[1])
     padded = frame_with_zeros(x, pads)
-    members = len(grad) // groups
-    count = (members, *grad.shape[1:3])
-    extent = tuple((n - 1) * s + 1 for n, s in zip(count[1:], strides, strict=True))
-    channels = grad.shape[3]
-    ones = jnp.ones((1, math.prod(count)), grad.dtype)
+    taps = kernel_shape[:2]
+    span = [
+        (n - 1) * s + k for n, s, k in zip((height, width), strides, taps, strict=True)
+    ]
 
-    def products(group, row, column):
-        start = (group * members, row, column, 0)
-        window = lax.dynamic_slice(padded, start, (members, *extent, channels))
-        window = lax.slice(window, (0,) * 4, window.shape, (1, *strides, 1))
-        return window * lax.slice_in_dim(grad, start[0], start[0] + members)
+    def add_pixels(x, grad, row, column):
+        corner = (0, row * height * strides[0], column * width * strides[1], 0)
+        x = lax.dynamic_slice(x, corner, (len(x), *span, x.shape[3]))
+        corner = (0, row * height, column * width, 0)
+        size = (len(grad), height, width, grad.shape[3])
+        grad = lax.dynamic_slice(grad, corner, size)
+        return _total(
+            _window(x, (i * strides[0], j * strides[1]), taps, (1, 1))
+            * grad[:, i : i + 1, j : j + 1]
+            for i, j in itertools.product(range(height), range(width))
+        )
 
-    def one_row(row):
-        taps = [
-            ones
-            @ _total(products(group, row, column) for group in range(groups)).reshape(
-                -1, channels
-            )
-            for column in range(width)
-        ]
-        return jnp.concatenate(taps)
+    stretches = rows // height * across
+    if stretches == 1:
+        total = standalone(lambda *both: add_pixels(*both, 0, 0))(padded, grad)
+    else:
 
-    return lax.map(one_row, jnp.arange(height)).reshape(kernel_shape)
+        def add_stretch(total, number):
+            # In the same loop as the products the sum would be several times slower.
+            place = number // across, number % across
+            return total + standalone(add_pixels)(padded, grad, *place), None
+
+        zeros = jnp.zeros((len(x), *taps, x.shape[3]), x.dtype)
+        total = lax.scan(add_stretch, zeros, jnp.arange(stretches))[0]
+    ones = jnp.ones((1, len(x)), x.dtype)
+    return (ones @ total.reshape(len(x), -1)).reshape(kernel_shape)
