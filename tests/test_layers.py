@@ -138,6 +138,7 @@ def test_max_pool_spreads_nan():
     np.testing.assert_array_equal(pooled[0, 0, 0], [np.nan, 0, np.nan])
 
 
+@pytest.mark.parametrize("lowering", ["cpu", "lax"])
 @pytest.mark.parametrize(
     ("shape", "center", "activation"),
     [
@@ -145,14 +146,16 @@ def test_max_pool_spreads_nan():
         ((4, 5, 3, 6), 100.0, layers.identity),
         ((8, 6), 0.0, layers.identity),
         ((4, 5, 3, 6), 0.0, layers.swish),
+        ((2, 3, 53, 6), 0.0, layers.swish),  # too many pixels to be added in one loop
+        ((2, 3, 64, 6), 0.0, layers.swish),
         ((8, 6), 0.0, layers.relu6),
     ],
 )
-def test_normalize_equals_derived_gradient(shape, center, activation):
+def test_normalize_equals_derived_gradient(shape, center, activation, lowering):
     x = center + normal(0, shape)
     scale, bias = 1 + normal(1, (6,)) / 4, normal(2, (6,))
     assert_same_with_gradients(
-        lambda *a: normalization.normalize_batch(*a, 1e-3, activation),
+        lambda *a: normalization.normalize_batch(*a, 1e-3, activation, lowering),
         lambda *a: normalization.normalize_reference(*a, 1e-3, activation),
         x,
         scale,
@@ -169,14 +172,15 @@ def test_relu_equals_the_usual_one_and_keeps_its_result_alone():
     np.testing.assert_array_equal(kept, y)
 
 
-def test_scale_and_shift_equals_derived_gradient():
+@pytest.mark.parametrize("lowering", ["cpu", "lax"])
+def test_scale_and_shift_equals_derived_gradient(lowering):
     x, factor, shift = normal(0, (4, 5, 3, 6)), 1 + normal(1, (6,)), normal(2, (6,))
 
     def derived(x, factor, shift):
         return layers.swish(x * factor.reshape(1, 1, 1, 6) + shift.reshape(1, 1, 1, 6))
 
     assert_same_with_gradients(
-        lambda *a: normalization.scale_and_shift(*a, layers.swish),
+        lambda *a: normalization.scale_and_shift(*a, layers.swish, lowering),
         derived,
         x,
         factor,
@@ -198,9 +202,10 @@ def test_norm_and_activation_keep_one_array_of_activations(use_batch_stats):
     assert sum(leaf.shape == x.shape for leaf in jax.tree.leaves(pull)) == 1
 
 
-def test_moments_survive_a_large_mean():
+@pytest.mark.parametrize("lowering", ["cpu", "lax"])
+def test_moments_survive_a_large_mean(lowering):
     x = np.asarray(100 + normal(0, (8, 6, 6, 4)))
-    mean, var = normalization.batch_moments(jnp.asarray(x))
+    mean, var = normalization.batch_moments(jnp.asarray(x), lowering)
     np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, x.var((0, 1, 2), dtype=np.float64), rtol=1e-5)
 
@@ -245,7 +250,7 @@ def test_batch_norm_statistics_are_written_only_when_asked():
 
 def test_momentum_zero_gives_the_moments_and_may_be_traced():
     x = 3 + normal(0, (4, 5, 5, 3))
-    module = layers.BatchNorm()
+    module = layers.BatchNorm(lowering="cpu")
     variables = module.init(jax.random.key(0), x, use_batch_stats=True)
 
     @jax.jit
@@ -257,7 +262,7 @@ def test_momentum_zero_gives_the_moments_and_may_be_traced():
             momentum=momentum,
             mutable=["batch_stats"],
         )
-        return state["batch_stats"], normalization.batch_moments(x)
+        return state["batch_stats"], normalization.batch_moments(x, "cpu")
 
     stats, (mean, var) = statistics(jnp.float32(0))
     np.testing.assert_array_equal(stats["mean"], mean)

@@ -262,7 +262,8 @@ class BatchNorm(nn.Module):
       epsilon: added to the variance.
       momentum: weight of the old statistics.
       activation: of the result; one program with it keeps fewer arrays.
-      lowering: 'lax' for the derived gradient, 'cpu' or None for the written one.
+      lowering: 'lax' for the derived gradient, 'cpu' for the written one and the CPU's
+        way to add up, None for the written one and the backend's way.
     """
 
     epsilon: float = 1e-3
@@ -292,11 +293,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        lowering = _resolve(self.lowering, x.dtype)
         if use_batch_stats:
             # On every backend: what the derived gradient keeps is float32 in any case.
-            plain = self.lowering and _resolve(self.lowering, x.dtype) == "lax"
+            plain = self.lowering and lowering == "lax"
             form = normalize_reference if plain else normalize_batch
-            y, mean, var = form(x, scale, bias, self.epsilon, self.activation)
+            y, mean, var = form(x, scale, bias, self.epsilon, self.activation, lowering)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 keep = self.momentum if momentum is None else momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
@@ -306,4 +308,4 @@ class BatchNorm(nn.Module):
         shift = bias - running_mean.value * factor
         if self.activation is identity:  # keeps x only if scale is differentiated
             return affine(x, factor, shift)
-        return scale_and_shift(x, factor, shift, self.activation)
+        return scale_and_shift(x, factor, shift, self.activation, lowering)
