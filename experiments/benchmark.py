@@ -114,10 +114,10 @@ def take_turns(
 
 
 def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dict]:
-    """Training steps of the whole network and of its top quarter."""
+    """Training steps, by default of the whole network and of its top quarter."""
     for model in options.model:
         total = len(make_backbone(model).layers)
-        for depth in (total, total // 4):
+        for depth in options.depths or (total, total // 4):
             work = make_work(options, model, (depth,))
             measured = take_turns(
                 options.peers, "steps", work, options.rounds + 1, console
@@ -151,6 +151,7 @@ def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dic
                 "peer": peer,
                 "seconds": sum(seconds),
                 "compilation": compiled,
+                "trainings": " ".join(f"{each:.3g}" for each in seconds),
             }
 
 
@@ -253,7 +254,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5, help="turns of five steps")
-    parser.add_argument("--depths", nargs="+", type=int, help="of a grid, in layers")
+    parser.add_argument(
+        "--depths", nargs="+", type=int, help="in layers, of a step or a grid"
+    )
     parser.add_argument(
         "--axes",
         nargs="+",
