@@ -122,4 +122,6 @@ def result_table(results: pd.DataFrame) -> Table:
 
 def _number(row, column: str) -> str:
     value = getattr(row, column)
+    if value != value:  # fewer epochs than were trained: not measured there
+        return "-"
     return percent(value, 2) if column.endswith("accuracy") else f"{value:.4f}"

@@ -124,7 +124,8 @@ def flops_of(setup: Setup, trial: Trial) -> Flops:
         epochs=config.epochs,
         steps=train // config.batch_size,
         batch_size=config.batch_size,
-        evaluated=train + val,
+        evaluated=val,
+        evaluated_last=train,
         recalibrated=train if trial.policy == "recalibrate" else 0,
     )
 

@@ -99,7 +99,8 @@ class Display:
         self._seconds += epoch.seconds
         pictures = epoch.steps * self._setup.config.batch_size
         self._last[id] = (
-            f"accuracy {percent(epoch.accuracy)}, val {percent(epoch.val_accuracy)}, "
+            f"training {percent(epoch.train_mode_accuracy)}, "
+            f"val {percent(epoch.val_accuracy)}, "
             f"{pictures / epoch.seconds:.0f} img/s"
         )
         speed = f"{self._last[id]}, left {self._time_left()}"

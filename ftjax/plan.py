@@ -183,6 +183,7 @@ def trial_flops(
     steps: int,
     batch_size: int,
     evaluated: int,
+    evaluated_last: int = 0,
     recalibrated: int = 0,
 ) -> Flops:
     """FLOPs of a whole trial; a backward pass is counted as two forward passes.
@@ -198,6 +199,7 @@ def trial_flops(
         steps: optimizer steps per epoch.
         batch_size: pictures per step.
         evaluated: pictures evaluated per epoch.
+        evaluated_last: those evaluated after the last epoch alone.
         recalibrated: pictures passed per epoch to estimate statistics anew.
     """
     recomputed = sum(cost.forward[boundary : cut.unit])
@@ -205,5 +207,6 @@ def trial_flops(
     suffix = first + sum(others)
     pictures = steps * batch_size
     train = pictures * (2 * first + 3 * sum(others))
-    passed = (recomputed + suffix) * (evaluated + recalibrated)
-    return Flops(epochs * train, epochs * (passed + pictures * recomputed))
+    passed = epochs * (evaluated + recalibrated) + evaluated_last
+    inference = (recomputed + suffix) * passed + epochs * pictures * recomputed
+    return Flops(epochs * train, inference)

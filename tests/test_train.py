@@ -204,7 +204,8 @@ def test_seeds_are_replicates_and_repeat(tiny):
 
     def losses(seed):
         made = problem(tiny, 18, "follow", seed=seed)
-        return [epoch.loss for _, (epoch,), _ in run_epochs(made, *start(tiny, suffix))]
+        ends = run_epochs(made, *start(tiny, suffix))
+        return [epoch.val_loss for _, (epoch,), _ in ends]
 
     assert losses(0) == losses(0)
     assert losses(0) != losses(1)

@@ -67,17 +67,9 @@ def grid(work: Work) -> Iterator[float]:
         keras.backend.clear_session()
         model = build(work, depth)
         options = dict(batch_size=work.batch_size, verbose=0)
+        model.fit(*train, epochs=work.epochs, validation_data=val, **options)
         # Its own training accuracy is of the batches, while the network changes.
-        both = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_: model.evaluate(*train, **options)
-        )
-        model.fit(
-            *train,
-            epochs=work.epochs,
-            validation_data=val,
-            callbacks=[both],
-            **options,
-        )
+        model.evaluate(*train, **options)
 
     for _ in range(work.seeds):
         for depth in sorted(work.depths, reverse=True):

@@ -120,7 +120,7 @@ def steps(work: Work) -> Iterator[float]:
 
 
 def grid(work: Work) -> Iterator[float]:
-    """One training per turn; every epoch ends with the accuracy on both sets."""
+    """One training per turn; epochs end with validation, the last with both sets."""
     pictures = np.load(work.pictures)
     train_x, val_x = (to_tensor(pictures[f"{s}_images"]) for s in ("train", "val"))
     train_y, val_y = (
@@ -133,14 +133,17 @@ def grid(work: Work) -> Iterator[float]:
     def train(depth: int) -> None:
         model = copy.deepcopy(fresh)
         prepare, step = trainer(model, work, depth)
-        for _ in range(work.epochs):
+        for epoch in range(1, work.epochs + 1):
             prepare()
             order = torch.randperm(len(train_x))
             for rows in order.split(work.batch_size):
                 if len(rows) == work.batch_size:
                     step(train_x[rows], train_y[rows])
             model.eval()
-            for x, y in ((train_x, train_y), (val_x, val_y)):
+            sets = [(val_x, val_y)]
+            if epoch == work.epochs:
+                sets.append((train_x, train_y))
+            for x, y in sets:
                 count_correct(model, x.split(work.batch_size), y.split(work.batch_size))
 
     for _ in range(work.seeds):

@@ -38,8 +38,8 @@ def learning_curves(
     """Validation accuracy over epochs, a small panel for each depth.
 
     Args:
-        epochs: rows as in epochs.csv; seeds are averaged, training accuracy
-            (evaluation mode) is dashed.
+        epochs: rows as in epochs.csv; seeds are averaged, training accuracy (of the
+            batches as they were trained) is dashed.
         max_panels: of more depths, this many evenly spaced ones are shown, always
             with the recommended one.
     """
@@ -61,10 +61,11 @@ def learning_curves(
     policies = list(rows["bn"].unique())
     for ax, depth in zip(axes.ravel(), chosen, strict=False):
         for bn, part in rows[rows["depth_layers"] == depth].groupby("bn"):
-            mean = part.groupby("epoch")[["val_accuracy", "accuracy"]].mean()
+            names = ["val_accuracy", "train_mode_accuracy"]
+            mean = part.groupby("epoch")[names].mean()
             color, marker = LOOKS.get(str(bn), OTHER)
             ax.plot(mean["val_accuracy"], color=color, marker=marker, ms=3.5, lw=1.5)
-            ax.plot(mean["accuracy"], "--", color=color, alpha=0.55, lw=1)
+            ax.plot(mean["train_mode_accuracy"], "--", color=color, alpha=0.55, lw=1)
         best = bool(recommendation is not None and depth == here)
         name = "head alone" if depth == 0 else f"{depth:.0f} layers"
         style = {"color": MARK, "weight": "bold"} if best else {}
@@ -79,7 +80,7 @@ def learning_curves(
         for bn in policies
         for color, marker in [LOOKS.get(bn, OTHER)]
     ]
-    items.append(Line2D([], [], ls="--", color=MUTED, label="training pictures"))
+    items.append(Line2D([], [], ls="--", color=MUTED, label="batches as trained"))
     figure.legend(handles=items, loc="outside lower left", ncols=4 if width > 6 else 2)
     return figure
 
