@@ -71,6 +71,7 @@ def learning_curves(
         style = {"color": MARK, "weight": "bold"} if best else {}
         ax.set_title(f"recommended: {depth:.0f}" if best else name, **style)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.set_xlim(rows["epoch"].min() - 0.3, rows["epoch"].max() + 0.3)
         ax.yaxis.set_major_formatter(AS_PERCENT)
     for ax in axes.ravel()[: len(chosen)][-columns:]:
         ax.tick_params(labelbottom=True)
@@ -80,7 +81,7 @@ def learning_curves(
         for bn in policies
         for color, marker in [LOOKS.get(bn, OTHER)]
     ]
-    items.append(Line2D([], [], ls="--", color=MUTED, label="batches as trained"))
+    items.append(Line2D([], [], ls="--", color=MUTED, label="training batches"))
     figure.legend(handles=items, loc="outside lower left", ncols=4 if width > 6 else 2)
     return figure
 
