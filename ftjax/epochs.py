@@ -14,7 +14,7 @@ from ftjax.evaluate import evaluate, recalibrate
 from ftjax.mesh import fetch
 from ftjax.optim import Hyper
 from ftjax.prefix import Activations
-from ftjax.steps import Source, Step, fused_steps, take_step
+from ftjax.steps import Source, Step, fused_steps, take_steps
 from ftjax.train import (
     Metrics,
     State,
@@ -204,17 +204,12 @@ def train_epoch(
         batch_stats,
         problem.hyper,
     )
-    history = []
     if problem.fused:
         state, parts = fused_steps(step, source, state, rows, scales)
-        for part in fetch(parts):
-            history += zip(*part, strict=True)
+        history = [each for part in fetch(parts) for each in zip(*part, strict=True)]
     else:
-        for number in range(steps):
-            own = None if scales is None else scales[number]
-            state, metrics = take_step(step, source, state, rows[number], own)
-            history += metrics
-        history = fetch(history)
+        state, parts = take_steps(step, source, state, rows, scales)
+        history = fetch(parts)
     losses, correct = zip(*history, strict=True)
     total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
     return state, total, steps

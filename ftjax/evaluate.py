@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Tree, Unit
 from ftjax.mesh import fetch, shard_batch
-from ftjax.prefix import batches, infer, take
+from ftjax.prefix import batches, infer, take_each
 from ftjax.variants import Variants, each_variant, place, share, split_rows
 
 
@@ -121,9 +121,10 @@ def recalibrate(
         Running statistics of the suffix, by unit.
     """
     means, squares, count = {}, {}, 0
-    for start in range(0, len(x) - batch_size + 1, batch_size):
-        rows = order[..., start : start + batch_size].reshape(-1)
-        y = infer(recomputed, params, batch_stats, shard_batch(take(x, rows), mesh))
+    starts = range(0, len(x) - batch_size + 1, batch_size)
+    rows = [order[..., start : start + batch_size].reshape(-1) for start in starts]
+    for own in take_each(x, rows):
+        y = infer(recomputed, params, batch_stats, shard_batch(own, mesh))
         y = split_rows(y, variants)
         count += 1
         for unit, _, batch_norm in suffix:

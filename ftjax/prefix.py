@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, variables
+from ftjax.data.read_ahead import read_ahead
 from ftjax.mesh import fetch, shard_batch
 from ftjax.variants import Variants, each_variant
 
@@ -88,13 +89,18 @@ def infer(
     return x
 
 
-def take(x: np.ndarray | jax.Array, rows: np.ndarray) -> np.ndarray | jax.Array:
-    """Rows of an array, where it is: on the host or on the device."""
-    return _take(x, rows) if isinstance(x, jax.Array) else x[rows]
+def take_each(
+    x: np.ndarray | jax.Array, batches: Sequence[np.ndarray]
+) -> Iterator[np.ndarray | jax.Array]:
+    """Rows of an array, where it is: on the host, on disk or on the device."""
+    if isinstance(x, jax.Array):
+        return (take(x, rows) for rows in batches)
+    return read_ahead(x, batches)
 
 
 @jax.jit
-def _take(x, rows):
+def take(x: jax.Array, rows: np.ndarray) -> jax.Array:
+    """x[rows] on the device."""
     return jnp.take(x, rows, axis=0)
 
 
@@ -106,9 +112,10 @@ def batches(
     Yields:
         (batch_size, ...) rows and how many of them are real.
     """
-    for start in range(0, len(x), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(x)))
-        yield take(x, np.resize(rows, batch_size)), len(rows)
+    starts = range(0, len(x), batch_size)
+    rows = [np.arange(start, min(start + batch_size, len(x))) for start in starts]
+    full = [np.resize(own, batch_size) for own in rows]
+    yield from zip(take_each(x, full), map(len, rows), strict=True)
 
 
 def outputs(

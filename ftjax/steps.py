@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ftjax.backbones.backbone import Tree, Unit
 from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper
-from ftjax.prefix import infer, take
+from ftjax.prefix import infer, take, take_each
 from ftjax.train import Batch, Metrics, State, SuffixUnit, accumulated_step
 from ftjax.variants import Variants, split_rows
 
@@ -54,30 +54,49 @@ class Source(NamedTuple):
     hyper: Hyper
 
 
-def take_step(
+def take_steps(
     step: Step,
     source: Source,
     state: State,
     rows: np.ndarray,
     scales: np.ndarray | None,
 ) -> tuple[State, list[Metrics]]:
-    """One optimizer step.
+    """Optimizer steps, one by one.
 
     Args:
         step: what is trained.
         source: on what.
         state: of the suffix.
-        rows: (batch,) indices into the training set, or (seeds, batch).
-        scales: (units, batch) residual scales of the suffix, likewise; None without
-            drop-connect.
+        rows: (steps, batch) indices into the training set, or (steps, seeds, batch).
+        scales: (steps, units, batch) residual scales of the suffix, likewise; None
+            without drop-connect.
 
     Returns:
-        The new state, and the metrics of every part of the batch.
+        The new state, and the metrics of every part of every batch.
     """
+    history = []
+    parts = [part for own in rows for part in split(step, own)]
+    stored = take_each(source.train, parts)
+    for number, own in enumerate(rows):
+        scale = None if scales is None else scales[number]
+        state, metrics = take_step(step, source, state, own, scale, stored)
+        history += metrics
+    return state, history
+
+
+def take_step(
+    step: Step,
+    source: Source,
+    state: State,
+    rows: np.ndarray,
+    scales: np.ndarray | None,
+    stored: Iterator[np.ndarray | jax.Array],
+) -> tuple[State, list[Metrics]]:
+    """One of `take_steps`; `stored` has what its rows are, part by part."""
     return accumulated_step(
         step.suffix,
         state,
-        micro_batches(step, source, rows, scales),
+        micro_batches(step, source, rows, scales, stored),
         step.parts,
         source.hyper,
         optimizer=step.optimizer,
@@ -93,25 +112,35 @@ def fused_steps(
     rows: jax.Array,
     scales: jax.Array | None,
 ) -> tuple[State, list[Metrics]]:
-    """Steps as one program; arguments and results of `take_step`, (steps, ...)."""
+    """`take_steps` as one program; the metrics are (steps,) each."""
 
     def run(state, batch):
-        return take_step(step, source, state, *batch)
+        stored = (take(source.train, part) for part in split(step, batch[0]))
+        return take_step(step, source, state, *batch, stored)
 
     return jax.lax.scan(run, state, (rows, scales))
 
 
+def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each part of a batch, those of all seeds one after the other."""
+    for part in np.split(np.arange(rows.shape[-1]), step.parts):
+        yield rows[..., part[0] : part[-1] + 1].reshape(-1)
+
+
 def micro_batches(
-    step: Step, source: Source, rows: np.ndarray, scales: np.ndarray | None
+    step: Step,
+    source: Source,
+    rows: np.ndarray,
+    scales: np.ndarray | None,
+    stored: Iterator[np.ndarray | jax.Array],
 ) -> Iterator[Batch]:
     """The pictures of one step in equal parts, each at the cut when it is asked for."""
     size = rows.shape[-1] // step.parts
-    for start in range(0, rows.shape[-1], size):
-        part = slice(start, start + size)
-        own = rows[..., part].reshape(-1)
-        x = shard_batch(take(source.train, own), step.mesh)
+    for number, own in enumerate(split(step, rows)):
+        x = shard_batch(next(stored), step.mesh)
         x = infer(step.recomputed, source.params, source.batch_stats, x)
-        labels = shard_batch(take(source.labels, own), step.mesh)
+        labels = shard_batch(source.labels[own], step.mesh)
+        part = slice(number * size, (number + 1) * size)
         yield Batch(
             split_rows(x, step.variants),
             split_rows(labels, step.variants),

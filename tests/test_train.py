@@ -11,6 +11,7 @@ import pytest
 from ftjax import optim
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.data import read_ahead
 from ftjax.depth import labels, make_cut
 from ftjax.epochs import Problem, run_epochs
 from ftjax.evaluate import evaluate, recalibrate
@@ -267,6 +268,22 @@ def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
     mean, var = found["top"]["bn"]["mean"], found["top"]["bn"]["var"]
     np.testing.assert_allclose(mean, values.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(var, values.var(0), rtol=1e-4)
+
+
+def test_activations_read_ahead_from_disk_give_the_same_numbers(
+    tiny, tmp_path, monkeypatch
+):
+    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "recalibrate")
+    made = problem(tiny, 18, "recalibrate", boundary=0)._replace(micro_batch=4)
+    np.save(tmp_path / "train.npy", made.activations.train)
+    train = np.load(tmp_path / "train.npy", mmap_mode="r").view(np.ndarray)
+    mapped = made._replace(activations=made.activations._replace(train=train))
+    *_, (_, expected, _) = run_epochs(made, *start(tiny, suffix))
+    monkeypatch.setattr(read_ahead, "MIN_BYTES", 0)
+    *_, (_, found, _) = run_epochs(mapped, *start(tiny, suffix))
+    assert [one._replace(seconds=0) for one in found] == [
+        one._replace(seconds=0) for one in expected
+    ]
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch(tiny):

@@ -185,8 +185,8 @@ def write_report(
             _picture(
                 "epochs",
                 lambda width: plots.learning_curves(epochs, named, width=width),
-                "Validation accuracy over epochs, one panel for each depth; dashed, that "
-                "of the training batches as they were trained. Means over the seeds.",
+                "Validation accuracy over epochs, one panel for each depth; dashed, "
+                "that of the training batches as trained. Means over the seeds.",
             )
         )
     if probes is not None:
