@@ -86,6 +86,11 @@ def with_ratios(rows: list[dict]) -> pd.DataFrame:
     return table
 
 
+def as_seconds(value: float) -> str:
+    """Three digits, or all before the point: 0.104, 12.3, 1,012."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def print_table(table: pd.DataFrame, console: Console) -> None:
     """All rows, one line each."""
     shown = Table("Task", "Model", "Depths", "Size", "Framework")
@@ -100,7 +105,7 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
             row.depths,
             "" if size == "" else f"{size:g}",
             row.peer,
-            f"{row.seconds:.3g}",
+            as_seconds(row.seconds),
             f"{row.ratio:.2f}",
             "" if np.isnan(compilation) else f"{compilation / row.seconds:.0%}",
         )
@@ -117,7 +122,7 @@ def draw(table: pd.DataFrame) -> Figure:
     names = [name for name in COLORS if (table.peer == name).any()]
     figure = new_figure(
         WIDE,
-        1.2 + 0.28 * len(table),
+        1.5 + 0.28 * len(table),
         "Seconds, less is better; by model and layers unfrozen",
     )
     ax = figure.add_subplot()
@@ -127,7 +132,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for name in names:
             for row in rows[rows.peer == name].itertuples():
                 ax.barh(position, row.seconds, 0.9, color=COLORS[name])
-                text = f" {row.seconds:.3g} s"
+                text = f" {as_seconds(row.seconds)} s"
                 if row.ratio == row.ratio and row.peer != "ftjax":
                     text += f" ({row.ratio:.2f}x)"
                 ax.text(row.seconds, position, text, va="center", fontsize=8)
@@ -140,8 +145,8 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set_yticks(ticks, labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.margins(x=0.18)
+    ax.margins(x=0.25)
     for name in names:
         ax.barh([0], [0], color=COLORS[name], label=name)
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=len(names))
     return figure

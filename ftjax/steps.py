@@ -123,8 +123,9 @@ def fused_steps(
 
 def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of each part of a batch, those of all seeds one after the other."""
-    for part in np.split(np.arange(rows.shape[-1]), step.parts):
-        yield rows[..., part[0] : part[-1] + 1].reshape(-1)
+    size = rows.shape[-1] // step.parts
+    for start in range(0, rows.shape[-1], size):
+        yield rows[..., start : start + size].reshape(-1)
 
 
 def micro_batches(
