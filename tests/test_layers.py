@@ -102,11 +102,11 @@ def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
         (2, (7, 8), "VALID"),
         (2, (5, 6), ASYMMETRIC),
         (12, (9, 8), "SAME"),  # in groups of pictures
+        (3, (4, 6), "SAME"),  # tiles of 2x2 need no more products than those of 2x4
     ],
 )
 def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
     monkeypatch.setattr(convolution, "WINOGRAD_TAPS", 0)
-    monkeypatch.setattr(convolution, "WINOGRAD_GRADIENT_TAPS", 0)
     monkeypatch.setattr(winograd, "GROUP_BYTES", 2**12)
 
     def form(lowering):
@@ -116,6 +116,20 @@ def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
     x, k = normal(0, (batch, *size, 4)), normal(1, (3, 3, 4, 5))
     assert "convolution" not in jax.jit(form("cpu")).lower(x, k).as_text()
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (8, 12)])  # tiles of 2x2 and 2x4 pixels
+def test_wide_conv_rounds_little(size):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(4, *size, 256)), rng.normal(size=(3, 3, 256, 16))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(
+        padded[:, i : i + size[0], j : j + size[1]] @ kernel[i, j]
+        for i in range(3)
+        for j in range(3)
+    )
+    y = winograd.winograd_conv(jnp.float32(x), jnp.float32(kernel), ((1, 1), (1, 1)))
+    assert abs(y - exact).max() < 3e-6 * abs(exact).max()
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,7 @@ FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
 FEW_VALUES = 32  # taps * channels: 3x3 kernels on RGB; 7x7 are better off with XLA's
 PATCH_BYTES = 2**27  # of an array of patches, nine times its input
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
-WINOGRAD_TAPS = 2**15  # channels * features from which Winograd's form is the faster
-WINOGRAD_GRADIENT_TAPS = 2**12  # the same of the gradient of the kernel
+WINOGRAD_TAPS = 2**12  # channels * features from which Winograd's form is the faster
 WINOGRAD_BYTES = 2**27  # of an input; transformed it takes four times as many
 
 
@@ -63,7 +62,7 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     padded_rows, padded_columns = (x.shape[i + 1] + sum(pads[i]) for i in (0, 1))
     rows = (padded_rows - height) // strides + 1
     columns = (padded_columns - width) // strides + 1
-    if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_TAPS, x.nbytes):
+    if _suits_winograd(kernel, strides, rows * columns, x.nbytes):
         return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
     small = strides > 1 and _suits_patches(kernel, len(x) * rows * columns)
     if rows * columns > FEW_PIXELS and not small:
@@ -89,20 +88,19 @@ def _suits_patches(kernel: jax.Array, pixels: int) -> bool:
 
 
 def _suits_winograd(
-    kernel: jax.Array, strides: int, pixels: int, least: int, num_bytes: int = 0
+    kernel: jax.Array, strides: int, pixels: int, num_bytes: int = 0
 ) -> bool:
     """Whether Winograd's form is the faster one, and its tiles fit the memory.
 
     Args:
         kernel: of the convolution, like `strides`.
         pixels: of an output map.
-        least: channels * features.
         num_bytes: of the input, where all of its tiles are there at once.
     """
     height, width, channels, features = kernel.shape
     return (
         (height, width, strides) == (3, 3, 1)
-        and channels * features >= least
+        and channels * features >= WINOGRAD_TAPS
         and pixels > FEW_PIXELS
         and num_bytes < WINOGRAD_BYTES
     )
@@ -139,7 +137,7 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     ]
     if strides == 1 and min(*reach[0], *reach[1]) >= 0:
         pixels = x.shape[1] * x.shape[2]
-        if _suits_winograd(kernel, strides, pixels, WINOGRAD_TAPS, grad.nbytes):
+        if _suits_winograd(kernel, strides, pixels, grad.nbytes):
             form = functools.partial(winograd_input_gradient, pads=pads)
             return standalone(form)(grad, kernel)
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -157,7 +155,7 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     if _suits_patches(kernel, count * rows * columns):
         patches = _patches(x, kernel, strides, pads, rows, columns)
         return (patches.T @ grad.reshape(-1, features)).reshape(kernel.shape)
-    if _suits_winograd(kernel, strides, rows * columns, WINOGRAD_GRADIENT_TAPS):
+    if _suits_winograd(kernel, strides, rows * columns):
         form = functools.partial(winograd_kernel_gradient, pads=pads)
         return standalone(form)(x, grad)
     pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
