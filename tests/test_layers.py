@@ -43,6 +43,9 @@ def normal(seed, shape):
         (2, (7, 8), 5, 1, "VALID"),
         (2, (5, 6), 5, 2, ASYMMETRIC),
         (2, (2, 2), 5, 1, "SAME"),  # taps that never meet the picture
+        (19, (3, 4), 5, 1, "SAME"),  # 20 pictures in two groups, one of zeros
+        (2, (4, 3), 5, 2, "SAME"),
+        (2, (4, 4), 5, 1, ASYMMETRIC),
         (2, (5, 4), 1, 2, "SAME"),  # the kernel is smaller than the stride
         (1, (8, 7), 3, 3, "SAME"),
         (1, (3, 4), 3, 1, ((3, 0), (0, 4))),  # more padding than the kernel reaches

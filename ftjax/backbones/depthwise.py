@@ -5,14 +5,14 @@ gradients slower still. A sum of kernel height * kernel width shifted products i
 vectorized over the channels, 15 to 60 times faster. Its gradients are written out: with
 respect to the input the same sum, one for each phase of the stride, so that no zeros
 are multiplied; with respect to the kernel sums over some pixels and a dot (see
-`_kernel_gradient`).
+`_kernel_gradient`). Maps of a few pixels have a form of their own, `depthwise_pairs`.
 """
 
 import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,10 +72,22 @@ def depthwise_conv_reference(
     )
 
 
-def pad_with_zeros(x: jax.Array, pads: Pads, batch: int = 0) -> jax.Array:
-    """Zeros around height and width of x (n, h, w, c), and `batch` pictures of them."""
+def output_size(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], pads: Pads
+) -> list[int]:
+    """Height and width of a convolution's output."""
+    return [
+        (length + low + high - taps) // stride + 1
+        for length, taps, stride, (low, high) in zip(
+            size, window, strides, pads, strict=True
+        )
+    ]
+
+
+def pad_with_zeros(x: jax.Array, pads: Pads) -> jax.Array:
+    """Zeros around height and width of x (n, h, w, c)."""
     zero = jnp.zeros((), x.dtype)
-    return lax.pad(x, zero, ((0, batch, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    return lax.pad(x, zero, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
 
 
 def every_nth(x: jax.Array, start: int, count: int, step: int, axis: int) -> jax.Array:
@@ -121,7 +133,8 @@ def _window(x, start, count, strides, factor=1):
 FUSED_TERMS = 9
 
 
-def _total(terms):
+def add_terms(terms: Iterable[jax.Array]) -> jax.Array:
+    """Their sum."""
     return functools.reduce(operator.add, terms)
 
 
@@ -181,18 +194,13 @@ def depthwise_conv_shifted(
       (n, output height, output width, channels).
     """
     size = kernel.shape[:2]
-    out = [
-        (length + low + high - taps) // stride + 1
-        for length, taps, stride, (low, high) in zip(
-            x.shape[1:3], size, strides, pads, strict=True
-        )
-    ]
+    out = output_size(x.shape[1:3], size, strides, pads)
 
     def convolve(x, kernel):
         top, left = pads[0][0], pads[1][0]
         if math.prod(size) > FUSED_TERMS:
             x, top, left = frame_with_zeros(x, pads), 0, 0
-        return _total(
+        return add_terms(
             _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
             for i, j in itertools.product(*map(range, size))
         )
@@ -262,7 +270,7 @@ def _input_gradient(grad, kernel, strides, pads, size):
                 )
             ]
             zero = jnp.zeros((), grad.dtype)
-            total += lax.pad(_total(terms), zero, ((0,) * 3, *spread, (0,) * 3))
+            total += lax.pad(add_terms(terms), zero, ((0,) * 3, *spread, (0,) * 3))
     return total
 
 
@@ -299,7 +307,7 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
         corner = (0, row * height, column * width, 0)
         size = (len(grad), height, width, grad.shape[3])
         grad = lax.dynamic_slice(grad, corner, size)
-        return _total(
+        return add_terms(
             _window(x, (i * strides[0], j * strides[1]), taps, (1, 1))
             * grad[:, i : i + 1, j : j + 1]
             for i, j in itertools.product(range(height), range(width))

@@ -28,6 +28,7 @@ from ftjax.backbones.depthwise import (
     depthwise_conv_shifted,
     explicit_pads,
 )
+from ftjax.backbones.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
 from ftjax.backbones.normalization import (
     Activation,
     affine,
@@ -124,6 +125,8 @@ def depthwise_conv(
     pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
     if _resolve(lowering, x.dtype) == "lax":
         return depthwise_conv_reference(x, kernel, steps, pads)
+    if suits_pairs(x.shape[1:3], kernel.shape[:2]):
+        return depthwise_conv_by_pairs(x, kernel, steps, pads)
     return depthwise_conv_shifted(x, kernel, steps, pads)
 
 
