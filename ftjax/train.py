@@ -123,7 +123,8 @@ def forward_unit(
 
     Returns:
         Its output, its new running statistics, and the pullback, a pytree that maps
-        the output's gradient to the gradients of the trainable layers and of `x`.
+        the output's gradient to the gradients of the trainable layers and, if there are
+        no others, of `x`.
     """
     inputs = params, batch_stats, x, residual_scale
     y, new_stats, residuals = forward_program(
@@ -151,7 +152,10 @@ def forward_program(module, trainable, batch_norm, inputs, variants=None):
             return y, updated.get("batch_stats", {})
 
         learned = {key: params[key] for key in trainable}
-        y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)
+        if frozen:  # the first unit of a suffix: nobody reads the gradient of x
+            y, pullback, new_stats = jax.vjp(partial(run, x=x), learned, has_aux=True)
+        else:
+            y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)
         return y, new_stats, leave_out(pullback, (inputs, y))
 
     return each_variant(forward, variants)(*inputs)
@@ -162,13 +166,14 @@ def backward_unit(input_gradient: bool, pullback, dy, variants: Variants | None 
     """Gradients of one unit's trainable layers and, if wanted, of its input.
 
     Nobody reads the input's gradient of the first unit of a suffix. In a single
-    convolution it is half of the work and left out; in a block it is a 1x1 convolution,
-    less than a second program would cost to compile, so that a new depth compiles none.
+    convolution it is half of the work and left out; in a block that is trained from its
+    start it is a 1x1 convolution, less than a second program would cost to compile, so
+    that a new depth compiles none.
     """
 
     def backward(pullback, dy):
-        grads, dx = pullback(dy)
-        return grads, dx if input_gradient else None
+        grads, *dx = pullback(dy)
+        return grads, dx[0] if dx and input_gradient else None
 
     return each_variant(backward, variants)(pullback, dy)
 
