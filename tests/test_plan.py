@@ -1,11 +1,11 @@
-"""What determines a trial's id."""
+"""What determines a trial's id, and what it costs."""
 
 import pytest
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_head
 from ftjax.config import Config, complete
-from ftjax.plan import Point, make_plan
+from ftjax.plan import Point, make_plan, measure_cost
 
 
 def ids(policy, **fields):
@@ -35,3 +35,17 @@ def test_accumulation_is_exact_without_batch_statistics():
 def test_a_micro_batch_that_does_not_divide(micro_batch):
     with pytest.raises(ValueError, match=f"{micro_batch} does not divide --batch-size"):
         complete(Config(model="tiny", batch_size=8, micro_batch=micro_batch))
+
+
+def test_flops_are_those_of_plain_convolutions():
+    network, size = make_backbone("vgg16"), 64
+    counted = measure_cost(network, size).forward
+    shapes = variable_shapes(network.units, size)
+    expected = 0
+    for own, (height, width, _) in zip(
+        shapes[:-1], boundary_shapes(network.units, size)[1:-1], strict=True
+    ):
+        for layer in own.get("params", {}).values():
+            expected += 2 * height * width * layer["kernel"].size
+    # Taps that meet padding are not counted by the compiler.
+    assert 0.8 * expected < sum(counted[:-1]) < expected

@@ -10,7 +10,9 @@ BatchNorm's moments and scaling are float32 in any case.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +69,26 @@ relu.defvjp(_relu_forward, _relu_backward)
 glorot_uniform = nn.initializers.glorot_uniform()
 
 
+_plain = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_lowering() -> Iterator[None]:
+    """Inside, every layer has its plain form: the one whose FLOPs people count."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def preferred_lowering(dtype: jax.typing.DTypeLike = jnp.float32) -> str:
     """Return 'cpu' on the CPU backend, 'lax' on every other one.
 
     The forms for the CPU add up in the type of their input, so they are for float32.
     """
     cpu = jax.default_backend() == "cpu" and dtype == jnp.float32
-    return "cpu" if cpu else "lax"
+    return "cpu" if cpu and not _plain.get() else "lax"
 
 
 def _resolve(lowering: str | None, dtype: jax.typing.DTypeLike) -> str:
