@@ -7,7 +7,8 @@
 Every framework runs in a process of its own; they take turns, so that a busy machine
 slows all of them. Shown are medians, and ratios to ftjax: above 1, ftjax is faster.
 `step` times training steps; ftjax trains on stored activations of the frozen part, as
-every epoch but the first does. `grid` times whole sweeps, compilation included; every
+every epoch but the first does. The last column has the FLOPs of the unfrozen part (of
+plain convolutions) per second, over those of a matrix product. `grid` times whole sweeps, compilation included; every
 epoch ends with the accuracy on the validation set, the last one also with that on the
 training set, in evaluation mode.
 `growth` times sweeps of ftjax alone, by number of depths, seeds and pictures. Needs the
@@ -39,9 +40,11 @@ from experiments.benchmark_table import (
 from experiments.peers import PEERS, Work, serve
 from ftjax.analysis.drawing import save
 from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import with_head
 from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
-from ftjax.depth import PAPER_DEPTHS
+from ftjax.depth import PAPER_DEPTHS, make_cut
+from ftjax.plan import measure_cost, trial_flops
 
 PATIENCE = 3600  # seconds that one turn may take
 MODELS = ("effnetb0", "resnet50", "resnet152", "vgg16")
@@ -123,13 +126,16 @@ def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dic
             measured = take_turns(
                 options.peers, "steps", work, options.rounds + 1, console
             )
-            for peer, seconds in measured.items():
+            flops = step_flops(work)
+            for peer, (first, *others) in measured.items():
+                seconds = statistics.median(others)
                 yield {
                     "task": "step",
                     **describe(work),
                     "peer": peer,
-                    "seconds": statistics.median(seconds[1:]),
-                    "first": seconds[0],
+                    "seconds": seconds,
+                    "first": first,
+                    "gflops": flops / seconds / 1e9,
                 }
 
 
@@ -228,6 +234,22 @@ def store_pictures(work: Work, path: Path) -> None:
         arrays[f"{name}_images"] = np.asarray(split.images)
         arrays[f"{name}_labels"] = np.asarray(split.labels)
     np.savez(path, **arrays)
+
+
+def step_flops(work: Work) -> float:
+    """FLOPs of a training step from the cut on; the frozen part is not counted."""
+    network = with_head(make_backbone(work.model), 10)
+    (depth,) = work.depths
+    cut = make_cut(network, depth)
+    return trial_flops(
+        cut,
+        measure_cost(network, work.image_size),
+        boundary=cut.unit,
+        epochs=1,
+        steps=1,
+        batch_size=work.batch_size,
+        evaluated=0,
+    ).train
 
 
 def describe(work: Work) -> dict[str, Any]:

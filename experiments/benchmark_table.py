@@ -94,10 +94,11 @@ def as_seconds(value: float) -> str:
 def print_table(table: pd.DataFrame, console: Console) -> None:
     """All rows, one line each."""
     shown = Table("Task", "Model", "Depths", "Size", "Framework")
-    for name in ("Seconds", "Ratio", "Compilation"):
+    for name in ("Seconds", "Ratio", "Compilation", "Of a product"):
         shown.add_column(name, justify="right")
     for row in table.fillna({"size": ""} if "size" in table else {}).itertuples():
         compilation = getattr(row, "compilation", float("nan"))
+        reached = getattr(row, "gflops", float("nan")) / row.matrix_gflops
         size = getattr(row, "size", "")
         shown.add_row(
             row.task,
@@ -108,6 +109,7 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
             as_seconds(row.seconds),
             f"{row.ratio:.2f}",
             "" if np.isnan(compilation) else f"{compilation / row.seconds:.0%}",
+            "" if np.isnan(reached) else f"{reached:.0%}",
         )
     console.print(shown)
 

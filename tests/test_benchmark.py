@@ -48,13 +48,14 @@ def test_ratio_is_unknown_where_ftjax_was_not_measured():
 def test_table_and_figure_show_every_row():
     rows = [
         {"task": "grid", **ROW, "peer": "ftjax", "seconds": 2.0, "compilation": 0.5},
-        {"task": "grid", **ROW, "peer": "pytorch", "seconds": 7.0},
+        {"task": "grid", **ROW, "peer": "pytorch", "seconds": 7.0, "gflops": 9.0},
     ]
-    table = with_ratios(rows)
+    table = with_ratios(rows).assign(matrix_gflops=100.0)
     out = io.StringIO()
     print_table(table, Console(file=out, width=160))
     assert "3.50" in out.getvalue()
     assert "25%" in out.getvalue()
+    assert "9%" in out.getvalue()
     texts = [text.get_text() for text in draw(table).axes[0].texts]
     assert texts == [" 2 s", " 7 s (3.50x)"]
 
