@@ -8,11 +8,11 @@ Every framework runs in a process of its own; they take turns, so that a busy ma
 slows all of them. Shown are medians, and ratios to ftjax: above 1, ftjax is faster.
 `step` times training steps; ftjax trains on stored activations of the frozen part, as
 every epoch but the first does. The last column has the FLOPs of the unfrozen part (of
-plain convolutions) per second, over those of a matrix product. `grid` times whole sweeps, compilation included; every
-epoch ends with the accuracy on the validation set, the last one also with that on the
-training set, in evaluation mode.
-`growth` times sweeps of ftjax alone, by number of depths, seeds and pictures. Needs the
-extra `benchmark`.
+plain convolutions) per second, over those of a matrix product. `grid` times whole
+sweeps, compilation included; every epoch ends with the accuracy on the validation set,
+the last one also with that on the training set, in evaluation mode. `growth` times
+sweeps of ftjax alone, by number of depths, seeds and pictures. Needs the extra
+`benchmark`.
 """
 
 import argparse
