@@ -117,15 +117,16 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
 @matplotlib.rc_context(STYLE)
 def draw(table: pd.DataFrame) -> Figure:
     """Bars of seconds: a group per model and depth, or per size of what grows."""
-    keys = ["task", "model", "depths"]
+    keys, varied = ["task", "model", "depths"], "layers unfrozen"
     if "size" in table:
         keys.append("size")
+        varied = "size of the sweep"
     groups = list(table.groupby(keys, sort=False))
     names = [name for name in COLORS if (table.peer == name).any()]
     figure = new_figure(
         WIDE,
         1.5 + 0.28 * len(table),
-        "Seconds, less is better; by model and layers unfrozen",
+        f"Seconds, less is better; by model and {varied}",
     )
     ax = figure.add_subplot()
     position, ticks, labels = 0.0, [], []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ftjax.backbones.backbone import Backbone, variable_shapes
+from ftjax.backbones.backbone import Backbone, boundary_shapes, variable_shapes
 from ftjax.backbones.layers import plain_lowering
 from ftjax.config import Config
 from ftjax.depth import Cut, make_cut
@@ -136,13 +136,17 @@ def measure_cost(network: Backbone, size: int) -> Cost:
     need fewer products (`backbones/winograd.py`) do not change it.
     """
     forward, parameters = [], {}
-    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     counts: dict[Any, float] = {}
-    for unit, shapes in zip(
-        network.units, variable_shapes(network.units, size), strict=True
+    units = network.units
+    for unit, shapes, shape in zip(
+        units,
+        variable_shapes(units, size),
+        boundary_shapes(units, size)[:-1],
+        strict=True,
     ):
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         variables = {"params": {}, "batch_stats": {}, **shapes}
-        key = (unit.module, x.shape)
+        key = (unit.module, shape)
         if key not in counts:
             with plain_lowering():
                 # A function of its own, so that JAX does not trace the other form.
@@ -150,7 +154,6 @@ def measure_cost(network: Backbone, size: int) -> Cost:
                 lowered = jax.jit(forward_pass).lower(variables, x)
             counts[key] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
         forward.append(counts[key])
-        x = jax.eval_shape(unit.module.apply, variables, x)
         for layer, leaves in shapes.get("params", {}).items():
             parameters[unit.name, layer] = sum(leaf.size for leaf in leaves.values())
     return Cost(tuple(forward), parameters)

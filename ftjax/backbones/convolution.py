@@ -19,6 +19,7 @@ from ftjax.backbones.depthwise import (
     Pads,
     every_nth,
     explicit_pads,
+    output_size,
     pad_with_zeros,
     standalone,
 )
@@ -33,7 +34,7 @@ FEW_VALUES = 32  # taps * channels: 3x3 kernels on RGB; 7x7 are better off with 
 PATCH_BYTES = 2**27  # of an array of patches, nine times its input
 BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
 WINOGRAD_TAPS = 2**12  # channels * features from which Winograd's form is the faster
-WINOGRAD_BYTES = 2**27  # of an input; transformed it takes four times as many
+WINOGRAD_BYTES = 2**27  # of an input; transformed it takes three or four times as many
 
 
 def conv_reference(
@@ -59,9 +60,7 @@ def conv_reference(
 def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Array:
     """The convolution; patches times kernel where the map is small, else Winograd's."""
     height, width, channels, features = kernel.shape
-    padded_rows, padded_columns = (x.shape[i + 1] + sum(pads[i]) for i in (0, 1))
-    rows = (padded_rows - height) // strides + 1
-    columns = (padded_columns - width) // strides + 1
+    rows, columns = output_size(x.shape[1:3], (height, width), (strides, strides), pads)
     if _suits_winograd(kernel, strides, rows * columns, x.nbytes):
         return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
     small = strides > 1 and _suits_patches(kernel, len(x) * rows * columns)

@@ -16,12 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.backbones.depthwise import (
-    Pads,
-    add_terms,
-    output_size,
-    standalone,
-)
+from ftjax.backbones.depthwise import Pads, add_terms, output_size, standalone
 
 MOST_PIXELS = 16  # of an input
 PICTURES = 16  # added in one loop of the kernel's gradient
@@ -39,14 +34,7 @@ def depthwise_conv_by_pairs(
 ) -> jax.Array:
     """Depthwise convolution as a sum over the pixels of the input.
 
-    Args:
-      x: (n, height, width, channels).
-      kernel: (kernel height, kernel width, 1, channels).
-      strides: vertical and horizontal stride.
-      pads: ((top, bottom), (left, right)), none negative.
-
-    Returns:
-      (n, output height, output width, channels).
+    Arguments and result are those of `depthwise_conv_shifted`.
     """
 
     @standalone

@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.backbones.depthwise import Pads, every_nth, frame_with_zeros
+from ftjax.backbones.depthwise import (
+    Pads,
+    add_terms,
+    every_nth,
+    frame_with_zeros,
+    output_size,
+)
 
 GROUP_BYTES = 2**23  # of pictures whose tiles should stay in the cache
 
@@ -63,7 +69,7 @@ def make_filter(*points: float) -> Filter:
         ]
         + [[0, 0, 1]],
         output=[
-            [point**degree for point in points] + [degree == degrees[-1]]
+            [point**degree for point in points] + [float(degree == degrees[-1])]
             for degree in degrees
         ],
     )
@@ -174,9 +180,9 @@ def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Arr
     return y.reshape(n, high * down, wide * across, channels)[:, :rows, :columns]
 
 
-def _lengths(x: jax.Array, pads: Pads) -> tuple[int, int]:
+def _lengths(x: jax.Array, pads: Pads) -> list[int]:
     """Height and width of the output."""
-    return x.shape[1] + sum(pads[0]) - 2, x.shape[2] + sum(pads[1]) - 2
+    return output_size(x.shape[1:3], (3, 3), (1, 1), pads)
 
 
 def _missing(lengths: Sequence[int], filters: Filters) -> Pads:
@@ -220,13 +226,12 @@ def _transform(matrices: Sequence[Matrix], grid: Grid | jax.Array) -> Grid:
 
 def _combine(matrix: Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:
     """Weighted sums of the parts, one for each row of the matrix."""
-    sums = []
-    for row in matrix:
-        terms = [
+    return [
+        add_terms(
             part * weight for part, weight in zip(parts, row, strict=True) if weight
-        ]
-        sums.append(sum(terms[1:], terms[0]))
-    return sums
+        )
+        for row in matrix
+    ]
 
 
 def _transpose(matrix: Matrix) -> list[tuple[float, ...]]:
