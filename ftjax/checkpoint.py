@@ -1,12 +1,17 @@
 """The trainable subtree on disk, with orbax."""
 
-from collections.abc import Mapping
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+LAYOUT = "layout"  # of the vectors; a key of the metadata
+_orbax = threading.Lock()  # its operations count on one at a time
 
 
 class Saved(NamedTuple):
@@ -24,8 +29,10 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The newest checkpoint of one trial; a new one replaces it when it is complete.
 
-    Saving goes on in the background; `close` waits for it. Of several processes only
-    the first one touches the disk, and only there may `restore` be called.
+    All arrays of one type are written as a single vector: the 757 leaves of a deep
+    EfficientNetB0 took Orbax 1.9 s of a core one by one, and 0.15 s so. Of several
+    processes only the first one touches the disk, and only there may `restore` be
+    called.
     """
 
     def __init__(self, directory: Path):
@@ -37,11 +44,13 @@ class Checkpoints:
             max_to_keep=1,
             cleanup_tmp_directories=True,
             create=False,  # Orbax makes no folder where it must not wait for others
+            enable_async_checkpointing=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}
             ),
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with _orbax:
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Writes all arrays of `state`, and `meta` with them, as one unit.
@@ -50,13 +59,13 @@ class Checkpoints:
         """
         if self._manager is None:
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(flatten(state)),
-                meta=ocp.args.JsonSave(dict(meta)),
-            ),
+        vectors, layout = pack(jax.device_get(flatten(state)))
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(vectors),
+            meta=ocp.args.JsonSave({**meta, LAYOUT: layout}),
         )
+        with _orbax:
+            self._manager.save(step, args=args)
 
     def restore(self) -> Saved | None:
         """The newest complete checkpoint, or None.
@@ -71,16 +80,50 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=args)
-        leaves = {name: np.asarray(leaf) for name, leaf in restored["state"].items()}
-        return Saved(leaves, restored["meta"])
+        with _orbax:
+            restored = self._manager.restore(step, args=args)
+        arrays = {name: np.asarray(array) for name, array in restored["state"].items()}
+        meta = dict(restored["meta"])
+        layout = meta.pop(LAYOUT, None)  # earlier versions wrote leaf by leaf
+        return Saved(arrays if layout is None else unpack(arrays, layout), meta)
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
-        if self._manager is None:
-            return
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Frees what Orbax holds."""
+        if self._manager is not None:
+            with _orbax:
+                self._manager.close()
+
+
+def pack(
+    leaves: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], list[tuple[str, str, tuple[int, ...]]]]:
+    """Joins arrays to one vector per type.
+
+    Args:
+        leaves: arrays by name.
+
+    Returns:
+        Vectors by type, and of every leaf in their order: name, type and shape.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    layout = []
+    for name, leaf in leaves.items():
+        parts.setdefault(str(leaf.dtype), []).append(leaf.ravel())
+        layout.append((name, str(leaf.dtype), leaf.shape))
+    return {dtype: np.concatenate(own) for dtype, own in parts.items()}, layout
+
+
+def unpack(
+    vectors: Mapping[str, np.ndarray], layout: Iterable[Sequence]
+) -> dict[str, np.ndarray]:
+    """The leaves that `pack` joined, by name."""
+    read = dict.fromkeys(vectors, 0)
+    leaves = {}
+    for name, dtype, shape in layout:
+        start, size = read[dtype], math.prod(shape)
+        leaves[name] = vectors[dtype][start : start + size].reshape(shape)
+        read[dtype] = start + size
+    return leaves
 
 
 def flatten(state: Any) -> dict[str, Any]:
