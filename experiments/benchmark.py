@@ -140,7 +140,7 @@ def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dic
 
 
 def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dict]:
-    """A whole sweep of every peer, training by training in turn."""
+    """A whole sweep of every peer; all but ftjax take turns training by training."""
     for model in options.model:
         depths = tuple(options.depths or PAPER_DEPTHS.get(model, (0, 10, 20, 50)))
         epochs = options.epochs or PAPER_EPOCHS.get(model, 5)
@@ -151,12 +151,14 @@ def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dic
             work = replace(work, pictures=str(path))
             measured = take_turns(options.peers, "grid", work, None, console)
         for peer, seconds in measured.items():
-            compiled = seconds.pop() if peer == "ftjax" else float("nan")
+            whole, compiled = sum(seconds), float("nan")
+            if peer == "ftjax":
+                whole, compiled, *seconds = seconds
             yield {
                 "task": "grid",
                 **describe(work),
                 "peer": peer,
-                "seconds": sum(seconds),
+                "seconds": whole,
                 "compilation": compiled,
                 "trainings": " ".join(f"{each:.3g}" for each in seconds),
             }
@@ -182,13 +184,13 @@ def measure_growth(options: argparse.Namespace, console: Console) -> Iterator[di
                 measured = take_turns(("ftjax",), "grid", work, None, console)
                 if "ftjax" not in measured:  # and said why
                     continue
-                *seconds, compiled = measured["ftjax"]
+                seconds, compiled, *_ = measured["ftjax"]
                 yield {
                     "task": f"growth by {axis}",
                     **describe(work),
                     "size": size,
                     "peer": "ftjax",
-                    "seconds": sum(seconds),
+                    "seconds": seconds,
                     "compilation": compiled,
                 }
 

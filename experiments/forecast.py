@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ftjax.config import HALVING
-from ftjax.forecast import count_programs
+from ftjax.forecast import available_bytes, count_programs
 from ftjax.mesh import shard_batch
 from ftjax.plan import Flops, Trial, trainable_params, trial_flops
 from ftjax.prefix import infer
 from ftjax.prepare import (
     Setup,
-    largest_trial,
+    largest_trials,
     measure_room,
     needed_memory,
     run_time_numbers,
@@ -65,7 +65,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
     console.print(table)
     halved = setup.config.search == HALVING
     programs = count_programs(setup.network, trials, setup.config.image_size)
-    memory, available = needed_memory(setup)
+    memory, available = needed_memory(setup), available_bytes()
     limit = f" of {available / 1e9:.1f}" if available else ""
     most = "at most, as halving stops some: " if halved else ""
     lines = (
@@ -161,7 +161,7 @@ def measure_rates(setup: Setup, seeds: int = 1, fused: bool = False) -> Rates:
     """
     start = time.perf_counter()
     config, network, dataset = setup.config, setup.network, setup.dataset
-    trial = largest_trial(setup)
+    trial = largest_trials(setup)[0]
     variants = Variants(seeds, setup.mesh) if seeds > 1 else None
     params, batch_stats = with_fresh_head(setup, trial.seed)
     hyper = stack([run_time_numbers(setup)] * seeds, variants)

@@ -40,6 +40,7 @@ class Display:
         self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
         self._done, self._seconds = 0.0, 0.0
         self._kept = 0
+        self._start: dict[str, float] = {}
         self._epochs: dict[str, int] = {}  # trained now, of trials that have begun
         self._last: dict[str, str] = {}  # what their newest epoch said
         total = sum(self._goals.values())
@@ -66,7 +67,7 @@ class Display:
         epochs = self._goals[trial.id]
         if event.status == "started":
             self._bar.update(self._task, description=name)
-            self._start = time.perf_counter()
+            self._start[trial.id] = time.perf_counter()
             self._epochs[trial.id], self._last[trial.id] = 0, "no epoch was missing"
         elif event.status == "kept":
             self._skip(trial, epochs)
@@ -78,7 +79,7 @@ class Display:
             self._console.print(f"{name}  failed: {event.message}", highlight=False)
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
-            seconds = time.perf_counter() - self._start
+            seconds = time.perf_counter() - self._start[trial.id]
             self._console.print(
                 f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
                 f"left {self._time_left()}",

@@ -86,6 +86,10 @@ class Config:
     """Seeds of one depth and policy that are trained at once, by one program: for
     accelerators that a single small training leaves idle. Default: 1, or as many as
     --mesh spreads them over."""
+    trials_at_once: int | None = None
+    """Trainings, of any depths, that run side by side on one device, each from a thread
+    of its own: where a single one leaves the cores idle now and then. Default: 1 on a
+    GPU or TPU; 2 to 4 on a CPU, by its cores and memory."""
     mesh: str = "auto"
     """Devices: auto (as many as divide the batch; one on a CPU), data=N to spread every
     batch, variant=M to spread the seeds, or data=N,variant=M. BatchNorm's statistics
@@ -144,8 +148,8 @@ def complete(config: Config) -> Config:
     for name, value in (("--seeds", config.seeds), ("--epochs", epochs)):
         if value < 1:
             raise ValueError(f"{name} {value} is too small: 1 or more")
-    counts = "batch_size", "micro_batch", "train_size", "val_size", "seeds_at_once"
-    for name in counts:
+    counts = "batch_size", "micro_batch", "train_size", "val_size"
+    for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")

@@ -1,6 +1,5 @@
 """The loop over epochs: batches in order, training steps, evaluation."""
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ftjax import clock
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
 from ftjax.evaluate import evaluate, recalibrate
@@ -84,8 +84,8 @@ class Epoch(NamedTuple):
         train_mode_accuracy: mean over the epoch's batches as they were trained.
         train_mode_loss: likewise.
         steps: optimizer steps.
-        seconds: wall time, compilation included; of trials that are trained at once,
-            an equal share.
+        seconds: wall time, compilation included; of trials that are trained at once
+            or side by side, an equal share.
     """
 
     epoch: int
@@ -124,7 +124,7 @@ def run_epochs(
     """
     suffix = make_suffix(problem.network, problem.cut, problem.policy)
     for epoch in range(first, last + 1):
-        start = time.perf_counter()
+        start = clock.seconds()
         order = np.stack(
             [
                 epoch_order(seed, epoch, len(problem.train_labels))
@@ -161,7 +161,7 @@ def run_epochs(
             metrics.correct / seen,
             metrics.loss / seen,
         )
-        seconds = (time.perf_counter() - start) / len(problem.seeds)
+        seconds = (clock.seconds() - start) / len(problem.seeds)
         rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
         ended = tuple(Epoch(epoch, *row, steps, seconds) for row in rows)
         yield state, ended, np.atleast_2d(val_correct)

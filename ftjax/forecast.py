@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int
     return len(programs)
 
 
+@cache
 def estimate_memory(
     network: Backbone,
     cut: Cut,
@@ -160,3 +161,10 @@ def available_bytes() -> int | None:
         except (OSError, ValueError):  # no control group, or it says "max"
             continue
     return min(limits)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

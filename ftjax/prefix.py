@@ -17,6 +17,7 @@ from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, vari
 from ftjax.data.read_ahead import read_ahead
 from ftjax.mesh import fetch, shard_batch
 from ftjax.variants import Variants, each_variant
+from ftjax.workers import stop_point
 
 # FLOPs of inference in the time in which a byte is read from disk: rules of thumb for
 # 1 GB/s beside 20 GFLOP/s on a few cores, and beside 2 TFLOP/s on an accelerator.
@@ -93,9 +94,11 @@ def take_each(
     x: np.ndarray | jax.Array, batches: Sequence[np.ndarray]
 ) -> Iterator[np.ndarray | jax.Array]:
     """Rows of an array, where it is: on the host, on disk or on the device."""
-    if isinstance(x, jax.Array):
-        return (take(x, rows) for rows in batches)
-    return read_ahead(x, batches)
+    on_device = isinstance(x, jax.Array)
+    found = (take(x, rows) for rows in batches) if on_device else read_ahead(x, batches)
+    for own in found:
+        stop_point()
+        yield own
 
 
 @jax.jit

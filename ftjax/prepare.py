@@ -21,7 +21,13 @@ from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
-from ftjax.forecast import Memory, available_bytes, check_memory, estimate_memory
+from ftjax.forecast import (
+    Memory,
+    available_bytes,
+    check_memory,
+    estimate_memory,
+    usable_cores,
+)
 from ftjax.freeze_proof import Digests, digests
 from ftjax.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.optim import OPTIMIZERS, Hyper
@@ -35,6 +41,8 @@ from ftjax.prefix import (
 )
 from ftjax.train import check_policy
 from ftjax.weights.pretrained import load_pretrained
+
+MOST_AT_ONCE = 4  # trials side by side, unless more are asked for
 
 
 class Setup(NamedTuple):
@@ -79,6 +87,11 @@ def prepare(config: Config) -> Setup:
             f"{', '.join(OPTIMIZERS)}"
         )
     mesh = make_mesh(config.mesh, config.micro_batch)
+    if mesh is not None and (config.trials_at_once or 1) > 1:
+        raise ValueError(
+            f"--trials-at-once {config.trials_at_once} takes a single device; leave it "
+            "out, or choose --mesh data=1"
+        )
     config = replace(config, seeds_at_once=seeds_at_once(config, mesh))
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
@@ -120,7 +133,8 @@ def prepare(config: Config) -> Setup:
     setup = with_grid(setup, itertools.starmap(Point, points))
     if setup.plan.trials:
         check_memory(
-            *needed_memory(setup),
+            needed_memory(setup, config.trials_at_once or 1),
+            available_bytes(),
             batch_size=config.batch_size,
             micro_batch=config.micro_batch,
             devices=axis_size(mesh, DATA),
@@ -182,38 +196,74 @@ def measure_room(setup: Setup) -> Room:
     )
 
 
-def largest_trial(setup: Setup) -> Trial:
-    """The one that trains most and uses batch statistics, if any does."""
+def largest_trials(setup: Setup) -> list[Trial]:
+    """Those that train most come first, those on batch statistics before others."""
 
     def smallness(trial: Trial) -> tuple[int, bool]:
         return trial.cut.unit, trial.policy == "frozen"
 
-    return min(setup.plan.trials, key=smallness)
+    return sorted(setup.plan.trials, key=smallness)
 
 
-def needed_memory(setup: Setup) -> tuple[Memory, int | None]:
-    """Least memory of the largest trial on one device, and what there is, in bytes."""
-    config, trial = setup.config, largest_trial(setup)
-    memory = estimate_memory(
-        setup.network,
-        trial.cut,
-        trial.policy,
-        size=config.image_size,
-        batch_size=config.micro_batch // axis_size(setup.mesh, DATA),
-        optimizer=config.optimizer,
+def needed_memory(setup: Setup, count: int = 1) -> Memory:
+    """Least memory of the `count` largest trials on one device, in bytes."""
+    config = setup.config
+    memories = [
+        estimate_memory(
+            setup.network,
+            trial.cut,
+            trial.policy,
+            size=config.image_size,
+            batch_size=config.micro_batch // axis_size(setup.mesh, DATA),
+            optimizer=config.optimizer,
+        )
+        for trial in largest_trials(setup)[:count]
+    ]
+    memory = Memory(*map(sum, zip(*memories, strict=True)))
+    per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
+    return memory._replace(
+        optimizer=memory.optimizer * per_device,
+        residuals=memory.residuals * per_device,
+        stored=sum(held_activations(setup)[:count]),
     )
+
+
+def held_activations(setup: Setup) -> list[int]:
+    """Bytes of the stored activations that share memory with trainings, largest first.
+
+    One entry per boundary: trials of one cut share them.
+    """
     room, on_cpu = measure_room(setup), jax.default_backend() == "cpu"
     held = (
         room.sizes[at]
-        for at in setup.boundaries.values()
+        for at in set(setup.boundaries.values())
         if room.on_device(at) or (on_cpu and at and not room.on_disk(at))
     )
-    memory = memory._replace(stored=max(held, default=0))
-    per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
-    memory = memory._replace(
-        optimizer=memory.optimizer * per_device, residuals=memory.residuals * per_device
-    )
-    return memory, available_bytes()
+    return sorted(held, reverse=True)
+
+
+def trials_at_once(setup: Setup) -> int:
+    """How many trials are trained side by side, each by a thread of its own.
+
+    Unless `--trials-at-once` says so: one on an accelerator, where a single training
+    fills the device; two on the cores of a CPU, more where there are more than five
+    (`MOST_AT_ONCE`), as long as twice their least memory is there and --cache-gb holds
+    the activations of all.
+    """
+    asked = setup.config.trials_at_once
+    if asked is not None:
+        return asked
+    cores = usable_cores()
+    if jax.default_backend() != "cpu" or jax.process_count() > 1 or setup.mesh:
+        return 1
+    most = min(cores, max(2, min(cores // 2, MOST_AT_ONCE)), len(setup.plan.trials))
+    available = available_bytes() or 0
+    budget = measure_room(setup).memory
+    for count in range(most, 1, -1):
+        memory = needed_memory(setup, count)
+        if memory.stored <= budget and 2 * sum(memory) <= available:
+            return count
+    return 1
 
 
 def run_time_numbers(setup: Setup) -> Hyper:

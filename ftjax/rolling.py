@@ -17,6 +17,21 @@ from ftjax.prefix import (
 from ftjax.prepare import Setup, measure_room
 
 
+class RollingCache:
+    """The activations that trials train on, who come in the order of their cuts."""
+
+    def __init__(self, setup: Setup):
+        train, val = setup.dataset.train, setup.dataset.val
+        self._setup = setup
+        self._newest = Activations(0, train.images, val.images)
+
+    def at(self, boundary: int) -> Activations:
+        """Those at a boundary not before the last one that was asked for."""
+        self._newest = move(self._setup, self._newest, boundary)
+        self._newest = put_on_device(self._setup, self._newest)
+        return self._newest
+
+
 def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
     """Carries the stored activations on to a later boundary.
 

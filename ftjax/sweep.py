@@ -1,22 +1,24 @@
 """Runs a plan: one pass over the frozen part, trials from the earliest cut on."""
 
 import itertools
+import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from ftjax import records
+from ftjax import clock, records
 from ftjax.epochs import Epoch
 from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
 from ftjax.prefix import Activations
-from ftjax.prepare import Setup
-from ftjax.rolling import move, put_on_device
+from ftjax.prepare import Setup, trials_at_once
+from ftjax.rolling import RollingCache
 from ftjax.trials import run_trials
+from ftjax.workers import side_by_side
 
 
 class Progress(NamedTuple):
@@ -43,7 +45,8 @@ def run(
     """Trains what is missing in `out`, yielding after every epoch.
 
     Finished trials are kept, interrupted ones go on from their last epoch. A trial
-    that fails is recorded and the others go on.
+    that fails is recorded and the others go on. Where several are trained side by side
+    (`trials_at_once`), the events of one come between those of another.
 
     Args:
         setup: what to train.
@@ -52,7 +55,6 @@ def run(
             wait. Default: all of them, to the last epoch.
     """
     goals = all_goals(setup) if goals is None else goals
-    activations = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
     trials = [trial for trial in setup.plan.trials if trial.id in goals]
     numbers = {trial.id: number for number, trial in enumerate(trials, start=1)}
     missing = []
@@ -63,28 +65,86 @@ def run(
             yield Progress(trial, numbers[trial.id], "kept")
         else:
             missing.append((trial, done, goals[trial.id]))
-    for group, last in group_trials(setup, missing):
+    groups = group_trials(setup, missing)
+    line = Line(setup, out, numbers, groups, RollingCache(setup), threading.Lock())
+    count = trials_at_once(setup)
+    yield from side_by_side([work(line) for _ in range(count)])
+
+
+class Line(NamedTuple):
+    """What is to be trained, for those who train it.
+
+    Attributes:
+        setup: what belongs to all.
+        out: the run's folder.
+        numbers: of the trials, counted from 1.
+        groups: that nobody trains yet, from the earliest cut on, and the last epoch of
+            each.
+        cache: the activations that they train on.
+        turn: held by whoever takes a group and the activations for it.
+    """
+
+    setup: Setup
+    out: Path
+    numbers: Mapping[str, int]
+    groups: Iterator[tuple[tuple[Trial, ...], int]]
+    cache: RollingCache
+    turn: threading.Lock
+
+
+def work(line: Line) -> Iterator[Progress]:
+    """Trains one group after the other until none is left."""
+    while True:
+        failed: dict[str, Exception] = {}
+        with line.turn:
+            group, last = next(line.groups, ((), 0))
+            if not group:
+                return
+            for trial in group:
+                yield Progress(trial, line.numbers[trial.id], "started")
+            try:
+                with clock.at_work():
+                    activations = line.cache.at(line.setup.boundaries[group[0].id])
+            except Exception as error:
+                failed = fail(group, error)
+        if not failed:
+            with clock.at_work():
+                failed = yield from train(line, group, activations, last)
+        activations = None  # another worker may be moving on to the next
         for trial in group:
-            yield Progress(trial, numbers[trial.id], "started")
-        failed = {}
-        try:
-            activations = move(setup, activations, setup.boundaries[group[0].id])
-            activations = put_on_device(setup, activations)
-            for trial, ended in run_trials(setup, out, group, activations, last):
-                if isinstance(ended, Epoch):
-                    yield Progress(trial, numbers[trial.id], "epoch", ended)
-                else:
-                    failed[trial.id] = ended
-        except Exception as error:  # a failure must not lose the other trials
-            if jax.process_count() > 1:
-                raise  # the other processes may not have failed, and would wait
-            failed = {trial.id: error for trial in group} | failed
-        for trial in group:
+            number = line.numbers[trial.id]
             if trial.id in failed:
-                message = record_failure(out, trial, failed[trial.id])
-                yield Progress(trial, numbers[trial.id], "failed", message=message)
+                message = record_failure(line.out, trial, failed[trial.id])
+                yield Progress(trial, number, "failed", message=message)
             else:
-                yield Progress(trial, numbers[trial.id], "done")
+                yield Progress(trial, number, "done")
+
+
+def train(
+    line: Line, group: tuple[Trial, ...], activations: Activations, last: int
+) -> Generator[Progress, None, dict[str, Exception]]:
+    """Trains one group, yielding after every epoch.
+
+    Returns:
+        Trial -> why it failed.
+    """
+    failed: dict[str, Exception] = {}
+    try:
+        for trial, ended in run_trials(line.setup, line.out, group, activations, last):
+            if isinstance(ended, Epoch):
+                yield Progress(trial, line.numbers[trial.id], "epoch", ended)
+            else:
+                failed[trial.id] = ended
+    except Exception as error:
+        failed = fail(group, error) | failed
+    return failed
+
+
+def fail(group: tuple[Trial, ...], error: Exception) -> dict[str, Exception]:
+    """The error for all of a group: it must not lose the other trials."""
+    if jax.process_count() > 1:
+        raise error  # the other processes may not have failed, and would wait
+    return {trial.id: error for trial in group}
 
 
 def group_trials(

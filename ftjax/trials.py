@@ -9,7 +9,7 @@ import numpy as np
 
 from ftjax import records
 from ftjax.checkpoint import Checkpoints, unflatten
-from ftjax.compile_clock import compile_seconds
+from ftjax.clock import own_compile_seconds
 from ftjax.epochs import Epoch, Problem, run_epochs
 from ftjax.freeze_proof import changed_leaves
 from ftjax.mesh import fetch, from_first_process, replicate
@@ -98,13 +98,13 @@ def train(
     """
     state = stack(states, problem.variants)
     states.clear()
-    compiled = compile_seconds()
+    compiled = own_compile_seconds()
     first = len(logs[0].rows) + 1
     going = {log.trial.id for log in logs}
     for ended in run_epochs(problem, state, first, last):
         state, epochs, right = ended
-        seconds = (compile_seconds() - compiled) / len(logs)
-        compiled = compile_seconds()
+        seconds = (own_compile_seconds() - compiled) / len(logs)
+        compiled = own_compile_seconds()
         own_states = unstack(whole(state), problem.variants)
         for log, own, epoch, answers in zip(
             logs, own_states, epochs, right, strict=True

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from experiments import sweep as command
+from ftjax import prepare as preparation
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
 from ftjax.config import Config, complete
@@ -177,6 +178,38 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("count", [1, 3])
+def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
+    finished, pictures, tmp_path, count
+):
+    arguments = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, tmp_path, *arguments, "--trials-at-once", count) == 0
+    for name in ("results.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(table(tmp_path, name), table(finished, name))
+
+
+def test_how_many_are_trained_side_by_side(pictures, monkeypatch):
+    def plan(**more):
+        small = {"model": "tiny", "weights": "random", "data": str(pictures)}
+        config = Config(**small, image_size=16, depths=("units",), **more)
+        return prepare(complete(config))
+
+    def count(setup, cores=2, available=int(1e12)):
+        monkeypatch.setattr(preparation, "usable_cores", lambda: cores)
+        monkeypatch.setattr(preparation, "available_bytes", lambda: available)
+        return preparation.trials_at_once(setup)
+
+    setup = plan()
+    cores = (1, 2, 4, 6, 8, 64)
+    assert [count(setup, number) for number in cores] == [1, 2, 2, 3, 4, 4]
+    assert count(plan(trials_at_once=5)) == 5
+    needed = sum(preparation.needed_memory(setup, 2))
+    assert count(setup, available=2 * needed) == 2
+    assert count(setup, available=2 * needed - 1) == 1
+    assert count(plan(cache_gb=2e-4)) == 1  # not the activations of two
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_at_once_fail_one_by_one(pictures, tmp_path, capsys):
     more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
     assert run(pictures, tmp_path, *more, "--epochs", "2") == 1
@@ -317,9 +350,14 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
         ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
         ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),
         ("--mesh data=99", "--mesh data=99 needs 99 devices"),
+        (
+            "--mesh data=2 --trials-at-once 2",
+            "--trials-at-once 2 takes a single device",
+        ),
         ("--mesh variant=2", "spreads seeds over 2 devices, but there are 1"),
         ("--mesh variant=2 --seeds-at-once 3", "--seeds-at-once 3: the 2 devices"),
         ("--distributed", "--distributed: the processes cannot be joined"),
+        ("--trials-at-once 0", "--trials-at-once 0 is too small: 1 or more"),
         ("--epochs 0", "--epochs 0 is too small"),
         ("--lr -1", "--lr -1.0 must be a positive number"),
         ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),

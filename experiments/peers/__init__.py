@@ -4,7 +4,8 @@ A peer is a module with two generators, which do the next piece of work when ask
 say how many seconds it took, so that the benchmark can let peers take turns:
 
     steps(work)  the first step with all that it compiles, then five steps at a time
-    grid(work)   all depths of a sweep, one at a time, from loaded pictures to results
+    grid(work)   all depths of a sweep, one at a time, from loaded pictures to results;
+                 ftjax does all in its first turn, and then says how it spent it
 
 Each runs in a process of its own: Keras takes one backend per process.
 """

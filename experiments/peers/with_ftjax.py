@@ -12,12 +12,13 @@ from experiments.peers import STEPS, Work, random_batch, seconds_of
 from ftjax import environment, sweep
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
-from ftjax.compile_clock import compile_seconds
+from ftjax.clock import compile_seconds
 from ftjax.config import Config, complete
 from ftjax.depth import make_cut
 from ftjax.optim import Hyper
 from ftjax.prefix import infer
 from ftjax.prepare import prepare
+from ftjax.results import write_results
 from ftjax.train import init_state, make_suffix, train_step
 
 
@@ -55,15 +56,16 @@ def steps(work: Work) -> Iterator[float]:
 
 
 def grid(work: Work) -> Iterator[float]:
-    """A sweep of the product; one turn is one training and what it needed.
+    """A sweep of the product, in one turn: it may train several depths side by side.
 
     Yields:
-        Seconds of each training; at last those spent on compilation, of all turns.
+        Seconds in all; those of compilation; those of each training, the deepest first.
     """
     start()
     clock = time.perf_counter()
     compiled = compile_seconds()
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
         config = Config(
             model=work.model,
             weights="random",
@@ -78,14 +80,14 @@ def grid(work: Work) -> Iterator[float]:
             train_size=work.train_size,
             val_size=work.val_size,
             drop_connect=0.0,
-            out=Path(folder),
+            out=out,
         )
         setup = prepare(complete(config))
-        for event in sweep.run(setup, Path(folder)):
+        for event in sweep.run(setup, out):
             if event.status == "failed":
                 raise RuntimeError(event.message)
-            if event.status == "done":
-                now = time.perf_counter()
-                yield now - clock
-                clock = time.perf_counter()
+        results, _ = write_results(setup, out)
+        yield time.perf_counter() - clock
     yield compile_seconds() - compiled
+    results = results.sort_values("depth_layers", ascending=False)
+    yield from results["seconds"] + results["compile_seconds"]

@@ -1,0 +1,76 @@
+"""Generators that run side by side, each in a thread of its own.
+
+One training leaves the cores of a CPU idle now and then: while a small layer is not
+worth sharing, while Python prepares the next program, while XLA compiles. A second one
+takes these gaps.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+_own = threading.local()
+
+
+class Stopped(BaseException):
+    """Raised in a worker whose work is not wanted any more."""
+
+
+def stop_point() -> None:
+    """Ends the worker that comes here if it is to stop; elsewhere does nothing."""
+    stop = getattr(_own, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Stopped
+
+
+def side_by_side(workers: Sequence[Iterator[Value]]) -> Iterator[Value]:
+    """What all workers yield, as it comes.
+
+    An error in one of them, Ctrl-C, or a caller that takes no more stops the others at
+    their next `stop_point`, and is raised when they have ended.
+
+    Args:
+        workers: generators; a single one needs no thread.
+    """
+    if len(workers) == 1:
+        yield from workers[0]
+        return
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def run(worker):
+        _own.stop = stop
+        error = None
+        try:
+            for value in worker:
+                events.put((False, value))
+                stop_point()
+        except Stopped:
+            pass
+        except BaseException as raised:  # the caller's thread raises it
+            error = raised
+        events.put((True, error))
+
+    # A caller that is stopped twice does not wait for a last step.
+    threads = [
+        threading.Thread(target=run, args=[worker], daemon=True) for worker in workers
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            ended, value = events.get()
+            if not ended:
+                yield value
+            elif value is not None:
+                raise value
+            else:
+                running -= 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
