@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.backbones.layers import global_average_pool
+from ftjax.backbones.layers import global_average_pool, plain_lowering
 
 Tree = dict[str, Any]
 
@@ -242,7 +242,8 @@ def variable_shapes(units: Sequence[Unit], size: int) -> tuple[Tree, ...]:
 def trace_shapes(module: nn.Module, shape: tuple[int, ...]) -> tuple[tuple, Tree]:
     """Shapes of a unit's output and variables; traced once for units of equal shape."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    y, shapes = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+    with plain_lowering():  # of the same shapes, and traced sooner
+        y, shapes = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
     return y.shape, shapes
 
 
