@@ -20,6 +20,7 @@ from ftjax.prepare import (
     measure_room,
     needed_memory,
     run_time_numbers,
+    trials_at_once,
     with_fresh_head,
 )
 from ftjax.steps import Source, Step, fused_steps
@@ -65,7 +66,8 @@ def print_forecast(setup: Setup, console: Console) -> None:
     console.print(table)
     halved = setup.config.search == HALVING
     programs = count_programs(setup.network, trials, setup.config.image_size)
-    memory, available = needed_memory(setup), available_bytes()
+    count = trials_at_once(setup)
+    memory, available = needed_memory(setup, count), available_bytes()
     limit = f" of {available / 1e9:.1f}" if available else ""
     most = "at most, as halving stops some: " if halved else ""
     lines = (
@@ -82,6 +84,12 @@ def print_forecast(setup: Setup, console: Console) -> None:
     )
     for line in lines:
         console.print(line, highlight=False)
+    if count > 1:
+        console.print(
+            f"{count} trainings side by side (--trials-at-once); the seconds are those "
+            "of one after the other",
+            highlight=False,
+        )
     at_once = setup.config.seeds_at_once
     if at_once > 1:
         gain = measure_rates(setup, at_once).train / rates.train

@@ -37,7 +37,8 @@ class _Clock:
 
 
 _clock = _Clock()
-_compilation = [0.0]
+_compilation = [0.0]  # of all threads
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -68,8 +69,9 @@ def own_compile_seconds() -> float:
 def _listen(event: str, duration: float, **_) -> None:
     if event in _EVENTS:
         share = duration / max(1, _clock.workers)
-        _compilation[0] += share
         _own.compilation = own_compile_seconds() + share
+        with _lock:
+            _compilation[0] += share
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

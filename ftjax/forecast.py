@@ -105,15 +105,18 @@ def check_memory(
     batch_size: int,
     micro_batch: int,
     devices: int = 1,
+    at_once: int = 1,
 ) -> None:
     """Refuses what cannot fit.
 
     Args:
-        memory: with `micro_batch` pictures at a time.
+        memory: of all that are trained side by side, with `micro_batch` pictures at a
+            time.
         available: bytes of one device; None if nobody knows.
         batch_size: pictures per optimizer step.
         micro_batch: pictures that pass through the network at a time.
         devices: that share them.
+        at_once: trials that are trained side by side.
 
     Raises:
         ValueError: more is needed than there is; names the largest part of the batch
@@ -136,6 +139,8 @@ def check_memory(
         if largest
         else "no --micro-batch fits; unfreeze less, or choose a smaller --image-size"
     )
+    if at_once > 1:
+        advice += f"; or train fewer than {at_once} side by side (--trials-at-once)"
     raise ValueError(
         f"--micro-batch {micro_batch} needs at least {needed / 1e9:.2f} GB of memory "
         f"where {available / 1e9:.2f} GB are: {advice}"

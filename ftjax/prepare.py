@@ -132,12 +132,14 @@ def prepare(config: Config) -> Setup:
     points = itertools.product(depths, config.bn, range(config.seeds))
     setup = with_grid(setup, itertools.starmap(Point, points))
     if setup.plan.trials:
+        at_once = config.trials_at_once or 1
         check_memory(
-            needed_memory(setup, config.trials_at_once or 1),
+            needed_memory(setup, at_once),
             available_bytes(),
             batch_size=config.batch_size,
             micro_batch=config.micro_batch,
             devices=axis_size(mesh, DATA),
+            at_once=at_once,
         )
     return setup
 
@@ -247,8 +249,8 @@ def trials_at_once(setup: Setup) -> int:
 
     Unless `--trials-at-once` says so: one on an accelerator, where a single training
     fills the device; two on the cores of a CPU, more where there are more than five
-    (`MOST_AT_ONCE`), as long as twice their least memory is there and --cache-gb holds
-    the activations of all.
+    (`MOST_AT_ONCE`), as long as twice their least memory is known to be there and
+    --cache-gb holds the activations of all.
     """
     asked = setup.config.trials_at_once
     if asked is not None:

@@ -92,7 +92,7 @@ class Line(NamedTuple):
     turn: threading.Lock
 
 
-def work(line: Line) -> Iterator[Progress]:
+def work(line: Line) -> Generator[Progress, None, None]:
     """Trains one group after the other until none is left."""
     while True:
         failed: dict[str, Exception] = {}

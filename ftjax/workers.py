@@ -7,7 +7,8 @@ takes these gaps.
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -26,7 +27,9 @@ def stop_point() -> None:
         raise Stopped
 
 
-def side_by_side(workers: Sequence[Iterator[Value]]) -> Iterator[Value]:
+def side_by_side(
+    workers: Sequence[Generator[Value, None, None]],
+) -> Iterator[Value]:
     """What all workers yield, as it comes.
 
     An error in one of them, Ctrl-C, or a caller that takes no more stops the others at
@@ -45,9 +48,10 @@ def side_by_side(workers: Sequence[Iterator[Value]]) -> Iterator[Value]:
         _own.stop = stop
         error = None
         try:
-            for value in worker:
-                events.put((False, value))
-                stop_point()
+            with closing(worker):  # or it would keep the locks that it holds
+                for value in worker:
+                    events.put((False, value))
+                    stop_point()
         except Stopped:
             pass
         except BaseException as raised:  # the caller's thread raises it

@@ -93,3 +93,9 @@ def test_what_cannot_fit_is_refused(available, devices, advice):
             micro_batch=32,
             devices=devices,
         )
+
+
+def test_training_fewer_side_by_side_is_advised():
+    made = Memory(params=10, optimizer=20, residuals=64)
+    with pytest.raises(ValueError, match="or train fewer than 3 side by side"):
+        check_memory(made, 40, batch_size=32, micro_batch=32, at_once=3)

@@ -320,12 +320,13 @@ def interrupt_after(count, monkeypatch):
 
 
 def test_plan_trains_nothing(pictures, tmp_path, capsys):
-    fused = "--fused", "--device-gb", "1"
+    fused = "--fused", "--device-gb", "1", "--trials-at-once", "2"
     assert run(pictures, tmp_path / "out", "--depths", "units", "--plan", *fused) == 0
     printed = capsys.readouterr().out
     assert "TFLOP in all" in printed
     assert "programs of single units" in printed
     assert "memory: at least" in printed
+    assert "2 trainings side by side" in printed
     assert "times the speed of single units" in printed
     assert not (tmp_path / "out" / "trials").exists()
 

@@ -53,6 +53,26 @@ def test_an_error_stops_the_others_and_is_raised():
     assert len(ended) == 1 and not ended[0].is_alive()
 
 
+def test_a_worker_that_is_stopped_gives_its_locks_back():
+    turn, first = threading.Lock(), threading.Event()
+
+    def holds():
+        with turn:
+            first.set()
+            while True:
+                yield "holding"
+
+    def waits():
+        first.wait(30)
+        with turn:
+            yield "never"
+
+    events = side_by_side([holds(), waits()])
+    assert next(events) == "holding"
+    events.close()  # and does not wait for ever
+    assert not turn.locked()
+
+
 def test_ctrl_c_and_a_caller_that_has_enough_stop_all():
     ended = []
     events = side_by_side([endless(ended), endless(ended)])
