@@ -89,7 +89,7 @@ class Config:
     trials_at_once: int | None = None
     """Trainings, of any depths, that run side by side on one device, each from a thread
     of its own: where a single one leaves the cores idle now and then. Default: 1 on a
-    GPU or TPU; 2 to 4 on a CPU, by its cores and memory."""
+    GPU or TPU, or where memory or cores are short; else 2 to 4, by the cores."""
     mesh: str = "auto"
     """Devices: auto (as many as divide the batch; one on a CPU), data=N to spread every
     batch, variant=M to spread the seeds, or data=N,variant=M. BatchNorm's statistics

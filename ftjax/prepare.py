@@ -26,6 +26,7 @@ from ftjax.forecast import (
     available_bytes,
     check_memory,
     estimate_memory,
+    total_bytes,
     usable_cores,
 )
 from ftjax.freeze_proof import Digests, digests
@@ -208,7 +209,11 @@ def largest_trials(setup: Setup) -> list[Trial]:
 
 
 def needed_memory(setup: Setup, count: int = 1) -> Memory:
-    """Least memory of the `count` largest trials on one device, in bytes."""
+    """Least memory of the `count` largest trials on one device, in bytes.
+
+    The pretrained parameters are there once, and the activations of one cut: the
+    largest trials may share it.
+    """
     config = setup.config
     memories = [
         estimate_memory(
@@ -222,11 +227,13 @@ def needed_memory(setup: Setup, count: int = 1) -> Memory:
         for trial in largest_trials(setup)[:count]
     ]
     memory = Memory(*map(sum, zip(*memories, strict=True)))
+    shared = total_bytes(variable_shapes(setup.network.units, config.image_size))
     per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
     return memory._replace(
+        params=memory.params - (len(memories) - 1) * shared,
         optimizer=memory.optimizer * per_device,
         residuals=memory.residuals * per_device,
-        stored=sum(held_activations(setup)[:count]),
+        stored=max(held_activations(setup), default=0),
     )
 
 
@@ -248,22 +255,22 @@ def trials_at_once(setup: Setup) -> int:
     """How many trials are trained side by side, each by a thread of its own.
 
     Unless `--trials-at-once` says so: one on an accelerator, where a single training
-    fills the device; two on the cores of a CPU, more where there are more than five
-    (`MOST_AT_ONCE`), as long as twice their least memory is known to be there and
-    --cache-gb holds the activations of all.
+    fills the device; on a CPU half as many as cores, but two at least, if there are
+    two cores, and `MOST_AT_ONCE` at most. Fewer, unless twice their least memory is
+    known to be there and --cache-gb holds the activations of as many cuts.
     """
     asked = setup.config.trials_at_once
     if asked is not None:
         return asked
-    cores = usable_cores()
     if jax.default_backend() != "cpu" or jax.process_count() > 1 or setup.mesh:
         return 1
+    cores = usable_cores()
     most = min(cores, max(2, min(cores // 2, MOST_AT_ONCE)), len(setup.plan.trials))
     available = available_bytes() or 0
-    budget = measure_room(setup).memory
+    budget, held = measure_room(setup).memory, held_activations(setup)
     for count in range(most, 1, -1):
-        memory = needed_memory(setup, count)
-        if memory.stored <= budget and 2 * sum(memory) <= available:
+        enough = 2 * sum(needed_memory(setup, count)) <= available
+        if enough and sum(held[:count]) <= budget:
             return count
     return 1
 

@@ -203,7 +203,10 @@ def test_how_many_are_trained_side_by_side(pictures, monkeypatch):
     cores = (1, 2, 4, 6, 8, 64)
     assert [count(setup, number) for number in cores] == [1, 2, 2, 3, 4, 4]
     assert count(plan(trials_at_once=5)) == 5
-    needed = sum(preparation.needed_memory(setup, 2))
+    one, two = (preparation.needed_memory(setup, number) for number in (1, 2))
+    assert one.residuals < two.residuals
+    assert one.params < two.params < 2 * one.params  # the pretrained ones are shared
+    needed = sum(two)
     assert count(setup, available=2 * needed) == 2
     assert count(setup, available=2 * needed - 1) == 1
     assert count(plan(cache_gb=2e-4)) == 1  # not the activations of two
