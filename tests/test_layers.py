@@ -1,9 +1,13 @@
 """Layers: the CPU lowering equals plain lax, forward and backward; BN equals Keras."""
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ftjax.backbones import convolution, layers, normalization, winograd
 from ftjax.backbones.depthwise import explicit_pads
@@ -203,6 +207,71 @@ def test_scale_and_shift_equals_derived_gradient(lowering):
         factor,
         shift,
     )
+
+
+class Widened(nn.Module):
+    """A convolution and the BatchNorm behind it, as blocks have them."""
+
+    use_bias: bool
+    activation: Callable
+    lowering: str
+
+    @nn.compact
+    def __call__(self, x, use_batch_stats):
+        conv = layers.Conv(8, use_bias=self.use_bias, lowering=self.lowering)
+        # Without momentum, lest the gradient of the bias be rounding alone.
+        norm = layers.BatchNorm(1e-3, 0.0, self.activation, self.lowering)
+        return norm(x, use_batch_stats=use_batch_stats, conv=conv)
+
+
+@pytest.mark.parametrize("use_batch_stats", [True, False])
+@pytest.mark.parametrize(
+    ("size", "center", "use_bias", "activation"),
+    [
+        (8, 0.0, False, layers.swish),
+        (8, 3.0, False, layers.identity),
+        (7, 3.0, True, layers.relu6),
+        (2, 3.0, True, layers.swish),  # few pixels: two layers as ever
+    ],
+)
+def test_product_norm_equals_convolution_and_norm(
+    size, center, use_bias, activation, use_batch_stats
+):
+    x = center + normal(0, (4, size, size, 3))
+    modules = {form: Widened(use_bias, activation, form) for form in ("cpu", "lax")}
+    start = modules["lax"].init(jax.random.key(1), x, True)
+    leaves, tree = jax.tree.flatten(start)
+    moved = [leaf + normal(n, leaf.shape) ** 2 / 4 for n, leaf in enumerate(leaves)]
+    variables = jax.tree.unflatten(tree, moved)
+
+    def form(lowering):
+        def run(params, batch_stats, x):
+            y, updated = modules[lowering].apply(
+                {"params": params, "batch_stats": batch_stats},
+                x,
+                use_batch_stats,
+                mutable=["batch_stats"],
+            )
+            return y, updated
+
+        return run
+
+    own = variables["params"], variables["batch_stats"], x
+    assert jax.tree.structure(modules["cpu"].init(jax.random.key(1), x, True)) == tree
+    assert_same_with_gradients(form("cpu"), form("lax"), *own)
+
+
+def test_product_norm_keeps_one_array_of_what_is_wide():
+    x, module = normal(0, (4, 8, 8, 3)), Widened(False, layers.swish, "cpu")
+    variables = module.init(jax.random.key(0), x, True)
+
+    def run(params, x):
+        return module.apply({**variables, "params": params}, x, True)
+
+    _, pull = jax.vjp(run, variables["params"], x)
+    wide = (*x.shape[:-1], 8)
+    sizes = [leaf.size for leaf in jax.tree.leaves(pull)]
+    assert sizes.count(math.prod(wide)) == 1
 
 
 @pytest.mark.parametrize("use_batch_stats", [True, False])

@@ -199,7 +199,7 @@ def pixelwise_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _product(x, kernel).reshape(*x.shape[:-1], -1)
 
 
-def _rows(x: jax.Array) -> jax.Array:
+def pixel_rows(x: jax.Array) -> jax.Array:
     """A row for each pixel. XLA:CPU copies arrays of more axes before some products."""
     return x.reshape(-1, x.shape[-1])
 
@@ -208,13 +208,13 @@ def _rows(x: jax.Array) -> jax.Array:
 # the loops that read them were up to eight times slower.
 @standalone
 def _product(x, kernel):
-    return _rows(x) @ _rows(kernel)
+    return pixel_rows(x) @ pixel_rows(kernel)
 
 
 @standalone
 def _product_gradients(x, kernel, grad):
-    slope = _rows(grad)
-    return slope @ _rows(kernel).T, _rows(x).T @ slope
+    slope = pixel_rows(grad)
+    return slope @ pixel_rows(kernel).T, pixel_rows(x).T @ slope
 
 
 def _pixelwise_forward(x, kernel):

@@ -116,16 +116,16 @@ class MBConv(nn.Module):
     def __call__(self, inputs, *, batch_norm=(), momentum=None, residual_scale=None):
         activation = ACTIVATIONS[self.activation]
 
-        def norm(x, name, activation=identity):
+        def norm(x, name, activation=identity, conv=None):
             return BatchNorm(EPSILON, MOMENTUM, activation, name=name)(
-                x, use_batch_stats=name in batch_norm, momentum=momentum
+                x, use_batch_stats=name in batch_norm, momentum=momentum, conv=conv
             )
 
         x = inputs
         if self.expand != 1:
             width = self.expand * inputs.shape[-1]
-            x = Conv(width, use_bias=False, name="expand_conv")(x)
-            x = norm(x, "expand_bn", activation)
+            conv = Conv(width, use_bias=False, name="expand_conv")
+            x = norm(x, "expand_bn", activation, conv)
         x = DepthwiseConv(self.kernel_size, strides=self.strides, name="dwconv")(x)
         x = norm(x, "bn", activation)
         if self.se_features:

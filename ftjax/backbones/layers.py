@@ -40,6 +40,7 @@ from ftjax.backbones.normalization import (
     per_channel,
     scale_and_shift,
 )
+from ftjax.backbones.product_norm import MANY_PIXELS, product_norm
 
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 
@@ -222,12 +223,10 @@ class Conv(nn.Module):
     kernel_init: Callable = glorot_uniform
     lowering: str | None = None
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size = (self.kernel_size, self.kernel_size)
-        shape = (*size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
-        steps = (self.strides, self.strides)
+        kernel, bias = self.weights(x.shape[-1])
+        kernel = kernel.astype(x.dtype)
+        size, steps = kernel.shape[:2], (self.strides, self.strides)
         pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
         if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
             y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
@@ -235,10 +234,25 @@ class Conv(nn.Module):
             y = conv_by_products(x, kernel, self.strides, pads)
         else:
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if bias is not None:
             y = y + per_channel(bias.astype(y.dtype), y.ndim)
         return y
+
+    def widens(self, x: jax.Array) -> bool:
+        """Whether it multiplies each of many pixels, with more channels behind."""
+        pixelwise = (self.kernel_size, self.strides, self.groups) == (1, 1, 1)
+        channels = x.shape[-1]
+        many = x.size // channels >= MANY_PIXELS * channels
+        return pixelwise and self.features > channels and many
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel and bias for an input of so many channels; no bias is None."""
+        shape = (self.kernel_size,) * 2 + (channels // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class DepthwiseConv(nn.Module):
@@ -296,8 +310,9 @@ class BatchNorm(nn.Module):
         *,
         use_batch_stats: bool,
         momentum: float | jax.Array | None = None,
+        conv: Conv | None = None,
     ) -> jax.Array:
-        """Normalize x (..., c).
+        """Normalize x (..., c), or the convolution of x if there is one.
 
         Args:
           x: input, channels last.
@@ -305,18 +320,30 @@ class BatchNorm(nn.Module):
             mutable, update the running ones; else use the running ones, unchanged.
           momentum: instead of the attribute; may be traced. At 0 the new running
             statistics are exactly the batch's.
+          conv: a 1x1 convolution that runs before; with what is behind it in one form
+            where that takes fewer passes over memory (`product_norm`).
         """
-        channels = (x.shape[-1],)
+        lowering = _resolve(self.lowering, x.dtype)
+        joined = conv is not None and use_batch_stats and lowering == "cpu"
+        joined = joined and conv.widens(x)
+        if conv is not None and not joined:
+            x = conv(x)
+        channels = (conv.features if joined else x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        lowering = _resolve(self.lowering, x.dtype)
         if use_batch_stats:
+            numbers = scale, bias, self.epsilon, self.activation
             # On every backend: what the derived gradient keeps is float32 in any case.
             plain = self.lowering and lowering == "lax"
             form = normalize_reference if plain else normalize_batch
-            y, mean, var = form(x, scale, bias, self.epsilon, self.activation, lowering)
+            if joined:
+                kernel, conv_bias = conv.weights(x.shape[-1])
+                y, mean, var = product_norm(x, kernel, *numbers)
+                mean = mean if conv_bias is None else mean + conv_bias
+            else:
+                y, mean, var = form(x, *numbers, lowering)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 keep = self.momentum if momentum is None else momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean

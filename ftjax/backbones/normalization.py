@@ -91,11 +91,14 @@ def normalize_reference(
       The result, mean and biased variance.
     """
     mean, var = batch_moments(x, lowering)
-    y = _normalized(x, mean, scale * lax.rsqrt(var + epsilon), bias)
+    y = normalized(x, mean, scale * lax.rsqrt(var + epsilon), bias)
     return activation(y), mean, var
 
 
-def _normalized(x, mean, factor, bias):
+def normalized(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """x (..., c) less mean (c,), times factor (c,) plus bias (c,), in the type of x."""
     centered = x - per_channel(mean, x.ndim)
     y = centered * per_channel(factor, x.ndim) + per_channel(bias, x.ndim)
     return y.astype(x.dtype)
@@ -130,7 +133,7 @@ def _normalize_backward(epsilon, activation, lowering, residuals, grads):
     axes = tuple(range(x.ndim - 1))
     channels = functools.partial(per_channel, rank=x.ndim)
     factor = scale * inverse
-    _, pull = jax.vjp(activation, _normalized(x, mean, factor, bias))
+    _, pull = jax.vjp(activation, normalized(x, mean, factor, bias))
     (grad,) = pull(grad)
     centered = x - channels(mean)
     grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
