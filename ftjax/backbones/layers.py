@@ -239,8 +239,9 @@ class Conv(nn.Module):
         return y
 
     def widens(self, x: jax.Array) -> bool:
-        """Whether it multiplies each of many pixels, with more channels behind."""
-        pixelwise = (self.kernel_size, self.strides, self.groups) == (1, 1, 1)
+        """Whether all it does is multiply each of many pixels, to more channels."""
+        shape = self.kernel_size, self.strides, self.groups
+        pixelwise = shape == (1, 1, 1) and not self.use_bias
         channels = x.shape[-1]
         many = x.size // channels >= MANY_PIXELS * channels
         return pixelwise and self.features > channels and many
@@ -339,9 +340,8 @@ class BatchNorm(nn.Module):
             plain = self.lowering and lowering == "lax"
             form = normalize_reference if plain else normalize_batch
             if joined:
-                kernel, conv_bias = conv.weights(x.shape[-1])
+                kernel, _ = conv.weights(x.shape[-1])
                 y, mean, var = product_norm(x, kernel, *numbers)
-                mean = mean if conv_bias is None else mean + conv_bias
             else:
                 y, mean, var = form(x, *numbers, lowering)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():

@@ -58,14 +58,18 @@ def channel_sums(
     return jnp.sum(standalone(add_pixels)(*arrays), (*axes, width))
 
 
-def batch_moments(x: jax.Array, lowering: str = "lax") -> tuple[jax.Array, jax.Array]:
+def batch_moments(
+    x: jax.Array, lowering: str = "lax", mean: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of x (..., c) over all axes but the last, float32.
 
     Two passes: the mean of squares less the square of the mean loses all digits where
-    the mean is large against the deviation. Keras' JAX backend does the same.
+    the mean is large against the deviation. Keras' JAX backend does the same. Where
+    the mean is known, the first is left out.
     """
     x = x.astype(jnp.float32)
-    mean = jnp.mean(x, tuple(range(x.ndim - 1)))
+    if mean is None:
+        mean = jnp.mean(x, tuple(range(x.ndim - 1)))
     square = channel_sums(
         lambda x: jnp.square(x - per_channel(mean, x.ndim)), x, lowering=lowering
     )
@@ -140,10 +144,29 @@ def _normalize_backward(epsilon, activation, lowering, residuals, grads):
     grad_scale = inverse * channel_sums(
         lambda grad, x: grad * (x - channels(mean)), grad, x, lowering=lowering
     )
-    slope = (factor * inverse * grad_scale - 2 * grad_var) / size
-    offset = (grad_mean - factor * grad_bias) / size
+    slope, offset = input_gradient_terms(
+        factor, inverse, grad_scale, grad_bias, grad_mean, grad_var, size
+    )
     grad_x = grad * channels(factor) - centered * channels(slope) + channels(offset)
     return grad_x.astype(x.dtype), grad_scale, grad_bias
+
+
+def input_gradient_terms(
+    factor, inverse, grad_scale, grad_bias, grad_mean, grad_var, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Slope and offset of grad * factor - (x - mean) * slope + offset, x's gradient.
+
+    Args:
+      factor: scale over deviation, (c,) as are all but the last.
+      inverse: of the deviation.
+      grad_scale: gradient of the scale.
+      grad_bias: of the bias.
+      grad_mean: of the mean that is returned.
+      grad_var: of the variance that is returned.
+      size: values of one channel.
+    """
+    slope = (factor * inverse * grad_scale - 2 * grad_var) / size
+    return slope, (grad_mean - factor * grad_bias) / size
 
 
 normalize_batch.defvjp(_normalize_forward, _normalize_backward)

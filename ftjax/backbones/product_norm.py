@@ -30,9 +30,9 @@ from ftjax.backbones.convolution import pixel_rows, pixelwise_product
 from ftjax.backbones.depthwise import standalone
 from ftjax.backbones.normalization import (
     Activation,
-    channel_sums,
+    batch_moments,
+    input_gradient_terms,
     normalized,
-    per_channel,
 )
 
 MANY_PIXELS = 32  # for each input channel; with fewer, c.T @ c costs more than it saves
@@ -61,10 +61,7 @@ def _forward(x, kernel, scale, bias, epsilon, activation):
     product = pixelwise_product(x, kernel)
     center = jnp.mean(x, (0, 1, 2))
     mean = center @ pixel_rows(kernel)
-    square = channel_sums(
-        lambda z: jnp.square(z - per_channel(mean, z.ndim)), product, lowering="cpu"
-    )
-    var = square / (product.size // product.shape[-1])
+    mean, var = batch_moments(product, "cpu", mean)
     inverse = lax.rsqrt(var + epsilon)
     y = activation(normalized(product, mean, scale * inverse, bias))
     kept = x, kernel, scale, bias, product, center, mean, inverse
@@ -85,8 +82,9 @@ def _backward(epsilon, activation, kept, grads):
         sums, grad_bias = jnp.split(with_ones.T @ grad, [x.shape[-1]])
         grad_bias = grad_bias[0]
         grad_scale = inverse * (matrix * sums).sum(0)
-        slope = (factor * inverse * grad_scale - 2 * grad_var) / len(grad)
-        offset = (grad_mean - factor * grad_bias) / len(grad)
+        slope, offset = input_gradient_terms(
+            factor, inverse, grad_scale, grad_bias, grad_mean, grad_var, len(grad)
+        )
         scaled, sloped = matrix * factor[None], matrix * slope[None]
         grad_matrix = sums * factor[None] - (centered.T @ centered) @ sloped
         grad_matrix += jnp.outer(center, grad_mean)  # what dz adds up to
