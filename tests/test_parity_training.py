@@ -47,10 +47,8 @@ CLASSES = 5
 ADAM_EPSILON = 1e-3
 # Ten times as large, VGG16 diverges and deep networks multiply their rounding.
 LEARNING_RATE = {"sgd": 1e-3, "adam_1e-3": 1e-4}
-# No BatchNorm: its gradients are large, and a picture whose activation changes its sign
-# by rounding moves all kernels below.
-VGG_RATE = {"sgd": 3e-5, "adam_1e-3": 1e-5}
-VGG_FIRST_RATE = {"sgd": 3e-7, "adam_1e-3": 3e-6}
+VGG_RATE = {"sgd": 1e-4, "adam_1e-3": 1e-4}  # no BatchNorm: its gradients are large
+VGG_FIRST_RATE = {"sgd": 1e-6, "adam_1e-3": 1e-5}
 SIZES = {"tiny": 32, "vgg16": 64, "effnetb0": 64, "resnet50": 64, "resnet152": 64}
 POLICIES = ("follow", "frozen")
 BOTH_WAYS = (("sgd", "follow"), ("adam_1e-3", "frozen"))
@@ -124,13 +122,6 @@ def by_norm(found, expected) -> float:
     return float(np.linalg.norm(np.asarray(found, np.float64) - expected) / size)
 
 
-def with_joined_head(result: Result) -> Result:
-    """Kernel and bias of the classifier as one: a bias that starts at 0 is no size."""
-    head = result.params["predictions"]["predictions"]
-    joined = np.concatenate([np.ravel(head["kernel"]), head["bias"]])
-    return result._replace(params={**result.params, "predictions": joined})
-
-
 def batches(name: str):
     """Five batches of random pictures and labels."""
     images = keras_models.make_pictures(STEPS * BATCH, SIZES[name], seed=1)
@@ -161,7 +152,7 @@ def fit_keras(name, base, depth: int, optimizer: str, policy: str):
     inputs = keras.Input(base.input_shape[1:])
     x = base(inputs) if policy == "follow" else keras_models.InferenceMode(base)(inputs)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    keras.utils.set_random_seed(0)  # of the head
+    keras.utils.set_random_seed(0)  # the head's draw, or every run is another test
     head = keras.layers.Dense(CLASSES)
     model = keras.Model(inputs, head(x))
     rate = learning_rate(name, depth, optimizer)
@@ -230,8 +221,7 @@ def check(name, layer: str, optimizer: str, policy: str, tmp_path, table) -> Non
     }
     theirs = load_result(name, base, after, path)
     ours = train_ours(name, start, depth, optimizer, policy)
-    joined = map(with_joined_head, (ours, theirs))
-    worst = max(jax.tree.leaves(jax.tree.map(by_norm, *joined)))
+    worst = max(jax.tree.leaves(jax.tree.map(by_norm, ours, theirs)))
     singles = jax.tree.map(keras_models.deviation, ours, theirs)
     changes = jax.tree.map(by_norm, theirs.params, start.params)
     del changes["predictions"]["predictions"]["bias"]  # it starts at 0
@@ -239,7 +229,7 @@ def check(name, layer: str, optimizer: str, policy: str, tmp_path, table) -> Non
     single = max(jax.tree.leaves(singles))
     table.append((name, layer, optimizer, policy, worst, single, change))
     assert worst < TOLERANCE
-    assert change > 10 * worst
+    assert change > 10 * TOLERANCE
     assert_frozen(name, depth, policy, start, theirs, ours)
 
 
