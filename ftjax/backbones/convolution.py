@@ -213,8 +213,20 @@ def _product(x, kernel):
 
 @standalone
 def _product_gradients(x, kernel, grad):
-    slope = pixel_rows(grad)
-    return slope @ pixel_rows(kernel).T, pixel_rows(x).T @ slope
+    rows, slope = pixel_rows(x), pixel_rows(grad)
+    return slope @ pixel_rows(kernel).T, _product_over_pixels(rows, slope)
+
+
+def _product_over_pixels(rows: jax.Array, slope: jax.Array) -> jax.Array:
+    """rows.T @ slope. Where the result is high it is made lying, and then turned.
+
+    XLA:CPU takes up to twice as long for it as for the other way round (one core, 1152
+    pixels, 480 and 80 channels: 137 and 240 GFLOP/s).
+    """
+    if rows.shape[1] <= slope.shape[1]:
+        return rows.T @ slope
+    lying = standalone(lambda rows, slope: slope.T @ rows)(rows, slope)
+    return standalone(jnp.transpose)(lying)
 
 
 def _pixelwise_forward(x, kernel):
