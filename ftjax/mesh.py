@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -100,7 +99,12 @@ def shard_batch(x: np.ndarray, mesh: Mesh | None) -> jax.Array:
     All of them share if they can, else those along the axis `data`.
     """
     if mesh is None:
-        return jnp.asarray(x)
+        placed = jax.device_put(x)
+        if jax.default_backend() == "cpu":
+            # A program whose input is still being copied, and all behind it, would go
+            # to threads that trainings side by side share.
+            placed.block_until_ready()
+        return placed
     axes = mesh.axis_names
     if len(x) % mesh.size:
         axes = tuple(axis for axis in axes if axis == DATA)
