@@ -17,7 +17,7 @@ from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, vari
 from ftjax.data.read_ahead import read_ahead
 from ftjax.mesh import fetch, shard_batch
 from ftjax.variants import Variants, each_variant
-from ftjax.workers import stop_point
+from ftjax.workers import map_ahead, stop_point
 
 # FLOPs of inference in the time in which a byte is read from disk: rules of thumb for
 # 1 GB/s beside 20 GFLOP/s on a few cores, and beside 2 TFLOP/s on an accelerator.
@@ -129,6 +129,7 @@ def outputs(
     *,
     batch_size: int,
     mesh: Mesh | None = None,
+    threads: int = 1,
 ) -> Iterator[np.ndarray]:
     """Runs a data set through frozen units, a batch at a time.
 
@@ -139,14 +140,19 @@ def outputs(
         x: (n, ...) inputs of the first of `units`.
         batch_size: pictures per step; the result does not depend on it.
         mesh: devices that share a batch.
+        threads: that pass a batch each at the same time.
 
     Yields:
         (at most batch_size, ...) inputs of the unit after the last of `units`, in
         order.
     """
-    for rows, count in batches(x, batch_size):
+
+    def output(batch):
+        rows, count = batch
         y = infer(units, params, batch_stats, shard_batch(rows, mesh))
-        yield fetch(y)[:count]
+        return fetch(y)[:count]
+
+    yield from map_ahead(output, batches(x, batch_size), threads)
 
 
 def advance(
@@ -157,13 +163,22 @@ def advance(
     *,
     batch_size: int,
     mesh: Mesh | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """What `outputs` yields, in memory: (n, ...); `x` if there are no units."""
     if not units:
         return x
     result = None
     start = 0
-    for y in outputs(units, params, batch_stats, x, batch_size=batch_size, mesh=mesh):
+    for y in outputs(
+        units,
+        params,
+        batch_stats,
+        x,
+        batch_size=batch_size,
+        mesh=mesh,
+        threads=threads,
+    ):
         if result is None:
             result = np.empty((len(x), *y.shape[1:]), y.dtype)
         result[start : start + len(y)] = y

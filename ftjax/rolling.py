@@ -20,19 +20,21 @@ from ftjax.prepare import Setup, measure_room
 class RollingCache:
     """The activations that trials train on, who come in the order of their cuts."""
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, threads: int = 1):
         train, val = setup.dataset.train, setup.dataset.val
-        self._setup = setup
+        self._setup, self._threads = setup, threads
         self._newest = Activations(0, train.images, val.images)
 
     def at(self, boundary: int) -> Activations:
         """Those at a boundary not before the last one that was asked for."""
-        self._newest = move(self._setup, self._newest, boundary)
+        self._newest = move(self._setup, self._newest, boundary, self._threads)
         self._newest = put_on_device(self._setup, self._newest)
         return self._newest
 
 
-def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
+def move(
+    setup: Setup, activations: Activations, boundary: int, threads: int
+) -> Activations:
     """Carries the stored activations on to a later boundary.
 
     Where the disk takes no more, they stay at an earlier one that the memory holds, and
@@ -43,7 +45,7 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
     room = measure_room(setup)
     if room.on_disk(boundary):
         try:
-            return move_on_disk(setup, activations, boundary)
+            return move_on_disk(setup, activations, boundary, threads)
         except OSError as error:
             warn_once(
                 f"activations are not kept on disk ({error.strerror or error}); units "
@@ -60,6 +62,7 @@ def move(setup: Setup, activations: Activations, boundary: int) -> Activations:
             split,
             batch_size=setup.config.micro_batch,
             mesh=setup.mesh,
+            threads=threads,
         )
         for split in (activations.train, activations.val)
     )
@@ -80,7 +83,9 @@ def put_on_device(setup: Setup, activations: Activations) -> Activations:
     return activations
 
 
-def move_on_disk(setup: Setup, activations: Activations, boundary: int) -> Activations:
+def move_on_disk(
+    setup: Setup, activations: Activations, boundary: int, threads: int
+) -> Activations:
     """Maps activations from disk; computes what is not there yet.
 
     Raises:
@@ -103,6 +108,7 @@ def move_on_disk(setup: Setup, activations: Activations, boundary: int) -> Activ
         setup.batch_stats,
         batch_size=config.micro_batch,
         mesh=setup.mesh,
+        threads=threads,
     )
     struct_of = partial(activation_struct, setup.network, config.image_size, boundary)
     train, val = load_or_make(

@@ -5,13 +5,16 @@ worth sharing, while Python prepares the next program, while XLA compiles. A sec
 takes these gaps.
 """
 
+import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-Value = TypeVar("Value")
+Item, Value = TypeVar("Item"), TypeVar("Value")
 
 _own = threading.local()
 
@@ -78,3 +81,28 @@ def side_by_side(
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def map_ahead(
+    function: Callable[[Item], Value], items: Iterable[Item], threads: int
+) -> Iterator[Value]:
+    """`function` of every item, in order, some of them at the same time.
+
+    Args:
+        function: compiles its programs at the first item, which it gets alone.
+        items: taken in this thread, not many more than were asked for.
+        threads: that call it; one is this thread.
+    """
+    items = iter(items)
+    if threads == 1:
+        yield from map(function, items)
+        return
+    yield from map(function, itertools.islice(items, 1))
+    coming: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            coming.append(pool.submit(function, item))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ftjax import clock
-from ftjax.workers import side_by_side, stop_point
+from ftjax.workers import map_ahead, side_by_side, stop_point
 
 
 def test_a_single_worker_needs_no_thread():
@@ -115,3 +115,39 @@ def test_compilation_is_counted_by_thread():
     other.join()
     assert clock.own_compile_seconds() == own
     assert clock.compile_seconds() == whole + 5
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_map_ahead_keeps_the_order_and_takes_few_items_ahead(threads):
+    taken = []
+
+    def items():
+        for number in range(9):
+            taken.append(number)
+            yield number
+
+    results = map_ahead(lambda number: number**2, items(), threads)
+    for number in range(9):
+        assert next(results) == number**2
+        assert len(taken) <= number + 1 + threads
+    assert list(results) == []
+
+
+def test_map_ahead_gives_the_first_item_alone_and_then_several_at_once():
+    alone, both = [], threading.Barrier(2, timeout=30)
+
+    def call(number):
+        if number == 0:
+            alone.append(threading.active_count())
+        else:
+            both.wait()  # one after the other would wait here for ever
+        return number
+
+    before = threading.active_count()
+    assert list(map_ahead(call, range(5), 2)) == list(range(5))
+    assert alone == [before]
+
+
+def test_map_ahead_raises_what_a_call_raises():
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 1 / (2 - number), range(5), 2))
