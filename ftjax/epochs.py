@@ -132,7 +132,9 @@ def run_epochs(
             ]
         )
         order = order if problem.variants else order[0]
-        state, metrics, steps = train_epoch(problem, suffix, state, order, epoch)
+        state, metrics, steps = train_epoch(
+            problem, suffix, state, order, epoch, compiles=epoch == first
+        )
         if problem.policy == "recalibrate":
             state = state._replace(
                 batch_stats=recalibrate(
@@ -173,8 +175,18 @@ def train_epoch(
     state: State,
     order: np.ndarray,
     epoch: int,
+    *,
+    compiles: bool,
 ) -> tuple[State, Metrics, int]:
     """All full batches of one epoch; the rest of the pictures waits for the next.
+
+    Args:
+        problem: what is trained.
+        suffix: units from the cut on.
+        state: of the suffix.
+        order: (n_train,) of the pictures, or (seeds, n_train).
+        epoch: counted from 1.
+        compiles: as of `take_steps`.
 
     Returns:
         The new state, the metrics of every trial, and the number of steps.
@@ -208,7 +220,7 @@ def train_epoch(
         state, parts = fused_steps(step, source, state, rows, scales)
         history = [each for part in fetch(parts) for each in zip(*part, strict=True)]
     else:
-        state, parts = take_steps(step, source, state, rows, scales)
+        state, parts = take_steps(step, source, state, rows, scales, compiles=compiles)
         history = fetch(parts)
     losses, correct = zip(*history, strict=True)
     total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
