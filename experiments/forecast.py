@@ -12,10 +12,11 @@ from rich.table import Table
 from ftjax.config import HALVING
 from ftjax.forecast import available_bytes, count_programs
 from ftjax.mesh import shard_batch
-from ftjax.plan import Flops, Trial, trainable_params, trial_flops
+from ftjax.plan import Trial, trainable_params, trial_flops
 from ftjax.prefix import infer
 from ftjax.prepare import (
     Setup,
+    flops_of,
     largest_trials,
     measure_room,
     needed_memory,
@@ -119,23 +120,6 @@ def placement(setup: Setup, trial: Trial) -> str:
         return place
     recomputed = f"{again} unit{'s' * (again > 1)} recomputed"
     return f"{place}, {recomputed}" if boundary else recomputed
-
-
-def flops_of(setup: Setup, trial: Trial) -> Flops:
-    """FLOPs of a trial as this sweep runs it."""
-    config = setup.config
-    train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
-    return trial_flops(
-        trial.cut,
-        setup.cost,
-        boundary=setup.boundaries[trial.id],
-        epochs=config.epochs,
-        steps=train // config.batch_size,
-        batch_size=config.batch_size,
-        evaluated=val,
-        evaluated_last=train,
-        recalibrated=train if trial.policy == "recalibrate" else 0,
-    )
 
 
 def duration(seconds: float) -> str:

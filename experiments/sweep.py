@@ -27,6 +27,7 @@ from ftjax import environment, sweep
 from ftjax.analysis.halving import halving, rung_epochs
 from ftjax.analysis.search import MASS, Decision, explain_trials, next_depths
 from ftjax.config import HALVING, Config, complete, to_json
+from ftjax.cores import one_core_each
 from ftjax.depth import AUTO, block_depths
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
@@ -46,26 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
         console = Console(width=LOG_WIDTH)
+    command = "python -m experiments.sweep " + shlex.join(words)
     try:
-        return run(config, console, "python -m experiments.sweep " + shlex.join(words))
+        return run(config, console, command, own_process=arguments is None)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
 
 
-def run(config: Config, console: Console, command: str) -> int:
+def run(
+    config: Config, console: Console, command: str, *, own_process: bool = False
+) -> int:
     """Loads, trains what is missing, writes the answer.
 
     Args:
         config: what to train.
         console: to print on.
         command: the command line, for the records.
+        own_process: whether nobody else has JAX arrays in this process.
 
     Returns:
         The exit code.
     """
     try:
-        environment.compile_faster()
+        environment.tune_cpu()
         if config.distributed:
             environment.join_processes()
             console.quiet = not is_first_process()
@@ -82,6 +87,8 @@ def run(config: Config, console: Console, command: str) -> int:
         print_forecast(setup, console)
         return 0
     start = time.perf_counter()
+    if own_process:
+        setup = one_core_each(setup)
     environment.write_run(out, to_json(config), command, setup.dataset.class_names)
     if config.probes:
         write_probes(setup, out)

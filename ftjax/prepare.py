@@ -32,7 +32,16 @@ from ftjax.forecast import (
 from ftjax.freeze_proof import Digests, digests
 from ftjax.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.optim import OPTIMIZERS, Hyper
-from ftjax.plan import Cost, Plan, Point, Trial, make_plan, measure_cost
+from ftjax.plan import (
+    Cost,
+    Flops,
+    Plan,
+    Point,
+    Trial,
+    make_plan,
+    measure_cost,
+    trial_flops,
+)
 from ftjax.prefix import (
     ACCELERATOR_FLOPS_PER_BYTE,
     FLOPS_PER_BYTE,
@@ -273,6 +282,23 @@ def trials_at_once(setup: Setup) -> int:
         if enough and sum(held[:count]) <= budget:
             return count
     return 1
+
+
+def flops_of(setup: Setup, trial: Trial) -> Flops:
+    """FLOPs of a trial as this sweep runs it."""
+    config = setup.config
+    train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
+    return trial_flops(
+        trial.cut,
+        setup.cost,
+        boundary=setup.boundaries[trial.id],
+        epochs=config.epochs,
+        steps=train // config.batch_size,
+        batch_size=config.batch_size,
+        evaluated=val,
+        evaluated_last=train,
+        recalibrated=train if trial.policy == "recalibrate" else 0,
+    )
 
 
 def run_time_numbers(setup: Setup) -> Hyper:

@@ -66,8 +66,10 @@ def run(
         else:
             missing.append((trial, done, goals[trial.id]))
     groups = group_trials(setup, missing)
-    line = Line(setup, out, numbers, groups, RollingCache(setup), threading.Lock())
-    count = trials_at_once(setup) if len(missing) > 1 else 1
+    most = trials_at_once(setup)
+    cache = RollingCache(setup, threads=most)
+    line = Line(setup, out, numbers, groups, cache, threading.Lock())
+    count = most if len(missing) > 1 else 1
     yield from side_by_side([work(line) for _ in range(count)])
 
 

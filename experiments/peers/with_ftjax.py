@@ -14,6 +14,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
 from ftjax.clock import compile_seconds
 from ftjax.config import Config, complete
+from ftjax.cores import one_core_each
 from ftjax.depth import make_cut
 from ftjax.optim import Hyper
 from ftjax.prefix import infer
@@ -24,7 +25,7 @@ from ftjax.train import init_state, make_suffix, train_step
 
 def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
-    environment.compile_faster()
+    environment.tune_cpu()
     environment.keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
 
@@ -82,7 +83,7 @@ def grid(work: Work) -> Iterator[float]:
             drop_connect=0.0,
             out=out,
         )
-        setup = prepare(complete(config))
+        setup = one_core_each(prepare(complete(config)))
         for event in sweep.run(setup, out):
             if event.status == "failed":
                 raise RuntimeError(event.message)
