@@ -9,6 +9,13 @@ a batch one gate is 3 % of the gradient of one channel: in ResNet152 2 to 6 of 5
 channels differ by 1e-4 of the largest weight, all others by 1e-6. The largest single
 difference is printed beside the norm.
 
+VGG16 has no BatchNorm and gradients so large that float32 does not always determine
+the result to 1e-4: after five steps from `block4_conv2` with Adam, plain float32 is
+2e-6 to 8e-3 of the head's bias away from float64, by the head's draw and the rate. It
+is therefore trained by plain convolutions, held to the same bound, and by the CPU's own
+forms, which must come as near to float64: within the bound, or twice the distance of
+plain float32.
+
 Two differences are on purpose, and pinned by the last tests. Keras drops residual
 branches in frozen blocks too, because Dropout asks whether the model trains, not
 whether the layer does. Here a frozen block always computes the same, so that its output
@@ -28,7 +35,8 @@ import pytest
 
 from ftjax import optim
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.backbone import with_dtype, with_head
+from ftjax.backbones.layers import plain_lowering
 from ftjax.depth import make_cut
 from ftjax.prefix import infer
 from ftjax.train import init_state, make_suffix, train_step
@@ -86,12 +94,13 @@ def table(request):
         "",
         "",
         "deviation from Keras after 5 steps, worst leaf: by norm, by single value;",
-        "and how far the training has moved the leaf that moved most",
+        "how far the training has moved the leaf that moved most; and of VGG16 the",
+        "deviations from float64, by norm: the CPU's forms, plain convolutions",
     ]
-    for name, layer, optimizer, policy, worst, single, change in rows:
+    for name, layer, optimizer, policy, *numbers in rows:
         lines.append(
-            f"{name:10} from {layer:22} {optimizer:10} bn {policy:7} {worst:.1e}  "
-            f"{single:.1e}  {change:.1e}"
+            f"{name:10} from {layer:22} {optimizer:10} bn {policy:7} "
+            + "  ".join(f"{number:.1e}" for number in numbers)
         )
     keras_models.print_lines(request.config, lines)
 
@@ -170,14 +179,17 @@ def fit_keras(name, base, depth: int, optimizer: str, policy: str):
     return before, head.get_weights()
 
 
-def train_ours(name, start: Result, depth: int, optimizer: str, policy: str) -> Result:
+def train_ours(
+    name, start: Result, depth: int, optimizer: str, policy: str, dtype=np.float32
+) -> Result:
     """The same with our step."""
-    network = with_head(make_backbone(name), CLASSES)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), start)
+    network = with_dtype(with_head(make_backbone(name), CLASSES), np.dtype(dtype).name)
     cut = make_cut(network, depth)
     suffix = make_suffix(network, cut, policy)
     state = init_state(suffix, *start, optimizer=optimizer)
-    rate = jnp.float32(learning_rate(name, depth, optimizer))
-    hyper = optim.Hyper(rate, jnp.float32(1), jnp.float32(0))
+    rate = learning_rate(name, depth, optimizer)
+    hyper = optim.Hyper(*(jnp.asarray(number, dtype) for number in (rate, 1, 0)))
     for images, labels in zip(*batches(name), strict=True):
         x = infer(network[: cut.unit], *start, jnp.asarray(images))
         labels = jnp.asarray(labels)
@@ -187,6 +199,21 @@ def train_ours(name, start: Result, depth: int, optimizer: str, policy: str) -> 
     return Result(
         {**start.params, **state.params}, {**start.batch_stats, **state.batch_stats}
     )
+
+
+def train_plainly(*arguments, dtype=np.float32) -> Result:
+    """`train_ours` by plain convolutions; what is compiled is not kept."""
+    jax.clear_caches()
+    with plain_lowering(), jax.enable_x64(dtype == np.float64):
+        result = train_ours(*arguments, dtype=dtype)
+        result = jax.tree.map(np.asarray, result)
+    jax.clear_caches()
+    return result
+
+
+def furthest(found: Result, expected: Result) -> float:
+    """The largest deviation of a leaf, by norm."""
+    return max(jax.tree.leaves(jax.tree.map(by_norm, found, expected)))
 
 
 def load_result(name: str, base, head, path) -> Result:
@@ -220,15 +247,23 @@ def check(name, layer: str, optimizer: str, policy: str, tmp_path, table) -> Non
         "bias": before[1],
     }
     theirs = load_result(name, base, after, path)
-    ours = train_ours(name, start, depth, optimizer, policy)
-    worst = max(jax.tree.leaves(jax.tree.map(by_norm, ours, theirs)))
+    arguments = name, start, depth, optimizer, policy
+    ours = train_ours(*arguments)
+    rounding = ()
+    if name == "vgg16":
+        exact = train_plainly(*arguments, dtype=np.float64)
+        forms, ours = ours, train_plainly(*arguments)
+        rounding = furthest(forms, exact), furthest(ours, exact)
+    worst = furthest(ours, theirs)
     singles = jax.tree.map(keras_models.deviation, ours, theirs)
     changes = jax.tree.map(by_norm, theirs.params, start.params)
     del changes["predictions"]["predictions"]["bias"]  # it starts at 0
     change = max(jax.tree.leaves(changes))
     single = max(jax.tree.leaves(singles))
-    table.append((name, layer, optimizer, policy, worst, single, change))
+    table.append((name, layer, optimizer, policy, worst, single, change, *rounding))
     assert worst < TOLERANCE
+    if rounding:
+        assert rounding[0] < max(TOLERANCE, 2 * rounding[1])
     assert change > 10 * TOLERANCE
     assert_frozen(name, depth, policy, start, theirs, ours)
 
