@@ -103,7 +103,7 @@ def shard_batch(x: np.ndarray, mesh: Mesh | None) -> jax.Array:
         if jax.default_backend() == "cpu":
             # A program whose input is still being copied, and all behind it, would go
             # to threads that trainings side by side share.
-            placed.block_until_ready()
+            jax.block_until_ready(placed)
         return placed
     axes = mesh.axis_names
     if len(x) % mesh.size:

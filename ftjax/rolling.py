@@ -33,7 +33,7 @@ class RollingCache:
 
 
 def move(
-    setup: Setup, activations: Activations, boundary: int, threads: int
+    setup: Setup, activations: Activations, boundary: int, threads: int = 1
 ) -> Activations:
     """Carries the stored activations on to a later boundary.
 
@@ -84,7 +84,7 @@ def put_on_device(setup: Setup, activations: Activations) -> Activations:
 
 
 def move_on_disk(
-    setup: Setup, activations: Activations, boundary: int, threads: int
+    setup: Setup, activations: Activations, boundary: int, threads: int = 1
 ) -> Activations:
     """Maps activations from disk; computes what is not there yet.
 
