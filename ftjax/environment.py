@@ -14,6 +14,7 @@ from ftjax.records import write_json
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+POOL_SIZE = "NPROC"  # how many threads XLA:CPU starts, read when JAX starts
 TUNED_JAXLIB = "0.10."
 TUNED_FLAGS = "--xla_cpu_use_fusion_emitters=false", "--xla_cpu_prefer_vector_width=512"
 PACKAGES = ("ftjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
