@@ -87,11 +87,11 @@ def run(
         print_forecast(setup, console)
         return 0
     start = time.perf_counter()
-    if own_process:
-        setup = one_core_each(setup)
     environment.write_run(out, to_json(config), command, setup.dataset.class_names)
     if config.probes:
         write_probes(setup, out)
+    if own_process:
+        setup = one_core_each(setup)
     failed: dict[str, Progress] = {}
     search = train_grid
     if config.depths == AUTO:
