@@ -1,7 +1,6 @@
 """The benchmark's measurements as a table with ratios, and as a figure."""
 
 import statistics
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from experiments.peers import seconds_of
 from ftjax.analysis.drawing import LOOKS, MUTED, STYLE, WIDE, new_figure
 from ftjax.environment import describe
 
@@ -73,12 +73,7 @@ def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
     medians = []
     for call in calls:
         call()
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        medians.append(statistics.median(times))
+        medians.append(statistics.median(seconds_of(call) for _ in range(repeats)))
     return 2 * size**3 / min(medians) / 1e9
 
 

@@ -84,7 +84,7 @@ def put_on_device(setup: Setup, activations: Activations) -> Activations:
 
 
 def move_on_disk(
-    setup: Setup, activations: Activations, boundary: int, threads: int = 1
+    setup: Setup, activations: Activations, boundary: int, threads: int
 ) -> Activations:
     """Maps activations from disk; computes what is not there yet.
 
