@@ -44,12 +44,21 @@ def test_depthwise_equals_lax(batch, size, kernel, strides, padding):
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])
-def test_pointwise_equals_lax(size, strides):
+@pytest.mark.parametrize("channels", [(3, 5), (5, 3), (128, 130), (130, 128)])
+def test_pointwise_equals_lax(size, strides, channels):
     def form(lowering):
         return lambda x, k: layers.pointwise_conv(x, k, strides, lowering=lowering)
 
-    x, k = normal(0, (2, *size, 3)), normal(1, (1, 1, 3, 5))
-    assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+    x, k = normal(0, (2, *size, channels[0])), normal(1, (1, 1, *channels))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k / channels[0] ** 0.5)
+
+
+def test_scaled_pictures_equal_lax():
+    def form(lowering):
+        return lambda x, gates: layers.scale_pictures(x, gates, lowering=lowering)
+
+    x, gates = normal(0, (3, 4, 5, 6)), normal(1, (3, 1, 1, 6))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, gates)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,22 @@ def standalone(function):
     return call
 
 
+def in_new_array(function):
+    """`function` of arrays (..., c), the first as large as the result, not in place.
+
+    Where nobody reads an operand later, XLA:CPU writes the result over it. LLVM then
+    sees two addresses that may overlap and runs the loop value by value: 0.87 ns each
+    instead of 0.2. An operand of another shape is left alone, so the result is rows.
+    """
+
+    @standalone
+    def rows(*arrays):
+        y = function(*arrays)
+        return y.reshape(-1, y.shape[-1])
+
+    return lambda *arrays: rows(*arrays).reshape(arrays[0].shape)
+
+
 def frame_with_zeros(x: jax.Array, pads: Pads) -> jax.Array:
     """`pad_with_zeros` as an array of its own.
 

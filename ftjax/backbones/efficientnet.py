@@ -19,6 +19,7 @@ from ftjax.backbones.layers import (
     DepthwiseConv,
     global_average_pool,
     relu6,
+    scale_pictures,
 )
 from ftjax.backbones.normalization import identity
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
@@ -144,7 +145,7 @@ class MBConv(nn.Module):
         gates = global_average_pool(x)[:, None, None]  # (batch, 1, 1, c)
         gates = nn.swish(Conv(self.se_features, name="se_reduce")(gates))
         gates = Conv(x.shape[-1], name="se_expand")(gates)
-        return x * jax.nn.sigmoid(gates)
+        return scale_pictures(x, jax.nn.sigmoid(gates))
 
 
 def block_layers(name: str, module: MBConv, residual: bool, pads: bool) -> tuple:

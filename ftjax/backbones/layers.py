@@ -10,6 +10,7 @@ BatchNorm's moments and scaling are float32 in any case.
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ from ftjax.backbones.depthwise import (
     depthwise_conv_reference,
     depthwise_conv_shifted,
     explicit_pads,
+    in_new_array,
 )
 from ftjax.backbones.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
 from ftjax.backbones.normalization import (
@@ -149,6 +151,32 @@ def depthwise_conv(
 def global_average_pool(x: jax.Array) -> jax.Array:
     """Mean of x (n, h, w, c) over height and width: (n, c)."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def scale_pictures(
+    x: jax.Array, gates: jax.Array, *, lowering: str | None = None
+) -> jax.Array:
+    """x (n, h, w, c) times gates (n, 1, 1, c)."""
+    if _resolve(lowering, x.dtype) == "lax":
+        return x * gates
+    return _scaled_pictures(x, gates)
+
+
+@jax.custom_vjp
+def _scaled_pictures(x, gates):
+    return in_new_array(operator.mul)(x, gates)
+
+
+def _scaled_forward(x, gates):
+    return _scaled_pictures(x, gates), (x, gates)
+
+
+def _scaled_backward(kept, grad):
+    x, gates = kept
+    return grad * gates, jnp.sum(grad * x, (1, 2), keepdims=True)
+
+
+_scaled_pictures.defvjp(_scaled_forward, _scaled_backward)
 
 
 def max_pool_reference(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.backbones.depthwise import standalone
+from ftjax.backbones.depthwise import in_new_array, standalone
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -139,7 +139,6 @@ def _normalize_backward(epsilon, activation, lowering, residuals, grads):
     factor = scale * inverse
     _, pull = jax.vjp(activation, normalized(x, mean, factor, bias))
     (grad,) = pull(grad)
-    centered = x - channels(mean)
     grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
     grad_scale = inverse * channel_sums(
         lambda grad, x: grad * (x - channels(mean)), grad, x, lowering=lowering
@@ -147,8 +146,16 @@ def _normalize_backward(epsilon, activation, lowering, residuals, grads):
     slope, offset = input_gradient_terms(
         factor, inverse, grad_scale, grad_bias, grad_mean, grad_var, size
     )
-    grad_x = grad * channels(factor) - centered * channels(slope) + channels(offset)
-    return grad_x.astype(x.dtype), grad_scale, grad_bias
+
+    def gradient(grad, x, mean, factor, slope, offset):
+        # The small terms first, which rounds least.
+        small = channels(offset) - (x - channels(mean)) * channels(slope)
+        return (grad * channels(factor) + small).astype(x.dtype)
+
+    if lowering == "cpu":
+        gradient = in_new_array(gradient)
+    grad_x = gradient(grad, x, mean, factor, slope, offset)
+    return grad_x, grad_scale, grad_bias
 
 
 def input_gradient_terms(
