@@ -18,6 +18,7 @@ from ftjax.prefix import Activations
 from ftjax.prepare import Setup, run_time_numbers, with_fresh_head
 from ftjax.train import State, init_state, make_suffix
 from ftjax.variants import stack, unstack
+from ftjax.workers import in_background
 
 
 class Log(NamedTuple):
@@ -80,7 +81,7 @@ def run_trials(
 def train(
     problem: Problem, out: Path, logs: Sequence[Log], states: list[State], last: int
 ) -> Generator[tuple[Trial, Epoch | FloatingPointError], None, list[tuple[Log, State]]]:
-    """The epochs that are missing, each kept as it ends.
+    """The epochs that are missing, each kept while the next one is trained.
 
     Args:
         problem: what the trials train on.
@@ -101,26 +102,28 @@ def train(
     compiled = own_compile_seconds()
     first = len(logs[0].rows) + 1
     going = {log.trial.id for log in logs}
-    for ended in run_epochs(problem, state, first, last):
-        state, epochs, right = ended
-        seconds = (own_compile_seconds() - compiled) / len(logs)
-        compiled = own_compile_seconds()
-        own_states = unstack(whole(state), problem.variants)
-        for log, own, epoch, answers in zip(
-            logs, own_states, epochs, right, strict=True
-        ):
-            if log.trial.id not in going:
-                continue
-            if np.isfinite(epoch.train_mode_loss):
-                log.rows.append({**epoch._asdict(), "compile_seconds": seconds})
-                log.correct.append(answers)
-                keep(out, log, own)
-                yield log.trial, epoch
-            else:
-                going.remove(log.trial.id)
-                yield log.trial, no_number(epoch, log.trial)
-        if not going:
-            break
+    with in_background() as call:
+        for ended in run_epochs(problem, state, first, last):
+            state, epochs, right = ended
+            seconds = (own_compile_seconds() - compiled) / len(logs)
+            compiled = own_compile_seconds()
+            own_states = unstack(whole(state), problem.variants)
+            for log, own, epoch, answers in zip(
+                logs, own_states, epochs, right, strict=True
+            ):
+                if log.trial.id not in going:
+                    continue
+                if np.isfinite(epoch.train_mode_loss):
+                    log.rows.append({**epoch._asdict(), "compile_seconds": seconds})
+                    log.correct.append(answers)
+                    so_far = log._replace(rows=[*log.rows], correct=[*log.correct])
+                    call(keep, out, so_far, jax.device_get(own))
+                    yield log.trial, epoch
+                else:
+                    going.remove(log.trial.id)
+                    yield log.trial, no_number(epoch, log.trial)
+            if not going:
+                break
     ends = zip(logs, unstack(whole(state), problem.variants), strict=True)
     return [(log, own) for log, own in ends if log.trial.id in going]
 
@@ -183,7 +186,7 @@ def whole(state: State) -> State:
 
 
 def keep(out: Path, log: Log, state: State) -> None:
-    """Writes what a trial has reached."""
+    """Writes what a trial has reached; the state is on the host."""
     log.checkpoints.save(
         len(log.rows),
         {"state": state, "val_correct": np.array(log.correct, np.uint8)},

@@ -11,8 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TypeVar
+
+import jax
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -107,3 +109,30 @@ def map_ahead(
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+@contextmanager
+def in_background() -> Iterator[Callable[..., None]]:
+    """Within it, functions are called one after the other by a thread of their own.
+
+    Of several processes, which must do all in one order, the caller's own.
+
+    Yields:
+        Takes a function and its arguments. It waits for the call before, and raises
+        what that one raised; so does the end, for the last.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        last: Future | None = None
+
+        def call(function, *arguments):
+            nonlocal last
+            if jax.process_count() > 1:
+                function(*arguments)
+                return
+            if last is not None:
+                last.result()
+            last = pool.submit(function, *arguments)
+
+        yield call
+        if last is not None:
+            last.result()

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ftjax import clock
-from ftjax.workers import map_ahead, side_by_side, stop_point
+from ftjax.workers import in_background, map_ahead, side_by_side, stop_point
 
 
 def test_a_single_worker_needs_no_thread():
@@ -151,3 +151,29 @@ def test_map_ahead_gives_the_first_item_alone_and_then_several_at_once():
 def test_map_ahead_raises_what_a_call_raises():
     with pytest.raises(ZeroDivisionError):
         list(map_ahead(lambda number: 1 / (2 - number), range(5), 2))
+
+
+def test_in_the_background_one_call_at_a_time_in_order():
+    begun, go, order = threading.Event(), threading.Event(), []
+
+    def slow(name):
+        begun.set()
+        go.wait(30)
+        order.append((name, threading.current_thread()))
+
+    with in_background() as call:
+        call(slow, "first")
+        assert begun.wait(30) and not order  # the caller goes on meanwhile
+        go.set()
+        call(slow, "second")
+        call(slow, "third")
+    assert [name for name, _ in order] == ["first", "second", "third"]
+    assert threading.current_thread() not in {thread for _, thread in order}
+
+
+def test_an_error_in_the_background_is_raised():
+    def fails():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), in_background() as call:
+        call(fails)
