@@ -76,6 +76,8 @@ def run(
             console.quiet = not is_first_process()
         config = complete(config)
         environment.keep_freed_memory()
+        if own_process:
+            environment.collect_garbage_rarely()
         environment.use_compilation_cache()
         setup = prepare(config)
         config = setup.config

@@ -16,8 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.backend import clear_backends
 
 from ftjax.config import HALVING
-from ftjax.environment import POOL_SIZE
-from ftjax.forecast import usable_cores
+from ftjax.environment import POOL_SIZE, usable_cores
 from ftjax.mesh import replicate
 from ftjax.prepare import Setup, flops_of, trials_at_once
 

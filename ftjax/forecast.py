@@ -166,10 +166,3 @@ def available_bytes() -> int | None:
         except (OSError, ValueError):  # no control group, or it says "max"
             continue
     return min(limits)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

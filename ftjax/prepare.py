@@ -21,13 +21,13 @@ from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
+from ftjax.environment import usable_cores
 from ftjax.forecast import (
     Memory,
     available_bytes,
     check_memory,
     estimate_memory,
     total_bytes,
-    usable_cores,
 )
 from ftjax.freeze_proof import Digests, digests
 from ftjax.mesh import DATA, VARIANT, axis_size, make_mesh, replicate

@@ -27,6 +27,7 @@ def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
     environment.tune_cpu()
     environment.keep_freed_memory()
+    environment.collect_garbage_rarely()
     jax.config.update("jax_enable_compilation_cache", False)
 
 
