@@ -132,9 +132,7 @@ def run_epochs(
             ]
         )
         order = order if problem.variants else order[0]
-        state, metrics, steps = train_epoch(
-            problem, suffix, state, order, epoch, compiles=epoch == first
-        )
+        state, metrics, steps = train_epoch(problem, suffix, state, order, epoch)
         if problem.policy == "recalibrate":
             state = state._replace(
                 batch_stats=recalibrate(
@@ -175,8 +173,6 @@ def train_epoch(
     state: State,
     order: np.ndarray,
     epoch: int,
-    *,
-    compiles: bool,
 ) -> tuple[State, Metrics, int]:
     """All full batches of one epoch; the rest of the pictures waits for the next.
 
@@ -186,7 +182,6 @@ def train_epoch(
         state: of the suffix.
         order: (n_train,) of the pictures, or (seeds, n_train).
         epoch: counted from 1.
-        compiles: as of `take_steps`.
 
     Returns:
         The new state, the metrics of every trial, and the number of steps.
@@ -220,7 +215,7 @@ def train_epoch(
         state, parts = fused_steps(step, source, state, rows, scales)
         history = [each for part in fetch(parts) for each in zip(*part, strict=True)]
     else:
-        state, parts = take_steps(step, source, state, rows, scales, compiles=compiles)
+        state, parts = take_steps(step, source, state, rows, scales)
         history = fetch(parts)
     losses, correct = zip(*history, strict=True)
     total = Metrics(np.sum(losses, axis=0, dtype=np.float64), np.sum(correct, axis=0))
@@ -233,8 +228,8 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
     Returns:
         (steps, units, batch), with several seeds (steps, seeds, units, batch).
     """
-    units, first = problem.network.units, problem.cut.unit
-    rates = tuple(unit.drop_share * problem.drop_connect for unit in units)
+    first = problem.cut.unit
+    rates = drop_rates(problem.network, problem.drop_connect)
     if not any(rates[first:]):
         return None
     keys = (jax.random.split(jax.random.key(seed), 3)[2] for seed in problem.seeds)
@@ -244,6 +239,11 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
         for key in keys
     ]
     return np.stack(scales, axis=1) if problem.variants else scales[0]
+
+
+def drop_rates(network: Backbone, largest: float) -> tuple[float, ...]:
+    """Drop-connect rates of all units."""
+    return tuple(unit.drop_share * largest for unit in network.units)
 
 
 def recomputed_units(problem: Problem) -> tuple[Unit, ...]:

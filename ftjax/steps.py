@@ -1,8 +1,6 @@
 """The steps of an epoch, one by one or as one program."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -16,8 +14,6 @@ from ftjax.optim import Hyper
 from ftjax.prefix import infer, take, take_each
 from ftjax.train import Batch, Metrics, State, SuffixUnit, accumulated_step
 from ftjax.variants import Variants, split_rows
-
-_compiling = threading.Lock()
 
 
 class Step(NamedTuple):
@@ -64,8 +60,6 @@ def take_steps(
     state: State,
     rows: np.ndarray,
     scales: np.ndarray | None,
-    *,
-    compiles: bool = False,
 ) -> tuple[State, list[Metrics]]:
     """Optimizer steps, one by one.
 
@@ -76,9 +70,6 @@ def take_steps(
         rows: (steps, batch) indices into the training set, or (steps, seeds, batch).
         scales: (steps, units, batch) residual scales of the suffix, likewise; None
             without drop-connect.
-        compiles: whether the first step may meet programs that nobody has compiled. Of
-            trainings side by side only one takes such a step at a time: the others
-            need nearly the same programs, and would compile them as well.
 
     Returns:
         The new state, and the metrics of every part of every batch.
@@ -88,8 +79,7 @@ def take_steps(
     stored = take_each(source.train, parts)
     for number, own in enumerate(rows):
         scale = None if scales is None else scales[number]
-        with _compiling if compiles and number == 0 else nullcontext():
-            state, metrics = take_step(step, source, state, own, scale, stored)
+        state, metrics = take_step(step, source, state, own, scale, stored)
         history += metrics
     return state, history
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 
 from ftjax import clock, records
+from ftjax.compile_ahead import compile_ahead
 from ftjax.epochs import Epoch
 from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
@@ -67,9 +68,10 @@ def run(
             missing.append((trial, done, goals[trial.id]))
     groups = group_trials(setup, missing)
     most = trials_at_once(setup)
+    count = most if len(missing) > 1 else 1
+    compile_ahead(setup, [trial for trial, *_ in missing], count)
     cache = RollingCache(setup, threads=most)
     line = Line(setup, out, numbers, groups, cache, threading.Lock())
-    count = most if len(missing) > 1 else 1
     yield from side_by_side([work(line) for _ in range(count)])
 
 

@@ -163,19 +163,23 @@ def forward_program(module, trainable, batch_norm, inputs, variants=None):
 
 @partial(jax.jit, static_argnums=0, static_argnames="variants")
 def backward_unit(input_gradient: bool, pullback, dy, variants: Variants | None = None):
-    """Gradients of one unit's trainable layers and, if wanted, of its input.
-
-    Nobody reads the input's gradient of the first unit of a suffix. In a single
-    convolution it is half of the work and left out; in a block that is trained from its
-    start it is a 1x1 convolution, less than a second program would cost to compile, so
-    that a new depth compiles none.
-    """
+    """Gradients of one unit's trainable layers and, if wanted, of its input."""
 
     def backward(pullback, dy):
         grads, *dx = pullback(dy)
         return grads, dx[0] if dx and input_gradient else None
 
     return each_variant(backward, variants)(pullback, dy)
+
+
+def gives_input_gradient(index: int, unit: Unit) -> bool:
+    """Whether the backward pass of a suffix's unit makes the gradient of its input.
+
+    Nobody reads that of the first one. In a single convolution it is half of the work
+    and left out; in a block that is trained from its start it is a 1x1 convolution,
+    less than a second program would cost to compile, so that a new depth compiles none.
+    """
+    return index > 0 or unit.composite
 
 
 @partial(jax.jit, static_argnames=("parts", "variants"))
@@ -320,7 +324,7 @@ def accumulated_step(
         history.append(metrics)
         for index in reversed(range(len(suffix))):
             unit, trainable, _ = suffix[index]
-            wanted = index > 0 or unit.composite
+            wanted = gives_input_gradient(index, unit)
             grads, gradient = backward_unit(
                 wanted, pullbacks.pop(), gradient, variants=variants
             )

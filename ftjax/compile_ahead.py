@@ -1,0 +1,185 @@
+"""Compiles the programs of a sweep before it trains, several at a time.
+
+Trainings side by side need nearly the same programs: each would compile them again, or
+wait while another one does. A program is compiled where it is first called, so here
+every distinct unit is called once on zeros, by as many threads as will train.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ftjax import clock
+from ftjax.backbones.backbone import Tree, variables
+from ftjax.epochs import drop_rates, epoch_order
+from ftjax.evaluate import score
+from ftjax.mesh import shard_batch
+from ftjax.optim import Hyper, update_unit
+from ftjax.plan import Trial
+from ftjax.prefix import activation_struct, infer_unit
+from ftjax.prepare import Setup, run_time_numbers, with_fresh_head
+from ftjax.train import (
+    SuffixUnit,
+    backward_unit,
+    forward_unit,
+    gives_input_gradient,
+    init_state,
+    loss_gradient,
+    make_suffix,
+    residual_scales,
+)
+
+_compiled: set[Hashable] = set()  # in this process; rounds of a search come here again
+
+
+class Start(NamedTuple):
+    """What a training starts from.
+
+    Attributes:
+        params: of all units, with a head.
+        batch_stats: likewise.
+        hyper: run-time numbers of the optimizer.
+        optimizer: a key of `OPTIMIZERS`.
+    """
+
+    params: Tree
+    batch_stats: Tree
+    hyper: Hyper
+    optimizer: str
+
+
+def compile_ahead(setup: Setup, trials: Sequence[Trial], threads: int) -> None:
+    """Compiles what the trials and the passes between their cuts will call.
+
+    What is left compiles in no time (sums over the parts of a batch) or is for one
+    policy (`recalibrate`). Does nothing for one thread, and where trials are stacked,
+    fused or on a mesh, whose programs are others.
+
+    Args:
+        setup: what is trained.
+        trials: that are missing.
+        threads: that compile a program each.
+    """
+    config = setup.config
+    others = config.fused or config.seeds_at_once > 1 or setup.mesh is not None
+    if threads == 1 or others:
+        return
+
+    def call(kind: Hashable) -> None:
+        with clock.at_work(), suppress(Exception):  # the trial meets it, and says so
+            tasks[kind]()
+            _compiled.add(kind)
+
+    start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
+    tasks = dict(training_tasks(setup, trials, start))
+    tasks |= dict(inference_tasks(setup, start))
+    tasks |= dict([batch_task(setup)])
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(call, (kind for kind in tasks if kind not in _compiled)):
+            pass
+
+
+def training_tasks(
+    setup: Setup, trials: Iterable[Trial], start: Start
+) -> Iterator[tuple[tuple, Callable[[], None]]]:
+    """Forward pass, backward pass and update of each unit of each suffix.
+
+    Yields:
+        What the programs depend on, and a call that has them compiled.
+    """
+    config = setup.config
+    for trial in trials:
+        suffix = make_suffix(setup.network, trial.cut, trial.policy)
+        for index, part in enumerate(suffix):
+            x = unit_input(setup, trial.cut.unit + index)
+            wanted = gives_input_gradient(index, part.unit)
+            scaled = config.drop_connect > 0 and part.unit.drop_share > 0
+            scale = np.zeros(len(x), np.float32) if scaled else None
+            unit, *keys = part
+            kind = (unit.module, *keys, x.shape, x.dtype, wanted, unit.counted, scaled)
+            kind = *kind, config.optimizer
+            yield kind, partial(train_unit, part, wanted, start, x, scale)
+
+
+def inference_tasks(
+    setup: Setup, start: Start
+) -> Iterator[tuple[tuple, Callable[[], None]]]:
+    """As `training_tasks`, of the units in inference mode."""
+    for index, unit in enumerate(setup.network.units):
+        x = unit_input(setup, index)
+        own = variables(start.params, start.batch_stats, unit.name)
+
+        def run(module=unit.module, own=own, x=x) -> None:
+            jax.block_until_ready(infer_unit(module, own, shard_batch(x, None), None))
+
+        yield (unit.module, x.shape, x.dtype), run
+
+
+def unit_input(setup: Setup, index: int) -> np.ndarray:
+    """Zeros in the place of a batch that comes to a unit; they take no memory."""
+    config = setup.config
+    struct = activation_struct(
+        setup.network, config.image_size, index, config.micro_batch
+    )
+    return np.broadcast_to(np.zeros((), struct.dtype), struct.shape)
+
+
+def train_unit(
+    part: SuffixUnit,
+    input_gradient: bool,
+    start: Start,
+    x: np.ndarray,
+    scale: np.ndarray | None,
+) -> None:
+    """A step of a single unit, by the programs of `train.accumulated_step`."""
+    unit, trainable, batch_norm = part
+    params, batch_stats, opt_state = init_state(
+        [part], start.params, start.batch_stats, optimizer=start.optimizer
+    )
+    y, _, pullback = forward_unit(
+        unit.module,
+        trainable,
+        batch_norm,
+        params[unit.name],
+        batch_stats[unit.name],
+        shard_batch(x, None),
+        scale,
+        variants=None,
+    )
+    grads, _ = backward_unit(input_gradient, pullback, y, variants=None)
+    updated = update_unit(
+        params[unit.name],
+        grads,
+        opt_state[unit.name],
+        start.hyper,
+        name=start.optimizer,
+        trainable=trainable,
+        head=not unit.counted,
+        variants=None,
+    )
+    jax.block_until_ready(updated)
+
+
+def batch_task(setup: Setup) -> tuple[tuple, Callable[[], None]]:
+    """What belongs to no unit: order of pictures, drop-connect, loss and score."""
+    config, pictures = setup.config, len(setup.dataset.train.labels)
+    size, classes = config.micro_batch, len(setup.dataset.class_names)
+    rates = drop_rates(setup.network, config.drop_connect)
+
+    def run() -> None:
+        epoch_order(0, 1, pictures)
+        if any(rates):
+            steps = pictures // config.batch_size
+            residual_scales(jax.random.key(0), 1, rates, steps, config.batch_size)
+        logits = np.zeros((size, classes), np.float32)
+        labels = np.zeros_like(setup.dataset.train.labels[:size])
+        batch = shard_batch(logits, None), shard_batch(labels, None)
+        gradient = loss_gradient(*batch, config.batch_size // size, None)
+        jax.block_until_ready((gradient, score(*batch)))
+
+    return (pictures, config.batch_size, size, classes, rates), run

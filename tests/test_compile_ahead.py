@@ -1,0 +1,76 @@
+"""Programs are compiled before a sweep trains: all that it calls, and no others."""
+
+import threading
+
+import jax
+import pytest
+
+from ftjax import sweep
+from ftjax.compile_ahead import compile_ahead
+from ftjax.config import Config, complete
+from ftjax.prepare import prepare
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compiled():
+    """Grows with every program that is compiled: its name, and the thread's."""
+    programs = []
+
+    def listen(event, duration, *, fun_name="", **_):
+        if event == COMPILED:
+            programs.append((fun_name, threading.current_thread().name))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield programs
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def make_setup(tmp_path, **more):
+    """Depths that cut units, both policies, drop-connect, batches in two parts."""
+    options = {
+        "depths": ("0", "5", "18"),
+        "bn": ("follow", "frozen"),
+        "batch_size": 16,
+        "micro_batch": 8,
+        "drop_connect": 0.2,
+        "epochs": 1,
+        "trials_at_once": 2,
+        **more,
+    }
+    config = Config(
+        model="tiny",
+        weights="random",
+        data="digits",
+        image_size=32,
+        train_size=32,
+        val_size=16,
+        out=tmp_path,
+        **options,
+    )
+    return prepare(complete(config))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_nothing_is_left_to_compile(tmp_path, compiled, parts, monkeypatch):
+    setup = make_setup(tmp_path, micro_batch=16 // parts)
+    list(sweep.run(setup, tmp_path / "first"))  # small programs, between the units
+    jax.clear_caches()
+    monkeypatch.setattr("ftjax.compile_ahead._compiled", set())
+    del compiled[:]
+    compile_ahead(setup, setup.plan.trials, 2)
+    assert len(compiled) > 10 and len({thread for _, thread in compiled}) == 2
+    del compiled[:]
+    list(sweep.run(setup, tmp_path / "second"))
+    assert {name for name, _ in compiled} <= {"jit(add_trees)"}
+
+
+def test_one_thread_and_stacked_trials_compile_as_they_go(tmp_path, compiled):
+    setup = make_setup(tmp_path)
+    del compiled[:]
+    compile_ahead(setup, setup.plan.trials, 1)
+    stacked = make_setup(tmp_path, seeds=2, seeds_at_once=2)
+    del compiled[:]
+    compile_ahead(stacked, stacked.plan.trials, 2)
+    assert compiled == []
