@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ftjax.backbones.backbone import Tree
@@ -103,11 +104,22 @@ def unit_labels(params: Tree, trainable: tuple[str, ...]) -> Tree:
 
 
 @partial(jax.jit, static_argnames=("name", "trainable"))
-def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
-    """Optimizer state of one unit; frozen layers hold none."""
+def _start(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
     zero = jnp.zeros(())
     labels = unit_labels(params, trainable)
     return make_optimizer(name, labels, Hyper(zero, zero, zero)).init(params)
+
+
+def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
+    """Optimizer state of one unit; frozen layers hold none.
+
+    All of `OPTIMIZERS` start from zeros, so nothing need be compiled for it.
+    """
+    start = partial(_start, name=name, trainable=trainable)
+    return jax.tree.map(
+        lambda struct: jnp.asarray(np.zeros(struct.shape, struct.dtype)),
+        jax.eval_shape(start, params),
+    )
 
 
 @partial(jax.jit, static_argnames=("name", "trainable", "head", "variants"))

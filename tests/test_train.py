@@ -42,6 +42,18 @@ def tiny():
     return network, params, stats, images, rng.integers(0, 3, 20).astype(np.int32)
 
 
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_optimizers_start_from_zeros(name):
+    params = {"conv": {"kernel": jnp.ones((2, 3))}, "bn": {"scale": jnp.ones(3)}}
+    labels = optim.unit_labels(params, ("bn",))
+    start = optim.make_optimizer(name, labels, HYPER).init(params)
+    own = optim.init_unit(params, name=name, trainable=("bn",))
+    assert jax.tree.structure(own) == jax.tree.structure(start)
+    for ours, theirs in zip(*map(jax.tree.leaves, (own, start)), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def whole_network_step(network, cut, policy, optimizer, params, stats, opt_state, x, y):
     """The plain way: all parameters differentiated, `optax.partition` on the labels."""
     suffix = {part.unit.name: part for part in make_suffix(network, cut, policy)}
