@@ -290,56 +290,49 @@ def _input_gradient(grad, kernel, strides, pads, size):
     return total
 
 
-# XLA:CPU's loops of more terms than this at offsets known only at run time are slow;
-# with those of a small map, known when it compiles, they are not.
+# XLA:CPU's loops of more terms than this in a row known only at run time are slow; with
+# those of a small map, known when it compiles, they are not.
 STRETCH_TERMS, MAP_TERMS = 14, 49
 
 
 def _kernel_gradient(grad, x, kernel_shape, strides, pads):
     # A pixel of grad times the window of x below it, added over some pixels: one loop
     # over pictures, taps and channels. All pixels of a small map are its terms, else
-    # those of a stretch of a row, and the stretches are a scan. Then pictures are added
-    # by a dot with ones, because XLA:CPU's own reductions are slow.
+    # those of a stretch of a row, and the rows are a scan. Then pictures are added by a
+    # dot with ones, because XLA:CPU's own reductions are slow.
     rows, columns = grad.shape[1:3]
-    if rows * columns <= MAP_TERMS:
-        height, width, across = rows, columns, 1
-    else:
-        across = -(-columns // STRETCH_TERMS)
-        height, width = 1, -(-columns // across)
-    missing = across * width - columns
-    if missing:  # pixels of grad that are zero fill the last stretch
-        grad = frame_with_zeros(grad, ((0, 0), (0, missing)))
-        left, right = pads[1]
-        pads = pads[0], (left, right + missing * strides[1])
-    padded = frame_with_zeros(x, pads)
-    taps = kernel_shape[:2]
-    span = [
-        (n - 1) * s + k for n, s, k in zip((height, width), strides, taps, strict=True)
-    ]
+    padded, taps = frame_with_zeros(x, pads), kernel_shape[:2]
 
-    def add_pixels(x, grad, row, column):
-        corner = (0, row * height * strides[0], column * width * strides[1], 0)
-        x = lax.dynamic_slice(x, corner, (len(x), *span, x.shape[3]))
-        corner = (0, row * height, column * width, 0)
-        size = (len(grad), height, width, grad.shape[3])
-        grad = lax.dynamic_slice(grad, corner, size)
+    def add_pixels(x, grad, across):
         return add_terms(
             _window(x, (i * strides[0], j * strides[1]), taps, (1, 1))
             * grad[:, i : i + 1, j : j + 1]
-            for i, j in itertools.product(range(height), range(width))
+            for i, j in itertools.product(range(grad.shape[1]), across)
         )
 
-    stretches = rows // height * across
-    if stretches == 1:
-        total = standalone(lambda *both: add_pixels(*both, 0, 0))(padded, grad)
+    if rows * columns <= MAP_TERMS:
+        total = standalone(lambda x, grad: add_pixels(x, grad, range(columns)))(
+            padded, grad
+        )
     else:
+        width = -(-columns // -(-columns // STRETCH_TERMS))
 
-        def add_stretch(total, number):
+        def add_stretch(x, grad, row, start):
+            x = lax.dynamic_slice_in_dim(x, row * strides[0], taps[0], 1)
+            grad = lax.dynamic_slice_in_dim(grad, row, 1, 1)
+            across = range(start, min(start + width, columns))
+            return add_pixels(x, grad, across)
+
+        def add_row(total, row):
+            stretches = (
+                standalone(functools.partial(add_stretch, start=start))
+                for start in range(0, columns, width)
+            )
+            sums = [stretch(padded, grad, row) for stretch in stretches]
             # In the same loop as the products the sum would be several times slower.
-            place = number // across, number % across
-            return total + standalone(add_pixels)(padded, grad, *place), None
+            return standalone(lambda *terms: add_terms(terms))(total, *sums), None
 
         zeros = jnp.zeros((len(x), *taps, x.shape[3]), x.dtype)
-        total = lax.scan(add_stretch, zeros, jnp.arange(stretches))[0]
+        total = lax.scan(add_row, zeros, jnp.arange(rows))[0]
     ones = jnp.ones((1, len(x)), x.dtype)
     return (ones @ total.reshape(len(x), -1)).reshape(kernel_shape)
