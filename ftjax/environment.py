@@ -44,9 +44,9 @@ def tune_cpu() -> None:
     (first and later steps of EfficientNet-Lite0, 32 pixels, 2 cores: 34 s and 110 ms
     against 22 s and 108 ms; EfficientNetB0, 96 pixels: 48 s and 805 ms against 37 s and
     805 ms). Vectors as wide as AVX-512's, where a core has them: EfficientNetB0's step
-    on one core takes 0.205 s, by default 0.223. A program is compiled in as many parts
-    as there are cores instead of 32, so that less of them is done twice (all programs
-    of a sweep of EfficientNetB0, two at a time: 5.4 s of the cores instead of 6.4). XLA
+    on one core takes 0.205 s, by default 0.223. A program is compiled in half as many
+    parts as there are cores instead of 32, so that less of it is done twice (all of a
+    sweep of EfficientNetB0, two at a time: 18 s of two cores, in 32 parts 20 s). XLA
     ends the process at a flag that it does not know, so only versions that do get them.
 
     Programs run in the thread that calls them: of two trainings side by side neither
@@ -54,7 +54,7 @@ def tune_cpu() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if version("jaxlib").startswith(TUNED_JAXLIB):
-        tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(usable_cores(), 32)}"
+        tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}"
         missing = [flag for flag in tuned if flag.split("=")[0] not in flags]
         os.environ["XLA_FLAGS"] = " ".join([*missing, flags]).strip()
     jax.config.update("jax_cpu_enable_async_dispatch", False)
