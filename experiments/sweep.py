@@ -64,7 +64,7 @@ def run(
         config: what to train.
         console: to print on.
         command: the command line, for the records.
-        own_process: whether nobody else has JAX arrays in this process.
+        own_process: whether nobody else has JAX arrays, or garbage, in this process.
 
     Returns:
         The exit code.

@@ -24,7 +24,7 @@ from ftjax.data.cache import PARTIAL, read_array, write_array
 from ftjax.environment import POOL_SIZE
 from ftjax.freeze_proof import Digests
 
-RULE = "4"  # part of every name: a change of what units compute must change it
+RULE = "5"  # part of every name: a change of what units compute must change it
 FILE_BYTES = 256  # more than header and checksum take
 STALE_SECONDS = 3600  # a half-written file of this age was left by a killed command
 
@@ -73,8 +73,8 @@ def content_name(
 ) -> str:
     """A hash of all that the activations before unit `boundary` depend on.
 
-    Sizes of batches, devices, the threads of each (`cores.one_core_each`) and JAX's
-    version belong to it: they change the rounding.
+    Sizes of batches, devices, the threads of each (`cores.one_core_each`), XLA's flags
+    (`environment.tune_cpu`) and JAX's version belong to it: they change the rounding.
 
     Args:
         network: whose units compute in the type of the run.
@@ -88,8 +88,8 @@ def content_name(
     units = network[:boundary]
     names = {unit.name for unit in units}
     weights = sorted((leaf, value) for leaf, value in start.items() if leaf[1] in names)
-    threads = os.environ.get(POOL_SIZE)
-    platform = jax.__version__, jax.devices()[0].device_kind, devices, threads
+    compiler = os.environ.get(POOL_SIZE), os.environ.get("XLA_FLAGS")
+    platform = jax.__version__, jax.devices()[0].device_kind, devices, compiler
     sizes = boundary, image_size, batch_size
     recipe = RULE, network.name, units, weights, data_hash, sizes, platform
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]

@@ -76,9 +76,13 @@ def compile_ahead(setup: Setup, trials: Sequence[Trial], threads: int) -> None:
             _compiled.add(kind)
 
     start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
-    tasks = dict(training_tasks(setup, trials, start))
-    tasks |= dict(inference_tasks(setup, start))
-    tasks |= dict([batch_task(setup)])
+    tasks = dict(
+        [
+            *training_tasks(setup, trials, start),
+            *inference_tasks(setup, start),
+            batch_task(setup),
+        ]
+    )
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(call, (kind for kind in tasks if kind not in _compiled)):
             pass

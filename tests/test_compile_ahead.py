@@ -4,11 +4,10 @@ import threading
 
 import jax
 import pytest
+from tiny_setup import tiny_setup
 
 from ftjax import sweep
 from ftjax.compile_ahead import compile_ahead
-from ftjax.config import Config, complete
-from ftjax.prepare import prepare
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -27,29 +26,17 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def make_setup(tmp_path, **more):
+def make_setup(tmp_path, **options):
     """Depths that cut units, both policies, drop-connect, batches in two parts."""
-    options = {
+    usual = {
         "depths": ("0", "5", "18"),
         "bn": ("follow", "frozen"),
         "batch_size": 16,
         "micro_batch": 8,
         "drop_connect": 0.2,
-        "epochs": 1,
         "trials_at_once": 2,
-        **more,
     }
-    config = Config(
-        model="tiny",
-        weights="random",
-        data="digits",
-        image_size=32,
-        train_size=32,
-        val_size=16,
-        out=tmp_path,
-        **options,
-    )
-    return prepare(complete(config))
+    return tiny_setup(tmp_path, **(usual | options))
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -6,27 +6,15 @@ import sys
 
 import pandas as pd
 import pytest
+from tiny_setup import tiny_setup
 
 from ftjax import cores
-from ftjax.config import Config, complete
 from ftjax.cores import one_core_each, pays, unevenness
-from ftjax.prepare import prepare
 
 
 def make_setup(tmp_path, **options):
-    chosen = {"depths": ("0", "5", "10"), "bn": ("follow",), "seeds": 2, **options}
-    config = Config(
-        model="tiny",
-        weights="random",
-        data="digits",
-        image_size=32,
-        train_size=64,
-        val_size=32,
-        epochs=1,
-        out=tmp_path,
-        **chosen,
-    )
-    return prepare(complete(config))
+    usual = {"depths": ("0", "5", "10"), "bn": ("follow",), "seeds": 2}
+    return tiny_setup(tmp_path, **(usual | options))
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tiny_setup import tiny_setup
 
 from ftjax import sweep
-from ftjax.config import Config, complete
-from ftjax.prepare import prepare
 
 TRIALS = 200
 
@@ -22,20 +21,13 @@ def resident_bytes() -> int:
 def test_two_hundred_trials_need_the_memory_of_twenty(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="needs the extra demo")
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
-    config = Config(
-        model="tiny",
-        weights="random",
-        data="digits",
+    setup = tiny_setup(
+        tmp_path / "run",
         image_size=16,
-        train_size=64,
-        val_size=32,
         depths=("0", "7", "18", "19"),
         bn=("follow",),
         seeds=TRIALS // 4,
-        epochs=1,
-        out=tmp_path / "run",
     )
-    setup = prepare(complete(config))
     assert len(setup.plan.trials) == TRIALS
     sizes = []
     for event in sweep.run(setup, tmp_path / "run"):

@@ -311,11 +311,11 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
         )
 
     if rows * columns <= MAP_TERMS:
-        total = standalone(lambda x, grad: add_pixels(x, grad, range(columns)))(
-            padded, grad
-        )
+        add_map = functools.partial(add_pixels, across=range(columns))
+        total = standalone(add_map)(padded, grad)
     else:
-        width = -(-columns // -(-columns // STRETCH_TERMS))
+        stretches = -(-columns // STRETCH_TERMS)
+        width = -(-columns // stretches)
 
         def add_stretch(x, grad, row, start):
             x = lax.dynamic_slice_in_dim(x, row * strides[0], taps[0], 1)
@@ -324,11 +324,12 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
             return add_pixels(x, grad, across)
 
         def add_row(total, row):
-            stretches = (
-                standalone(functools.partial(add_stretch, start=start))
+            sums = [
+                standalone(functools.partial(add_stretch, start=start))(
+                    padded, grad, row
+                )
                 for start in range(0, columns, width)
-            )
-            sums = [stretch(padded, grad, row) for stretch in stretches]
+            ]
             # In the same loop as the products the sum would be several times slower.
             return standalone(lambda *terms: add_terms(terms))(total, *sums), None
 

@@ -1,0 +1,15 @@
+"""A sweep that is prepared in a second: random weights, digits."""
+
+from pathlib import Path
+
+from ftjax.config import Config, complete
+from ftjax.prepare import Setup, prepare
+
+
+def tiny_setup(out: Path, **options) -> Setup:
+    """One epoch of `tiny`, unless the options say otherwise."""
+    usual = {"image_size": 32, "train_size": 64, "val_size": 32, "epochs": 1}
+    config = Config(
+        model="tiny", weights="random", data="digits", out=out, **(usual | options)
+    )
+    return prepare(complete(config))
