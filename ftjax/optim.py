@@ -15,6 +15,7 @@ import optax
 
 from ftjax.backbones.backbone import Tree
 from ftjax.variants import Variants, each_variant
+from ftjax.xla_calls import one_kernel
 
 SGD_MOMENTUM = 0.9
 
@@ -156,10 +157,11 @@ def update_unit(
     def update(params, grads, opt_state, hyper):
         labels = unit_labels(params, trainable)
         optimizer = make_optimizer(name, labels, hyper, head=head)
-        frozen = {key: params[key] for key in params if key not in trainable}
-        all_grads = {**grads, **jax.tree.map(jnp.zeros_like, frozen)}
+        all_grads = {**jax.tree.map(jnp.zeros_like, params), **grads}
         updates, opt_state = optimizer.update(all_grads, opt_state, params)
         updated = optax.apply_updates(params, updates)
-        return {**updated, **frozen}, opt_state
+        return {key: updated[key] for key in trainable}, opt_state
 
-    return each_variant(update, variants)(params, grads, opt_state, hyper)
+    run = one_kernel(each_variant(update, variants))
+    updated, opt_state = run(params, grads, opt_state, hyper)
+    return {**params, **updated}, opt_state

@@ -21,13 +21,13 @@ from ftjax.backbones.depthwise import (
     explicit_pads,
     output_size,
     pad_with_zeros,
-    standalone,
 )
 from ftjax.backbones.winograd import (
     winograd_conv,
     winograd_input_gradient,
     winograd_kernel_gradient,
 )
+from ftjax.xla_calls import standalone
 
 FEW_PIXELS = 16  # of an output map; above, XLA's convolution is the faster one
 FEW_VALUES = 32  # taps * channels: 3x3 kernels on RGB; 7x7 are better off with XLA's

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
+
+from ftjax.xla_calls import standalone
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -136,39 +137,6 @@ FUSED_TERMS = 9
 def add_terms(terms: Iterable[jax.Array]) -> jax.Array:
     """Their sum."""
     return functools.reduce(operator.add, terms)
-
-
-def standalone(function):
-    """`function` as a call that XLA does not inline.
-
-    Its operands are computed before it. Inlined, XLA:CPU computes what they come from
-    (normalization, activation) again in each of the shifted reads; it drops
-    `optimization_barrier` before it decides, and a loop runs on one thread.
-    """
-    compiled = jax.jit(function)
-
-    @functools.wraps(function)
-    def call(*arguments):
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*arguments)
-
-    return call
-
-
-def in_new_array(function):
-    """`function` of arrays (..., c), the first as large as the result, not in place.
-
-    Where nobody reads an operand later, XLA:CPU writes the result over it. LLVM then
-    sees two addresses that may overlap and runs the loop value by value: 0.87 ns each
-    instead of 0.2. An operand of another shape is left alone, so the result is rows.
-    """
-
-    @standalone
-    def rows(*arrays):
-        y = function(*arrays)
-        return y.reshape(-1, y.shape[-1])
-
-    return lambda *arrays: rows(*arrays).reshape(arrays[0].shape)
 
 
 def frame_with_zeros(x: jax.Array, pads: Pads) -> jax.Array:

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.backbones.depthwise import Pads, add_terms, output_size, standalone
+from ftjax.backbones.depthwise import Pads, add_terms, output_size
+from ftjax.xla_calls import standalone
 
 MOST_PIXELS = 16  # of an input
 PICTURES = 16  # added in one loop of the kernel's gradient

@@ -30,7 +30,6 @@ from ftjax.backbones.depthwise import (
     depthwise_conv_reference,
     depthwise_conv_shifted,
     explicit_pads,
-    in_new_array,
 )
 from ftjax.backbones.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
 from ftjax.backbones.normalization import (
@@ -43,6 +42,7 @@ from ftjax.backbones.normalization import (
     scale_and_shift,
 )
 from ftjax.backbones.product_norm import MANY_PIXELS, product_norm
+from ftjax.xla_calls import in_new_array
 
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.backbones.depthwise import in_new_array, standalone
+from ftjax.xla_calls import in_new_array, standalone
 
 Activation = Callable[[jax.Array], jax.Array]
 

@@ -27,13 +27,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from ftjax.backbones.convolution import pixel_rows, pixelwise_product
-from ftjax.backbones.depthwise import standalone
 from ftjax.backbones.normalization import (
     Activation,
     batch_moments,
     input_gradient_terms,
     normalized,
 )
+from ftjax.xla_calls import standalone
 
 MANY_PIXELS = 32  # for each input channel; with fewer, c.T @ c costs more than it saves
 
