@@ -8,6 +8,7 @@ from same_gradients import assert_same_with_gradients, normal
 
 from ftjax.backbones import convolution, layers, winograd
 from ftjax.backbones.depthwise import explicit_pads
+from ftjax.environment import POOL_SIZE
 
 ASYMMETRIC = ((0, 1), (2, 1))
 
@@ -42,8 +43,20 @@ def test_depthwise_equals_lax(batch, size, kernel, strides, padding):
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_depthwise_of_one_thread_equals_lax(kernel, strides, monkeypatch):
+    monkeypatch.setenv(POOL_SIZE, "1")
+
+    def form(lowering):
+        return lambda x, k: layers.depthwise_conv(x, k, strides, lowering=lowering)
+
+    x, k = normal(0, (2, 6, 7, 3)), normal(1, (kernel, kernel, 1, 3))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (14, 15)])
 @pytest.mark.parametrize("channels", [(3, 5), (5, 3), (128, 130), (130, 128)])
 def test_pointwise_equals_lax(size, strides, channels):
     def form(lowering):
