@@ -2,12 +2,14 @@
 
 Trainings side by side need nearly the same programs: each would compile them again, or
 wait while another one does. A program is compiled where it is first called, so here
-every distinct unit is called once on zeros, by as many threads as will train.
+every distinct unit is called once on zeros, by as many threads as will train. Those of
+the frozen part come first: the pass over the data set runs while the others, which wait
+for Python half of the time, are compiled.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +35,10 @@ from ftjax.train import (
     make_suffix,
     residual_scales,
 )
+from ftjax.workers import stop_point
+
+PATIENCE = 0.1  # seconds between two looks whether the sweep is to stop
+Task = tuple[Hashable, Callable[[], None]]  # what programs depend on; compiles them
 
 _compiled: set[Hashable] = set()  # in this process; rounds of a search come here again
 
@@ -53,44 +59,63 @@ class Start(NamedTuple):
     optimizer: str
 
 
-def compile_ahead(setup: Setup, trials: Sequence[Trial], threads: int) -> None:
+@contextmanager
+def compile_ahead(
+    setup: Setup, trials: Sequence[Trial], threads: int
+) -> Iterator[Callable[[], None]]:
     """Compiles what the trials and the passes between their cuts will call.
 
+    Within it, the pass up to the first cut can begin; the rest is compiled meanwhile.
     What is left compiles in no time (sums over the parts of a batch) or is for one
     policy (`recalibrate`). Does nothing for one thread, and where trials are stacked,
     fused or on a mesh, whose programs are others.
 
     Args:
         setup: what is trained.
-        trials: that are missing.
+        trials: that are missing, from the earliest cut on.
         threads: that compile a program each.
+
+    Yields:
+        Waits until all is compiled.
     """
     config = setup.config
     others = config.fused or config.seeds_at_once > 1 or setup.mesh is not None
-    if threads == 1 or others:
+    if not trials or threads == 1 or others:
+        yield lambda: None
         return
+    start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
+    inference = list(inference_tasks(setup, start))
+    first_cut = min(setup.boundaries[trial.id] for trial in trials)
+    first, later = inference[:first_cut], inference[first_cut:]
+    later = [*training_tasks(setup, trials, start), *later, batch_task(setup)]
+    pool = ThreadPoolExecutor(threads)
 
-    def call(kind: Hashable) -> None:
+    def call(kind: Hashable, task: Callable[[], None]) -> None:
         with clock.at_work(), suppress(Exception):  # the trial meets it, and says so
-            tasks[kind]()
+            task()
             _compiled.add(kind)
 
-    start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
-    tasks = dict(
-        [
-            *training_tasks(setup, trials, start),
-            *inference_tasks(setup, start),
-            batch_task(setup),
-        ]
-    )
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(call, (kind for kind in tasks if kind not in _compiled)):
-            pass
+    def submit(tasks: Iterable[Task]) -> list[Future[None]]:
+        missing = {kind: task for kind, task in tasks if kind not in _compiled}
+        return [pool.submit(call, *each) for each in missing.items()]
+
+    try:
+        wait_for(submit(first))
+        coming = submit(later)
+        yield lambda: wait_for(coming)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def wait_for(futures: Sequence[Future[None]]) -> None:
+    """Waits until all have ended, or this worker is to stop."""
+    while wait(futures, timeout=PATIENCE).not_done:
+        stop_point()
 
 
 def training_tasks(
     setup: Setup, trials: Iterable[Trial], start: Start
-) -> Iterator[tuple[tuple, Callable[[], None]]]:
+) -> Iterator[Task]:
     """Forward pass, backward pass and update of each unit of each suffix.
 
     Yields:
@@ -110,9 +135,7 @@ def training_tasks(
             yield kind, partial(train_unit, part, wanted, start, x, scale)
 
 
-def inference_tasks(
-    setup: Setup, start: Start
-) -> Iterator[tuple[tuple, Callable[[], None]]]:
+def inference_tasks(setup: Setup, start: Start) -> Iterator[Task]:
     """As `training_tasks`, of the units in inference mode."""
     for index, unit in enumerate(setup.network.units):
         x = unit_input(setup, index)
@@ -169,7 +192,7 @@ def train_unit(
     jax.block_until_ready(updated)
 
 
-def batch_task(setup: Setup) -> tuple[tuple, Callable[[], None]]:
+def batch_task(setup: Setup) -> Task:
     """What belongs to no unit: order of pictures, drop-connect, loss and score."""
     config, pictures = setup.config, len(setup.dataset.train.labels)
     size, classes = config.micro_batch, len(setup.dataset.class_names)

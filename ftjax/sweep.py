@@ -3,7 +3,7 @@
 import itertools
 import threading
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -69,10 +69,10 @@ def run(
     groups = group_trials(setup, missing)
     most = trials_at_once(setup)
     count = most if len(missing) > 1 else 1
-    compile_ahead(setup, [trial for trial, *_ in missing], count)
     cache = RollingCache(setup, threads=most)
-    line = Line(setup, out, numbers, groups, cache, threading.Lock())
-    yield from side_by_side([work(line) for _ in range(count)])
+    with compile_ahead(setup, [trial for trial, *_ in missing], count) as ready:
+        line = Line(setup, out, numbers, groups, cache, ready, threading.Lock())
+        yield from side_by_side([work(line) for _ in range(count)])
 
 
 class Line(NamedTuple):
@@ -85,6 +85,7 @@ class Line(NamedTuple):
         groups: that nobody trains yet, from the earliest cut on, and the last epoch of
             each.
         cache: the activations that they train on.
+        ready: waits until what they call is compiled.
         turn: held by whoever takes a group and the activations for it.
     """
 
@@ -93,6 +94,7 @@ class Line(NamedTuple):
     numbers: Mapping[str, int]
     groups: Iterator[tuple[tuple[Trial, ...], int]]
     cache: RollingCache
+    ready: Callable[[], None]
     turn: threading.Lock
 
 
@@ -111,6 +113,7 @@ def work(line: Line) -> Generator[Progress, None, None]:
                     activations = line.cache.at(line.setup.boundaries[group[0].id])
             except Exception as error:
                 failed = fail(group, error)
+            line.ready()
         if not failed:
             with clock.at_work():
                 failed = yield from train(line, group, activations, last)

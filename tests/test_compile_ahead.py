@@ -8,6 +8,7 @@ from tiny_setup import tiny_setup
 
 from ftjax import sweep
 from ftjax.compile_ahead import compile_ahead
+from ftjax.rolling import RollingCache
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -46,7 +47,8 @@ def test_nothing_is_left_to_compile(tmp_path, compiled, parts, monkeypatch):
     jax.clear_caches()
     monkeypatch.setattr("ftjax.compile_ahead._compiled", set())
     del compiled[:]
-    compile_ahead(setup, setup.plan.trials, 2)
+    with compile_ahead(setup, setup.plan.trials, 2) as ready:
+        ready()
     assert len(compiled) > 10 and len({thread for _, thread in compiled}) == 2
     del compiled[:]
     list(sweep.run(setup, tmp_path / "second"))
@@ -56,8 +58,52 @@ def test_nothing_is_left_to_compile(tmp_path, compiled, parts, monkeypatch):
 def test_one_thread_and_stacked_trials_compile_as_they_go(tmp_path, compiled):
     setup = make_setup(tmp_path)
     del compiled[:]
-    compile_ahead(setup, setup.plan.trials, 1)
+    with compile_ahead(setup, setup.plan.trials, 1) as ready:
+        ready()
     stacked = make_setup(tmp_path, seeds=2, seeds_at_once=2)
     del compiled[:]
-    compile_ahead(stacked, stacked.plan.trials, 2)
+    with compile_ahead(stacked, stacked.plan.trials, 2) as ready:
+        ready()
     assert compiled == []
+
+
+def test_the_pass_to_the_first_cut_need_not_wait_for_the_rest(
+    tmp_path, compiled, monkeypatch
+):
+    setup = make_setup(tmp_path, depths=("0", "5"))
+    go = threading.Event()
+
+    def held(*_):
+        yield "held", lambda: go.wait(30)
+
+    monkeypatch.setattr("ftjax.compile_ahead.training_tasks", held)
+    monkeypatch.setattr("ftjax.compile_ahead._compiled", set())
+    with compile_ahead(setup, setup.plan.trials, 2) as ready:
+        del compiled[:]
+        boundary = min(setup.boundaries.values())
+        assert boundary > 0
+        RollingCache(setup).at(boundary)
+        assert "jit(infer_unit)" not in {name for name, _ in compiled}
+        waiting = threading.Thread(target=ready)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        go.set()
+        waiting.join(30)
+        assert not waiting.is_alive()
+
+
+def test_who_stops_does_not_wait_for_what_is_not_begun(tmp_path, monkeypatch):
+    setup = make_setup(tmp_path)
+    go, begun = threading.Event(), []
+
+    def held(*_):
+        for number in range(20):
+            yield number, lambda number=number: (begun.append(number), go.wait(30))
+
+    monkeypatch.setattr("ftjax.compile_ahead.training_tasks", held)
+    with pytest.raises(KeyboardInterrupt):
+        with compile_ahead(setup, setup.plan.trials, 2):
+            threading.Timer(0.3, go.set).start()
+            raise KeyboardInterrupt
+    assert len(begun) < 20
