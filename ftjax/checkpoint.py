@@ -67,6 +67,10 @@ class Checkpoints:
         with _orbax:
             self._manager.save(step, args=args)
 
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint; None if there is none, or not here."""
+        return None if self._manager is None else self._manager.latest_step()
+
     def restore(self) -> Saved | None:
         """The newest complete checkpoint, or None.
 
@@ -74,7 +78,7 @@ class Checkpoints:
             ValueError: it cannot be read.
         """
         assert self._manager is not None, "only the first process restores"
-        step = self._manager.latest_step()
+        step = self.newest()
         if step is None:
             return None
         args = ocp.args.Composite(

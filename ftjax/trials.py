@@ -1,6 +1,6 @@
 """Trains trials of one cut at once, from their checkpoints to their records."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from ftjax.prepare import Setup, run_time_numbers, with_fresh_head
 from ftjax.train import State, init_state, make_suffix
 from ftjax.variants import stack, unstack
 from ftjax.workers import in_background
+
+KEEP_EVERY = 5.0  # seconds; writing a checkpoint takes a tenth of a second of a core
 
 
 class Log(NamedTuple):
@@ -81,7 +83,9 @@ def run_trials(
 def train(
     problem: Problem, out: Path, logs: Sequence[Log], states: list[State], last: int
 ) -> Generator[tuple[Trial, Epoch | FloatingPointError], None, list[tuple[Log, State]]]:
-    """The epochs that are missing, each kept while the next one is trained.
+    """The epochs that are missing, kept while the next ones are trained.
+
+    The newest epoch is kept every few seconds and at the end, be it Ctrl-C.
 
     Args:
         problem: what the trials train on.
@@ -102,12 +106,14 @@ def train(
     compiled = own_compile_seconds()
     first = len(logs[0].rows) + 1
     going = {log.trial.id for log in logs}
-    with in_background() as call:
+    newest: dict[str, tuple[Log, State]] = {}
+    with in_background(KEEP_EVERY) as call:
         for ended in run_epochs(problem, state, first, last):
             state, epochs, right = ended
             seconds = (own_compile_seconds() - compiled) / len(logs)
             compiled = own_compile_seconds()
             own_states = unstack(whole(state), problem.variants)
+            events = []
             for log, own, epoch, answers in zip(
                 logs, own_states, epochs, right, strict=True
             ):
@@ -117,11 +123,13 @@ def train(
                     log.rows.append({**epoch._asdict(), "compile_seconds": seconds})
                     log.correct.append(answers)
                     so_far = log._replace(rows=[*log.rows], correct=[*log.correct])
-                    call(keep, out, so_far, jax.device_get(own))
-                    yield log.trial, epoch
+                    newest[log.trial.id] = so_far, jax.device_get(own)
+                    events.append((log.trial, epoch))
                 else:
                     going.remove(log.trial.id)
-                    yield log.trial, no_number(epoch, log.trial)
+                    events.append((log.trial, no_number(epoch, log.trial)))
+            call(keep, out, [*newest.values()])
+            yield from events
             if not going:
                 break
     ends = zip(logs, unstack(whole(state), problem.variants), strict=True)
@@ -185,20 +193,23 @@ def whole(state: State) -> State:
     return fetch(state) if jax.process_count() > 1 else state
 
 
-def keep(out: Path, log: Log, state: State) -> None:
-    """Writes what a trial has reached; the state is on the host."""
-    log.checkpoints.save(
-        len(log.rows),
-        {"state": state, "val_correct": np.array(log.correct, np.uint8)},
-        {"epochs": log.rows},
-    )
-    records.write_trial(
-        out,
-        log.trial.id,
-        canonical=log.trial.canonical,
-        status="pending",
-        epochs=log.rows,
-    )
+def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
+    """Writes what trials have reached, unless it is kept; states are on the host."""
+    for log, state in reached:
+        if log.checkpoints.newest() == len(log.rows):
+            continue
+        log.checkpoints.save(
+            len(log.rows),
+            {"state": state, "val_correct": np.array(log.correct, np.uint8)},
+            {"epochs": log.rows},
+        )
+        records.write_trial(
+            out,
+            log.trial.id,
+            canonical=log.trial.canonical,
+            status="pending",
+            epochs=log.rows,
+        )
 
 
 def finish(setup: Setup, out: Path, log: Log, state: State) -> None:

@@ -6,12 +6,15 @@ takes these gaps.
 """
 
 import itertools
+import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -112,27 +115,44 @@ def map_ahead(
 
 
 @contextmanager
-def in_background() -> Iterator[Callable[..., None]]:
+def in_background(every: float = 0.0) -> Iterator[Callable[..., None]]:
     """Within it, functions are called one after the other by a thread of their own.
 
     Of several processes, which must do all in one order, the caller's own.
+
+    Args:
+        every: least seconds from the start of one call to that of the next. What comes
+            before waits; something newer takes its place. At the end, whatever ends
+            it, what still waits is called.
 
     Yields:
         Takes a function and its arguments. It waits for the call before, and raises
         what that one raised; so does the end, for the last.
     """
     with ThreadPoolExecutor(1) as pool:
-        last: Future | None = None
+        waiting: Callable[[], None] | None = None
+        last, begun = None, -math.inf
 
-        def call(function, *arguments):
-            nonlocal last
+        def start() -> None:
+            nonlocal waiting, last, begun
+            if last is not None:
+                last.result()
+            begun = time.monotonic()
+            last, waiting = pool.submit(waiting), None
+
+        def call(function, *arguments) -> None:
+            nonlocal waiting
             if jax.process_count() > 1:
                 function(*arguments)
                 return
-            if last is not None:
-                last.result()
-            last = pool.submit(function, *arguments)
+            waiting = partial(function, *arguments)
+            if time.monotonic() >= begun + every:
+                start()
 
-        yield call
+        try:
+            yield call
+        finally:
+            if waiting is not None:
+                start()
         if last is not None:
             last.result()

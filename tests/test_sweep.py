@@ -320,6 +320,7 @@ def interrupt_after(count, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(records, "write_trial", counted)
+    monkeypatch.setattr("ftjax.trials.KEEP_EVERY", 0)  # every epoch is written
 
 
 def test_plan_trains_nothing(pictures, tmp_path, capsys):

@@ -171,6 +171,20 @@ def test_in_the_background_one_call_at_a_time_in_order():
     assert threading.current_thread() not in {thread for _, thread in order}
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_comes_too_soon_waits_and_the_newest_is_called_at_the_end(stopped):
+    called = []
+    try:
+        with in_background(every=60) as call:
+            for number in range(4):
+                call(called.append, number)
+            if stopped:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert stopped
+    assert called == [0, 3]
+
+
 def test_an_error_in_the_background_is_raised():
     def fails():
         raise OSError("disk full")
