@@ -184,8 +184,8 @@ def test_modules_have_keras_shapes(lowering):
 def test_pointwise_module_equals_plain_convolution():
     x = normal(0, (2, 7, 6, 4))
     plain, fast = (layers.Conv(5, 1, 2, lowering=form) for form in ("lax", "cpu"))
-    variables = plain.init(jax.random.key(0), x)
-    variables["params"]["bias"] = normal(1, (5,))
+    params = {"kernel": normal(1, (1, 1, 4, 5)), "bias": normal(2, (5,))}
+    variables = {"params": params}
     expected = plain.apply(variables, x)
     np.testing.assert_allclose(fast.apply(variables, x), expected, atol=1e-5)
 

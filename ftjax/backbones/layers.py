@@ -11,7 +11,7 @@ BatchNorm's moments and scaling are float32 in any case.
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -67,9 +67,9 @@ def _relu_backward(y, grad):
 
 relu.defvjp(_relu_forward, _relu_backward)
 
-# Keras' default for every convolution ('glorot_uniform'). A depthwise kernel
-# (kh, kw, 1, c) counts its c groups as c outputs of one input each.
-glorot_uniform = nn.initializers.glorot_uniform()
+# Values are read from a file or drawn (`backbone.draw_variables`). Linen traces what
+# fills a kernel whenever it traces a layer, and random numbers take it longest.
+empty = nn.initializers.zeros
 
 
 _plain = ContextVar("plain", default=False)
@@ -242,7 +242,6 @@ class Conv(nn.Module):
       padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
       use_bias: whether to add one value a channel.
       groups: blocks of channels that do not see each other (AlexNet has 2).
-      kernel_init: initializer of the kernel.
       lowering: 'lax', 'cpu' or None, by backend.
     """
 
@@ -252,7 +251,6 @@ class Conv(nn.Module):
     padding: Padding = "SAME"
     use_bias: bool = True
     groups: int = 1
-    kernel_init: Callable = glorot_uniform
     lowering: str | None = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -282,10 +280,10 @@ class Conv(nn.Module):
     def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
         """Kernel and bias for an input of so many channels; no bias is None."""
         shape = (self.kernel_size,) * 2 + (channels // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", empty, shape)
         if not self.use_bias:
             return kernel, None
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, self.param("bias", empty, (self.features,))
 
 
 class DepthwiseConv(nn.Module):
@@ -298,19 +296,18 @@ class DepthwiseConv(nn.Module):
     strides: int = 1
     padding: Padding = "SAME"
     use_bias: bool = False
-    kernel_init: Callable = glorot_uniform
     lowering: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, 1, channels)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        kernel = self.param("kernel", empty, shape).astype(x.dtype)
         y = depthwise_conv(
             x, kernel, self.strides, self.padding, lowering=self.lowering
         )
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (channels,))
+            bias = self.param("bias", empty, (channels,))
             y = y + per_channel(bias.astype(y.dtype), y.ndim)
         return y
 
