@@ -27,6 +27,7 @@ ASYMMETRIC = ((0, 1), (2, 1))
         (2, (2, 2), 5, 1, "SAME"),  # taps that never meet the picture
         (19, (3, 4), 5, 1, "SAME"),  # 20 pictures in two groups, one of zeros
         (2, (4, 3), 5, 2, "SAME"),
+        (3, (3, 3), 3, 1, "SAME"),  # as many taps as pixels
         (2, (4, 4), 5, 1, ASYMMETRIC),
         (2, (5, 4), 1, 2, "SAME"),  # the kernel is smaller than the stride
         (1, (8, 7), 3, 3, "SAME"),

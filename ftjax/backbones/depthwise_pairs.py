@@ -24,9 +24,9 @@ PICTURES = 16  # added in one loop of the kernel's gradient
 
 
 def suits_pairs(size: Sequence[int], taps: Sequence[int]) -> bool:
-    """Whether a map has few pixels, and a kernel more taps than that."""
+    """Whether a map has few pixels, and a kernel no fewer taps than that."""
     pixels = size[0] * size[1]
-    return pixels <= MOST_PIXELS and pixels < taps[0] * taps[1]
+    return pixels <= MOST_PIXELS and pixels <= taps[0] * taps[1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
