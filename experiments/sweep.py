@@ -71,6 +71,8 @@ def run(
     """
     try:
         environment.tune_cpu()
+        if config.mesh != "auto":
+            environment.give_devices_threads()
         if config.distributed:
             environment.join_processes()
             console.quiet = not is_first_process()

@@ -9,7 +9,7 @@ import os
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from ftjax.environment import POOL_SIZE
+from ftjax.environment import POOL_SIZE, usable_cores
 
 
 def standalone(function):
@@ -47,7 +47,7 @@ def in_new_array(function):
 
 def one_thread() -> bool:
     """Whether XLA:CPU's pool has one thread (`cores.py`), so that no loop is split."""
-    return os.environ.get(POOL_SIZE) == "1"
+    return os.environ.get(POOL_SIZE, str(usable_cores())) == "1"
 
 
 def one_kernel(function):

@@ -75,7 +75,7 @@ def test_a_command_gives_each_training_a_core_and_the_same_answer(tmp_path):
             env={k: v for k, v in os.environ.items() if k != cores.POOL_SIZE},
         )
         assert found.returncode == 0, found.stderr
-        assert f"threads {1 if name == 'each' else None}" in found.stdout
+        assert f"threads {1 if name == 'each' else None}\n" in found.stdout
         tables.append(pd.read_csv(out / "results.csv"))
     each, shared = tables
     assert each["frozen_intact"].all()

@@ -1,0 +1,46 @@
+"""How XLA:CPU is told to compile and run."""
+
+import os
+
+import jax
+import pytest
+
+from ftjax import environment
+from ftjax.environment import POOL_SIZE
+
+
+@pytest.fixture
+def untuned(monkeypatch):
+    """No flags, no number of threads, and both as they were afterwards."""
+    for name in ("XLA_FLAGS", POOL_SIZE):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 4)
+    return monkeypatch
+
+
+def test_flags_of_the_user_stay(untuned):
+    untuned.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256 --xla_dump_to=x")
+    environment.tune_cpu()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[-2:] == ["--xla_cpu_prefer_vector_width=256", "--xla_dump_to=x"]
+    names = [flag.split("=")[0] for flag in flags]
+    assert len(set(names)) == len(names)
+    assert "--xla_cpu_parallel_codegen_split_count=2" in flags
+    assert POOL_SIZE not in os.environ
+
+
+@pytest.mark.parametrize(("devices", "threads"), [(1, 4), (2, 4), (8, 16)])
+def test_forced_devices_have_two_threads_each(untuned, devices, threads):
+    forced = f"--xla_force_host_platform_device_count={devices}"
+    untuned.setenv("XLA_FLAGS", forced)
+    environment.give_devices_threads()
+    assert os.environ[POOL_SIZE] == str(threads)
+
+
+def test_who_has_chosen_the_number_of_threads_keeps_it(untuned):
+    untuned.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    untuned.setenv(POOL_SIZE, "3")
+    environment.give_devices_threads()
+    assert os.environ[POOL_SIZE] == "3"
