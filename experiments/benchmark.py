@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,27 @@ class Player:
         self.process.start()
         other.close()
 
+    def ready(self) -> None:
+        """Waits until the framework is imported, which would slow another's turn.
+
+        Raises:
+            RuntimeError: it is not installed, or failed.
+        """
+        self.answer()
+
     def turn(self) -> float | None:
         """Seconds of the next piece of work, None after the last.
 
         Raises:
-            RuntimeError: the framework failed, or is not installed.
+            RuntimeError: the framework failed.
         """
-        try:
+        with suppress(BrokenPipeError):  # then the answer is that it died
             self.pipe.send(True)
+        return self.answer()
+
+    def answer(self) -> float | None:
+        """What the process sends next; an error that it sends is raised."""
+        try:
             if not self.pipe.poll(PATIENCE):
                 raise RuntimeError(f"no answer in {PATIENCE} s")
             answer = self.pipe.recv()
@@ -96,15 +110,24 @@ def take_turns(
     """Measurements of each peer; one that fails is reported and left out."""
     measured: dict[str, list[float]] = {peer: [] for peer in peers}
     players = {peer: Player(peer, task, work) for peer in measured}
+
+    def leave_out(peer: str, error: Exception) -> None:
+        console.print(f"{peer} left out: {error}", markup=False)
+        measured.pop(peer)
+        players.pop(peer).close()
+
     try:
+        for peer, player in list(players.items()):
+            try:
+                player.ready()
+            except RuntimeError as error:
+                leave_out(peer, error)
         while players and turns != 0:
             for peer, player in list(players.items()):
                 try:
                     seconds = player.turn()
                 except RuntimeError as error:
-                    console.print(f"{peer} left out: {error}", markup=False)
-                    measured.pop(peer)
-                    players.pop(peer).close()
+                    leave_out(peer, error)
                     continue
                 if seconds is None:
                     players.pop(peer).close()

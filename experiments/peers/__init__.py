@@ -72,7 +72,8 @@ def seconds_of(action) -> float:
 def serve(peer: str, task: str, work: Work, pipe: Connection) -> None:
     """Runs in a process of its own: sends one measurement for every request.
 
-    A measurement is seconds, or the text of an error, after which the process ends.
+    Before, None when the framework is imported. A measurement is seconds, or the text
+    of an error, after which the process ends.
     """
     name, _, backend = peer.partition("-")
     if backend:
@@ -81,6 +82,7 @@ def serve(peer: str, task: str, work: Work, pipe: Connection) -> None:
     try:
         module = import_module(f"experiments.peers.with_{name}")
         turns: Iterator[float] = getattr(module, task)(work)
+        pipe.send(None)
         while pipe.recv():
             pipe.send(next(turns, None))
     except Exception as error:  # whatever a framework raises; the others go on
