@@ -71,7 +71,7 @@ def run(
     """
     try:
         environment.tune_cpu()
-        if config.mesh != "auto":
+        if config.mesh != "auto" or config.distributed:  # then they share batches
             environment.give_devices_threads()
         if config.distributed:
             environment.join_processes()

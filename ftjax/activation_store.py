@@ -21,10 +21,10 @@ import numpy as np
 
 from ftjax.backbones.backbone import Backbone
 from ftjax.data.cache import PARTIAL, read_array, write_array
-from ftjax.environment import POOL_SIZE
 from ftjax.freeze_proof import Digests
+from ftjax.threads import POOL_SIZE
 
-RULE = "5"  # part of every name: a change of what units compute must change it
+RULE = "6"  # part of every name: a change of what units compute must change it
 FILE_BYTES = 256  # more than header and checksum take
 STALE_SECONDS = 3600  # a half-written file of this age was left by a killed command
 

@@ -3,8 +3,8 @@
 Trainings side by side need nearly the same programs: each would compile them again, or
 wait while another one does. A program is compiled where it is first called, so here
 every distinct unit is called once on zeros, by as many threads as will train. Those of
-the frozen part come first: the pass over the data set runs while the others, which wait
-for Python half of the time, are compiled.
+the frozen part come first: the pass over the data set runs while the others are
+compiled, which leaves a fifth of two cores idle, because tracing holds Python's lock.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -85,9 +85,9 @@ def compile_ahead(
         return
     start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
     inference = list(inference_tasks(setup, start))
-    first_cut = min(setup.boundaries[trial.id] for trial in trials)
-    first, later = inference[:first_cut], inference[first_cut:]
-    later = [*training_tasks(setup, trials, start), *later, batch_task(setup)]
+    boundary = min(setup.boundaries[trial.id] for trial in trials)
+    first, rest = inference[:boundary], inference[boundary:]
+    later = [*training_tasks(setup, trials, start), *rest, batch_task(setup)]
     pool = ThreadPoolExecutor(threads)
 
     def call(kind: Hashable, task: Callable[[], None]) -> None:

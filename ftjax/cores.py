@@ -16,9 +16,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.backend import clear_backends
 
 from ftjax.config import HALVING
-from ftjax.environment import POOL_SIZE, usable_cores
 from ftjax.mesh import replicate
 from ftjax.prepare import Setup, flops_of, trials_at_once
+from ftjax.threads import POOL_SIZE, usable_cores
 
 UNEVEN = 1.1  # last end over mean end of the workers, above which a shared pool is best
 

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 
 from ftjax.records import write_json
+from ftjax.threads import POOL_SIZE, usable_cores
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-POOL_SIZE = "NPROC"  # how many threads XLA:CPU starts, read when JAX starts
 TUNED_JAXLIB = "0.10."
 TUNED_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
@@ -34,13 +34,6 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def tune_cpu() -> None:

@@ -21,7 +21,6 @@ from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
-from ftjax.environment import usable_cores
 from ftjax.forecast import (
     Memory,
     available_bytes,
@@ -49,6 +48,7 @@ from ftjax.prefix import (
     boundary_bytes,
     choose_boundary,
 )
+from ftjax.threads import usable_cores
 from ftjax.train import check_policy
 from ftjax.weights.pretrained import load_pretrained
 

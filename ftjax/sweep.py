@@ -113,7 +113,7 @@ def work(line: Line) -> Generator[Progress, None, None]:
                     activations = line.cache.at(line.setup.boundaries[group[0].id])
             except Exception as error:
                 failed = fail(group, error)
-            line.ready()
+            line.ready()  # before the next one's turn, who calls the same programs
         if not failed:
             with clock.at_work():
                 failed = yield from train(line, group, activations, last)

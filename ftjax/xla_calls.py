@@ -1,15 +1,14 @@
 """Functions as calls within a program, where XLA:CPU would make worse of them inlined.
 
-On other backends they are for nothing: XLA fuses there what belongs together.
+Other backends do not need them: there XLA fuses what belongs together.
 """
 
 import functools
-import os
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from ftjax.environment import POOL_SIZE, usable_cores
+from ftjax.threads import one_thread
 
 
 def standalone(function):
@@ -43,11 +42,6 @@ def in_new_array(function):
         return y.reshape(-1, y.shape[-1])
 
     return lambda *arrays: rows(*arrays).reshape(arrays[0].shape)
-
-
-def one_thread() -> bool:
-    """Whether XLA:CPU's pool has one thread (`cores.py`), so that no loop is split."""
-    return os.environ.get(POOL_SIZE, str(usable_cores())) == "1"
 
 
 def one_kernel(function):

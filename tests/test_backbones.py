@@ -1,6 +1,8 @@
 """Units, layer tables, and slices of a network."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -13,6 +15,15 @@ from ftjax.backbones.backbone import apply, boundary_shapes, init, with_head
 from ftjax.weights.pretrained import load_pretrained
 
 KERAS = json.loads((Path(__file__).parent / "keras_layers.json").read_text())
+
+
+def test_backbones_import_nothing_of_the_floors_above():
+    program = (
+        "import sys, ftjax.backbones.layers; above = {'pandas', 'optax', 'orbax', "
+        "'ftjax.records', 'ftjax.environment'} & set(sys.modules); "
+        "sys.exit(str(above) if above else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("name", KERAS)

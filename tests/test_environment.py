@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from ftjax import environment
-from ftjax.environment import POOL_SIZE
+from ftjax.threads import POOL_SIZE
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from same_gradients import assert_same_with_gradients, normal
 
 from ftjax.backbones import convolution, layers, winograd
 from ftjax.backbones.depthwise import explicit_pads
-from ftjax.environment import POOL_SIZE
+from ftjax.threads import POOL_SIZE
 
 ASYMMETRIC = ((0, 1), (2, 1))
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ftjax.environment import POOL_SIZE
 from ftjax.optim import Hyper, init_unit, update_unit
+from ftjax.threads import POOL_SIZE
 from ftjax.xla_calls import one_kernel
 
 KERNELS = 'xla_cpu_small_call="true"'

@@ -231,10 +231,10 @@ def _product_over_pixels(rows: jax.Array, slope: jax.Array) -> jax.Array:
     """
     pixels, high = rows.shape
     wide = slope.shape[1]
-    many = min(high, wide) >= TURNED_CHANNELS
-    if high > wide and (pixels > TURNED_PIXELS * wide or not many):
+    few_channels = min(high, wide) < TURNED_CHANNELS
+    if high > wide and (few_channels or pixels > TURNED_PIXELS * wide):
         return _turned(standalone(_product_over_pixels)(slope, rows))
-    if not many:
+    if few_channels:
         return rows.T @ slope
     return standalone(jnp.matmul)(_turned(rows), slope)
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.xla_calls import one_thread, standalone
+from ftjax.threads import one_thread
+from ftjax.xla_calls import standalone
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
