@@ -22,9 +22,9 @@ import numpy as np
 from ftjax.backbones.backbone import Backbone
 from ftjax.data.cache import PARTIAL, read_array, write_array
 from ftjax.freeze_proof import Digests
-from ftjax.threads import POOL_SIZE
+from ftjax.threads import pool_size
 
-RULE = "6"  # part of every name: a change of what units compute must change it
+RULE = "7"  # part of every name: a change of what units compute must change it
 FILE_BYTES = 256  # more than header and checksum take
 STALE_SECONDS = 3600  # a half-written file of this age was left by a killed command
 
@@ -88,7 +88,7 @@ def content_name(
     units = network[:boundary]
     names = {unit.name for unit in units}
     weights = sorted((leaf, value) for leaf, value in start.items() if leaf[1] in names)
-    compiler = os.environ.get(POOL_SIZE), os.environ.get("XLA_FLAGS")
+    compiler = pool_size(), os.environ.get("XLA_FLAGS")
     platform = jax.__version__, jax.devices()[0].device_kind, devices, compiler
     sizes = boundary, image_size, batch_size
     recipe = RULE, network.name, units, weights, data_hash, sizes, platform

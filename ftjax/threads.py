@@ -12,6 +12,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def pool_size() -> int:
+    """Threads of XLA:CPU's pool."""
+    return int(os.environ.get(POOL_SIZE) or usable_cores())
+
+
 def one_thread() -> bool:
     """Whether XLA:CPU's pool has one thread (`cores.py`), so that no loop is split."""
-    return os.environ.get(POOL_SIZE, str(usable_cores())) == "1"
+    return pool_size() == 1

@@ -44,16 +44,23 @@ def test_depthwise_equals_lax(batch, size, kernel, strides, padding):
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 
+@pytest.mark.parametrize("threads", ["1", "2", "4"])  # of more, no blocks of channels
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_depthwise_of_one_thread_equals_lax(kernel, strides, monkeypatch):
-    monkeypatch.setenv(POOL_SIZE, "1")
+@pytest.mark.parametrize("size", [(6, 7), (9, 8)])  # pixels added at once, and by rows
+def test_depthwise_in_blocks_equals_lax(threads, kernel, strides, size, monkeypatch):
+    monkeypatch.setenv(POOL_SIZE, threads)
 
     def form(lowering):
         return lambda x, k: layers.depthwise_conv(x, k, strides, lowering=lowering)
 
-    x, k = normal(0, (2, 6, 7, 3)), normal(1, (kernel, kernel, 1, 3))
+    x, k = normal(0, (2, *size, 48)), normal(1, (kernel, kernel, 1, 48))
+    assert ("while" in lowered(form("cpu"), x, k)) == (kernel == 5 and threads != "4")
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+def lowered(function, *arguments):
+    return jax.jit(function).lower(*arguments).as_text()
 
 
 @pytest.mark.parametrize("strides", [1, 2])
@@ -121,7 +128,7 @@ def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
         return lambda x, k: conv.apply({"params": {"kernel": k}}, x)
 
     x, k = normal(0, (batch, *size, 4)), normal(1, (3, 3, 4, 5))
-    assert "convolution" not in jax.jit(form("cpu")).lower(x, k).as_text()
+    assert "convolution" not in lowered(form("cpu"), x, k)
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 

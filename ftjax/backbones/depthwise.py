@@ -3,9 +3,10 @@
 XLA:CPU (jax 0.10) runs a convolution with one channel a group at about 1 GF/s, and its
 gradients slower still. A sum of kernel height * kernel width shifted products is
 vectorized over the channels, 15 to 60 times faster. Its gradients are written out: with
-respect to the input the same sum, one for each phase of the stride, so that no zeros
-are multiplied; with respect to the kernel sums over some pixels and a dot (see
-`_kernel_gradient`). Maps of a few pixels have a form of their own, `depthwise_pairs`.
+respect to the input the same sum with the kernel turned round, or one for each phase of
+the stride, so that no zeros are multiplied; with respect to the kernel sums over some
+pixels and a dot (see `_kernel_gradient`). Maps of a few pixels have a form of their
+own, `depthwise_pairs`.
 """
 
 import functools
@@ -18,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ftjax.threads import one_thread
+from ftjax.backbones.channel_blocks import in_channel_blocks
+from ftjax.threads import one_thread, pool_size
 from ftjax.xla_calls import standalone
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -178,19 +180,35 @@ def depthwise_conv_shifted(
     Returns:
       (n, output height, output width, channels).
     """
-    size = kernel.shape[:2]
-    out = output_size(x.shape[1:3], size, strides, pads)
+    taps = kernel.shape[:2]
+    out = output_size(x.shape[1:3], taps, strides, pads)
 
     def convolve(x, kernel):
-        top, left = pads[0][0], pads[1][0]
-        if math.prod(size) > FUSED_TERMS:
-            x, top, left = frame_with_zeros(x, pads), 0, 0
-        return add_terms(
-            _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
-            for i, j in itertools.product(*map(range, size))
-        )
+        return _convolve(x, kernel, strides, pads, out)
 
-    return standalone(convolve)(x, kernel)
+    form = in_channel_blocks if _suits_blocks(taps) else standalone
+    return form(convolve)(x, kernel)
+
+
+def _convolve(x, kernel, strides, pads, out):
+    """Sum of the shifted products; `pads` may be negative, and cut pixels off."""
+    taps = kernel.shape[:2]
+    top, left = pads[0][0], pads[1][0]
+    if math.prod(taps) > FUSED_TERMS:
+        frame = [(max(0, low), max(0, high)) for low, high in pads]
+        x, top, left = frame_with_zeros(x, frame), min(0, top), min(0, left)
+    return add_terms(
+        _window(x, (i - top, j - left), out, strides, _tap(kernel, i, j))
+        for i, j in itertools.product(*map(range, taps))
+    )
+
+
+def _suits_blocks(taps: Sequence[int]) -> bool:
+    """Whether blocks of channels, one after the other, beat loops that are split.
+
+    Measured with one thread and with two; more would share the work better.
+    """
+    return math.prod(taps) > FUSED_TERMS and pool_size() <= 2
 
 
 def _forward(x, kernel, strides, pads):
@@ -199,12 +217,29 @@ def _forward(x, kernel, strides, pads):
 
 def _backward(strides, pads, residuals, grad):
     x, kernel = residuals
+    taps = kernel.shape[:2]
+
+    def of_input(grad, kernel):
+        size = x.shape[1:3]
+        if strides != (1, 1):
+            return _spread_gradient(grad, kernel, strides, pads, size)
+        reach = [
+            (length - 1 - low, length - 1 - high)
+            for length, (low, high) in zip(taps, pads, strict=True)
+        ]
+        return _convolve(grad, kernel[::-1, ::-1], strides, reach, size)
+
+    def of_kernel(grad, x):
+        return _kernel_gradient(grad, x, taps, strides, pads)
+
+    if _suits_blocks(taps) and strides == (1, 1):  # else the loops are many and short
+        of_input = in_channel_blocks(of_input)
+    small_map = _is_small(grad) and pool_size() <= 2
+    if small_map or _suits_blocks(taps) and one_thread():
+        of_kernel = in_channel_blocks(of_kernel)
 
     def gradients(grad, x, kernel):
-        return (
-            _input_gradient(grad, kernel, strides, pads, x.shape[1:3]),
-            _kernel_gradient(grad, x, kernel.shape, strides, pads),
-        )
+        return of_input(grad, kernel), of_kernel(grad, x)
 
     return standalone(gradients)(grad, x, kernel)
 
@@ -229,12 +264,12 @@ def _phases(taps, stride, low):
     ]
 
 
-def _input_gradient(grad, kernel, strides, pads, size):
+def _spread_gradient(grad, kernel, strides, pads, size):
+    """Gradient of the input where the stride leaves pixels out, by phases of it."""
     counts = [-(-size[axis] // strides[axis]) for axis in (0, 1)]
     plans = [_phases(kernel.shape[a], strides[a], pads[a][0]) for a in (0, 1)]
     top, left = 0, 0
-    # A loop that is not split is up to six times slower with the padding fused.
-    if math.prod(kernel.shape[:2]) > FUSED_TERMS or one_thread():
+    if math.prod(kernel.shape[:2]) > FUSED_TERMS:
         margins = []  # zeros around grad, so that every offset stays inside
         for axis, plan in enumerate(plans):
             offsets = [offset for phase in plan for _, offset in phase]
@@ -265,13 +300,17 @@ def _input_gradient(grad, kernel, strides, pads, size):
 STRETCH_TERMS, MAP_TERMS = 14, 49
 
 
-def _kernel_gradient(grad, x, kernel_shape, strides, pads):
+def _is_small(grad):
+    return math.prod(grad.shape[1:3]) <= MAP_TERMS
+
+
+def _kernel_gradient(grad, x, taps, strides, pads):
     # A pixel of grad times the window of x below it, added over some pixels: one loop
     # over pictures, taps and channels. All pixels of a small map are its terms, else
     # those of a stretch of a row, and the rows are a scan. Then pictures are added by a
     # dot with ones, because XLA:CPU's own reductions are slow.
     rows, columns = grad.shape[1:3]
-    padded, taps = frame_with_zeros(x, pads), kernel_shape[:2]
+    padded = frame_with_zeros(x, pads)
 
     def add_pixels(x, grad, across):
         return add_terms(
@@ -280,7 +319,7 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
             for i, j in itertools.product(range(grad.shape[1]), across)
         )
 
-    if rows * columns <= MAP_TERMS:
+    if _is_small(grad):
         add_map = functools.partial(add_pixels, across=range(columns))
         total = standalone(add_map)(padded, grad)
     else:
@@ -306,4 +345,4 @@ def _kernel_gradient(grad, x, kernel_shape, strides, pads):
         zeros = jnp.zeros((len(x), *taps, x.shape[3]), x.dtype)
         total = lax.scan(add_row, zeros, jnp.arange(rows))[0]
     ones = jnp.ones((1, len(x)), x.dtype)
-    return (ones @ total.reshape(len(x), -1)).reshape(kernel_shape)
+    return (ones @ total.reshape(len(x), -1)).reshape(*taps, 1, x.shape[3])
