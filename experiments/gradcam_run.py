@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pandas as pd
 
@@ -213,7 +213,7 @@ def open_trial(run: Run, depth: int, pictures: Pictures) -> tuple[Predictor, Exp
         """Batches of one size throughout, so that nothing is compiled twice."""
         parts = []
         for rows, count in batches(images, BATCH_SIZE):
-            x = jnp.asarray(rows)
+            x = jax.device_put(rows)
             y = infer(units, predictor.params, predictor.batch_stats, x)
             parts.append(np.asarray(y)[:count])
         return np.concatenate(parts)

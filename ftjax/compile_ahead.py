@@ -18,7 +18,7 @@ import numpy as np
 
 from ftjax import clock
 from ftjax.backbones.backbone import Tree, variables
-from ftjax.epochs import drop_rates, epoch_order
+from ftjax.epochs import drop_rates
 from ftjax.evaluate import score
 from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper, update_unit
@@ -193,13 +193,12 @@ def train_unit(
 
 
 def batch_task(setup: Setup) -> Task:
-    """What belongs to no unit: order of pictures, drop-connect, loss and score."""
+    """What belongs to no unit: drop-connect, loss and score."""
     config, pictures = setup.config, len(setup.dataset.train.labels)
     size, classes = config.micro_batch, len(setup.dataset.class_names)
     rates = drop_rates(setup.network, config.drop_connect)
 
     def run() -> None:
-        epoch_order(0, 1, pictures)
         if any(rates):
             steps = pictures // config.batch_size
             residual_scales(jax.random.key(0), 1, rates, steps, config.batch_size)

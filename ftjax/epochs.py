@@ -101,8 +101,7 @@ class Epoch(NamedTuple):
 
 def epoch_order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
     """The order of the training pictures; the same at every depth."""
-    key = jax.random.fold_in(jax.random.split(jax.random.key(seed), 3)[1], epoch)
-    return np.asarray(jax.random.permutation(key, num_pictures))
+    return np.random.default_rng([seed, epoch]).permutation(num_pictures)
 
 
 def run_epochs(
@@ -232,8 +231,7 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
     rates = drop_rates(problem.network, problem.drop_connect)
     if not any(rates[first:]):
         return None
-    keys = (jax.random.split(jax.random.key(seed), 3)[2] for seed in problem.seeds)
-    size = problem.batch_size
+    keys, size = map(jax.random.key, problem.seeds), problem.batch_size
     scales = [
         np.asarray(residual_scales(key, epoch, rates, steps, size))[:, first:]
         for key in keys

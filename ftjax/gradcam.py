@@ -11,7 +11,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ftjax.backbones.backbone import Tree, Unit, boundary_shapes, variables
@@ -239,12 +238,12 @@ def explain(
         classes = np.broadcast_to(np.asarray(classes, np.int32), len(images))
     parts = []
     for rows, count in _slices(len(images), batch_size):
-        tape = record(units, params, batch_stats, jnp.asarray(images[rows]))
+        tape = record(units, params, batch_stats, jax.device_put(images[rows]))
         if classes is None:
             chosen = np.asarray(tape.logits.argmax(-1), np.int32)
         else:
             chosen = check_classes(classes, tape.logits.shape[-1])[rows]
-        gradients = boundary_gradients(tape, jnp.asarray(chosen))
+        gradients = boundary_gradients(tape, jax.device_put(chosen))
         maps = {
             name: cam(method, tape.outputs[name], gradients[name])
             for name in tape.outputs

@@ -118,7 +118,7 @@ def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
     """
     start = partial(_start, name=name, trainable=trainable)
     return jax.tree.map(
-        lambda struct: jnp.asarray(np.zeros(struct.shape, struct.dtype)),
+        lambda struct: jax.device_put(np.zeros(struct.shape, struct.dtype)),
         jax.eval_shape(start, params),
     )
 

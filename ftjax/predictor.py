@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ftjax import records
@@ -84,7 +83,8 @@ class Predictor:
         batch_size = min(BATCH_SIZE, len(images))
         found = []
         for rows, count in batches(images, batch_size):
-            y = infer(self.network[:], self.params, self.batch_stats, jnp.asarray(rows))
+            x = jax.device_put(rows)
+            y = infer(self.network[:], self.params, self.batch_stats, x)
             found.append(np.asarray(y)[:count])
         return np.concatenate(found)
 

@@ -66,7 +66,7 @@ def pooled_features(
     """
     parts: list[list[np.ndarray]] = [[] for _ in range(len(units) + 1)]
     for rows, count in batches(images, batch_size):
-        x = jnp.asarray(rows)
+        x = jax.device_put(rows)
         parts[0].append(np.asarray(pool(x.astype(jnp.float32)))[:count])
         for index, unit in enumerate(units, start=1):
             x = infer_unit(unit.module, variables(params, batch_stats, unit.name), x)
@@ -93,13 +93,13 @@ def gradient_norms(
     sums: Tree = {}
     for start in range(0, len(images) - batch_size + 1, batch_size):
         rows = slice(start, start + batch_size)
-        x, pullbacks = jnp.asarray(images[rows]), []
+        x, pullbacks = jax.device_put(images[rows]), []
         for unit in network.units:
             keys = unit.parameter_keys
             own = params.get(unit.name, {}), batch_stats.get(unit.name, {})
             x, _, pullback = forward_unit(unit.module, keys, (), *own, x, None)
             pullbacks.append(pullback)
-        gradient, _ = loss_gradient(x, jnp.asarray(labels[rows]))
+        gradient, _ = loss_gradient(x, jax.device_put(labels[rows]))
         for index in reversed(range(len(pullbacks))):
             grads, gradient = backward_unit(index > 0, pullbacks.pop(), gradient)
             name = network.units[index].name

@@ -3,7 +3,7 @@
 import logging
 from functools import cache, partial
 
-import jax.numpy as jnp
+import jax
 
 from ftjax import environment
 from ftjax.activation_store import Recipe, Store, content_name, load_or_make
@@ -73,7 +73,7 @@ def put_on_device(setup: Setup, activations: Activations) -> Activations:
     """The activations on the device if they fit; says so if they do not but should."""
     if measure_room(setup).on_device(activations.boundary):
         _, *splits = activations
-        return Activations(activations.boundary, *map(jnp.asarray, splits))
+        return Activations(activations.boundary, *map(jax.device_put, splits))
     if setup.config.fused:
         name = setup.network.units[activations.boundary].name
         warn_once(

@@ -95,18 +95,25 @@ def init_state(
     suffix: Sequence[SuffixUnit], params: Tree, batch_stats: Tree, *, optimizer: str
 ) -> State:
     """State at the start of a trial, from pretrained parameters and a fresh head."""
-    own = {
-        unit.name: jax.tree.map(jnp.asarray, params[unit.name]) for unit, *_ in suffix
-    }
-    stats = {
-        unit.name: jax.tree.map(jnp.asarray, batch_stats[unit.name])
-        for unit, *_ in suffix
-    }
+    own, stats = (
+        {unit.name: on_device(tree[unit.name]) for unit, *_ in suffix}
+        for tree in (params, batch_stats)
+    )
     opt_state = {
         unit.name: init_unit(own[unit.name], name=optimizer, trainable=trainable)
         for unit, trainable, _ in suffix
     }
     return State(own, stats, opt_state)
+
+
+def on_device(tree: Tree) -> Tree:
+    """JAX arrays as they are, those of NumPy on the default device.
+
+    Not by `jnp.asarray`: it compiles a program for every shape (JAX 0.10).
+    """
+    return jax.tree.map(
+        lambda x: x if isinstance(x, jax.Array) else jax.device_put(x), tree
+    )
 
 
 def forward_unit(

@@ -20,7 +20,7 @@ from ftjax.train import State, init_state, make_suffix
 from ftjax.variants import stack, unstack
 from ftjax.workers import in_background
 
-KEEP_EVERY = 5.0  # seconds; writing a checkpoint takes a tenth of a second of a core
+KEEP_EVERY = 10.0  # seconds; writing a checkpoint takes a tenth of a second of a core
 
 
 class Log(NamedTuple):

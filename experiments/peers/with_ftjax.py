@@ -40,8 +40,8 @@ def steps(work: Work) -> Iterator[float]:
     suffix = make_suffix(network, cut, "follow")
     state = init_state(suffix, params, stats, optimizer="adam")
     images, labels = random_batch(work)
-    x = infer(network[: cut.unit], params, stats, jnp.asarray(images))
-    y = jnp.asarray(labels)
+    x = infer(network[: cut.unit], params, stats, jax.device_put(images))
+    y = jax.device_put(labels)
     hyper = Hyper(jnp.float32(1e-4), jnp.float32(10), jnp.float32(0))
 
     def run(count: int) -> None:
