@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ftjax import clock
-from ftjax.backbones.backbone import Tree, variables
+from ftjax.backbones.backbone import Tree, Unit, variables
 from ftjax.epochs import drop_rates
 from ftjax.evaluate import score
 from ftjax.mesh import shard_batch
@@ -87,7 +87,12 @@ def compile_ahead(
     inference = list(inference_tasks(setup, start))
     boundary = min(setup.boundaries[trial.id] for trial in trials)
     first, rest = inference[:boundary], inference[boundary:]
-    later = [*training_tasks(setup, trials, start), *rest, batch_task(setup)]
+    later = [
+        *begun_tasks(setup, trials, start),
+        *training_tasks(setup, trials, start),
+        *rest,
+        batch_task(setup),
+    ]
     pool = ThreadPoolExecutor(threads)
 
     def call(kind: Hashable, task: Callable[[], None]) -> None:
@@ -123,9 +128,11 @@ def training_tasks(
     """
     config = setup.config
     for trial in trials:
-        suffix = make_suffix(setup.network, trial.cut, trial.policy)
+        begin = setup.begins[trial.id]
+        suffix = make_suffix(setup.network, trial.cut, trial.policy, begin)
         for index, part in enumerate(suffix):
-            x = unit_input(setup, trial.cut.unit + index)
+            within = begin if index == 0 else ""
+            x = unit_input(setup, trial.cut.unit + index, within)
             wanted = gives_input_gradient(index, part.unit)
             scaled = config.drop_connect > 0 and part.unit.drop_share > 0
             scale = np.zeros(len(x), np.float32) if scaled else None
@@ -138,20 +145,34 @@ def training_tasks(
 def inference_tasks(setup: Setup, start: Start) -> Iterator[Task]:
     """As `training_tasks`, of the units in inference mode."""
     for index, unit in enumerate(setup.network.units):
-        x = unit_input(setup, index)
-        own = variables(start.params, start.batch_stats, unit.name)
-
-        def run(module=unit.module, own=own, x=x) -> None:
-            jax.block_until_ready(infer_unit(module, own, shard_batch(x, None), None))
-
-        yield (unit.module, x.shape, x.dtype), run
+        yield inference_task(unit, unit_input(setup, index), start)
 
 
-def unit_input(setup: Setup, index: int) -> np.ndarray:
+def begun_tasks(setup: Setup, trials: Iterable[Trial], start: Start) -> Iterator[Task]:
+    """As `inference_tasks`, of the parts of units that cuts divide."""
+    for boundary, begin in {setup.stored_at(trial) for trial in trials}:
+        unit = setup.network.units[boundary]
+        if begin and (halves := unit.divide(begin)):
+            yield inference_task(halves[0], unit_input(setup, boundary), start)
+            yield inference_task(halves[1], unit_input(setup, boundary, begin), start)
+
+
+def inference_task(unit: Unit, x: np.ndarray, start: Start) -> Task:
+    """As `inference_tasks`, of a single unit."""
+    own = variables(start.params, start.batch_stats, unit.name)
+
+    def run() -> None:
+        y = infer_unit(unit.module, own, shard_batch(x, None), None)
+        jax.block_until_ready(y)
+
+    return (unit.module, x.shape, x.dtype), run
+
+
+def unit_input(setup: Setup, index: int, begin: str = "") -> np.ndarray:
     """Zeros in the place of a batch that comes to a unit; they take no memory."""
     config = setup.config
     struct = activation_struct(
-        setup.network, config.image_size, index, config.micro_batch
+        setup.network, config.image_size, index, config.micro_batch, begin
     )
     return np.broadcast_to(np.zeros((), struct.dtype), struct.shape)
 

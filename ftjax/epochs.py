@@ -121,7 +121,7 @@ def run_epochs(
         but the state before it, so a run that was interrupted ends with the numbers of
         one that was not.
     """
-    suffix = make_suffix(problem.network, problem.cut, problem.policy)
+    suffix = suffix_of(problem)
     for epoch in range(first, last + 1):
         start = clock.seconds()
         order = np.stack(
@@ -244,6 +244,12 @@ def drop_rates(network: Backbone, largest: float) -> tuple[float, ...]:
     return tuple(unit.drop_share * largest for unit in network.units)
 
 
+def suffix_of(problem: Problem) -> tuple[SuffixUnit, ...]:
+    """From where the stored activations are, or the cut if they are before it."""
+    begin = problem.activations.begin
+    return make_suffix(problem.network, problem.cut, problem.policy, begin)
+
+
 def recomputed_units(problem: Problem) -> tuple[Unit, ...]:
     """Frozen units between the stored activations and the cut."""
     return problem.network[problem.activations.boundary : problem.cut.unit]
@@ -255,7 +261,7 @@ def evaluate_state(
     """Loss and right answers of `train` or `val` in evaluation mode."""
     activations = problem.activations
     return evaluate(
-        problem.network[problem.cut.unit :],
+        [part.unit for part in suffix_of(problem)],
         {**problem.params, **state.params},
         {**problem.batch_stats, **state.batch_stats},
         activations.train if split == "train" else activations.val,

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ftjax.backbones.backbone import Backbone, Tree, Unit, boundary_shapes, variables
+from ftjax.backbones.backbone import (
+    Backbone,
+    Tree,
+    Unit,
+    boundary_shapes,
+    trace_shapes,
+    variables,
+)
 from ftjax.data.read_ahead import read_ahead
 from ftjax.mesh import fetch, shard_batch
 from ftjax.variants import Variants, each_variant
@@ -33,11 +40,14 @@ class Activations(NamedTuple):
         train: (n_train, ...), uint8 pictures or activations in the network's type, on
             the host or on the device; read-only where they are mapped from disk.
         val: (n_val, ...).
+        begin: the layer of the unit from which they are the input (`Unit.divide`);
+            empty: its first one.
     """
 
     boundary: int
     train: np.ndarray | jax.Array
     val: np.ndarray | jax.Array
+    begin: str = ""
 
 
 class Room(NamedTuple):
@@ -199,10 +209,12 @@ def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
 
 
 def activation_struct(
-    network: Backbone, size: int, boundary: int, batch_size: int
+    network: Backbone, size: int, boundary: int, batch_size: int, begin: str = ""
 ) -> jax.ShapeDtypeStruct:
-    """Shape and type of what is handed to unit `boundary`."""
+    """Shape and type of what is handed to unit `boundary`, or to its layer `begin`."""
     shape = boundary_shapes(network.units, size)[boundary]
+    if begin and (halves := network.units[boundary].divide(begin)):
+        (_, *shape), _ = trace_shapes(halves[0].module, (1, *shape))
     dtype = network.dtype if len(shape) > 1 else "float32"
     if boundary == 0:
         dtype = "uint8"

@@ -20,7 +20,7 @@ from ftjax.backbones.backbone import (
 from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
-from ftjax.depth import AUTO, parse_depths
+from ftjax.depth import AUTO, Cut, parse_depths
 from ftjax.forecast import (
     Memory,
     available_bytes,
@@ -45,6 +45,7 @@ from ftjax.prefix import (
     ACCELERATOR_FLOPS_PER_BYTE,
     FLOPS_PER_BYTE,
     Room,
+    activation_struct,
     boundary_bytes,
     choose_boundary,
 )
@@ -70,6 +71,8 @@ class Setup(NamedTuple):
         plan: rows and trainings.
         cost: of the network's units.
         boundaries: per trial id, where its stored activations are.
+        begins: per trial id, the layer of the cut's unit that they are the input of;
+            empty: the unit's first one.
     """
 
     config: Config
@@ -83,6 +86,11 @@ class Setup(NamedTuple):
     plan: Plan
     cost: Cost
     boundaries: dict[str, int]
+    begins: dict[str, str]
+
+    def stored_at(self, trial: Trial) -> tuple[int, str]:
+        """Unit and layer whose inputs a trial trains on."""
+        return self.boundaries[trial.id], self.begins[trial.id]
 
 
 def prepare(config: Config) -> Setup:
@@ -138,6 +146,7 @@ def prepare(config: Config) -> Setup:
         plan=Plan((), ()),
         cost=measure_cost(network, config.image_size),
         boundaries={},
+        begins={},
     )
     points = itertools.product(depths, config.bn, range(config.seeds))
     setup = with_grid(setup, itertools.starmap(Point, points))
@@ -184,11 +193,39 @@ def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
         weights=setup.weights,
         data_hash=setup.dataset.content_hash,
     )
-    room, boundary, boundaries = measure_room(setup), 0, {}
+    room, boundary, boundaries, begins = measure_room(setup), 0, {}, {}
     for trial in plan.trials:
         boundary = choose_boundary(room, trial.cut.unit, boundary)
         boundaries[trial.id] = boundary
-    return setup._replace(plan=plan, boundaries=boundaries)
+        begins[trial.id] = choose_begin(setup, room, trial.cut, boundary)
+    return setup._replace(plan=plan, boundaries=boundaries, begins=begins)
+
+
+def choose_begin(setup: Setup, room: Room, cut: Cut, boundary: int) -> str:
+    """The layer up to which the cut's unit is frozen, if what it gets is to be stored.
+
+    A block is frozen in part where the cut is within it. On a CPU passing that part
+    once, and not in every step, saves 4 to 9 % of a shallow training of EfficientNetB0.
+    What is stored is several times as large as the block's input, so elsewhere, where
+    reading costs as much as computing, and without the memory, it is not done.
+    """
+    here = boundary == cut.unit and not room.on_disk(boundary)
+    if jax.default_backend() != "cpu" or not here or room.on_device(boundary):
+        return ""
+    halves = setup.network.units[boundary].divide(cut.trainable[0][0])
+    if halves is None:
+        return ""
+    begin = halves[1].module.begin
+    fits = begun_bytes(setup, boundary, begin) <= room.memory / (2 * MOST_AT_ONCE)
+    return begin if fits else ""
+
+
+def begun_bytes(setup: Setup, boundary: int, begin: str) -> int:
+    """What the inputs of a layer within a unit take for the whole data set."""
+    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    size = setup.config.image_size
+    struct = activation_struct(setup.network, size, boundary, pictures, begin)
+    return total_bytes(struct)
 
 
 def measure_room(setup: Setup) -> Room:
@@ -238,11 +275,14 @@ def needed_memory(setup: Setup, count: int = 1) -> Memory:
     memory = Memory(*map(sum, zip(*memories, strict=True)))
     shared = total_bytes(variable_shapes(setup.network.units, config.image_size))
     per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
+    places = map(setup.stored_at, setup.plan.trials)
+    begun = {(boundary, begin) for boundary, begin in places if begin}
     return memory._replace(
         params=memory.params - (len(memories) - 1) * shared,
         optimizer=memory.optimizer * per_device,
         residuals=memory.residuals * per_device,
-        stored=max(held_activations(setup), default=0),
+        stored=max(held_activations(setup), default=0)
+        + max((begun_bytes(setup, *at) for at in begun), default=0),
     )
 
 
@@ -285,7 +325,11 @@ def trials_at_once(setup: Setup) -> int:
 
 
 def flops_of(setup: Setup, trial: Trial) -> Flops:
-    """FLOPs of a trial as this sweep runs it."""
+    """FLOPs of a trial as this sweep runs it.
+
+    Those of the frozen layers of the cut's unit are in every step, even where their
+    outputs are stored (`choose_begin`).
+    """
     config = setup.config
     train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
     return trial_flops(

@@ -1,12 +1,15 @@
 """The rolling cache: stored activations are carried on from one cut to the next."""
 
 import logging
+from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
+import numpy as np
 
 from ftjax import environment
 from ftjax.activation_store import Recipe, Store, content_name, load_or_make
+from ftjax.backbones.backbone import Unit
 from ftjax.prefix import (
     Activations,
     activation_struct,
@@ -24,12 +27,26 @@ class RollingCache:
         train, val = setup.dataset.train, setup.dataset.val
         self._setup, self._threads = setup, threads
         self._newest = Activations(0, train.images, val.images)
+        self._begun: Activations | None = None
 
-    def at(self, boundary: int) -> Activations:
-        """Those at a boundary not before the last one that was asked for."""
+    def at(self, boundary: int, begin: str = "") -> Activations:
+        """Those at a boundary not before the last one that was asked for.
+
+        Args:
+            boundary: index of a unit.
+            begin: a layer of that unit whose input is asked for; empty: the unit's.
+        """
         self._newest = move(self._setup, self._newest, boundary, self._threads)
         self._newest = put_on_device(self._setup, self._newest)
-        return self._newest
+        begun = self._begun
+        if begun is None or (begun.boundary, begun.begin) != (boundary, begin):
+            begun = self._begun = None  # its memory may be needed
+        if not begin:
+            return self._newest
+        if begun is None:
+            begun = go_into(self._setup, self._newest, begin, self._threads)
+            self._begun = begun
+        return begun
 
 
 def move(
@@ -54,7 +71,25 @@ def move(
         in_memory = room._replace(disk=0)
         boundary = choose_boundary(in_memory, boundary, activations.boundary)
     units = setup.network[activations.boundary : boundary]
-    train, val = (
+    return Activations(boundary, *pass_on(setup, activations, units, threads))
+
+
+def go_into(
+    setup: Setup, activations: Activations, begin: str, threads: int = 1
+) -> Activations:
+    """Carries stored activations on to a layer within their unit."""
+    boundary = activations.boundary
+    halves = setup.network.units[boundary].divide(begin)
+    assert halves is not None, begin
+    passed = pass_on(setup, activations, halves[:1], threads)
+    return Activations(boundary, *passed, begin)
+
+
+def pass_on(
+    setup: Setup, activations: Activations, units: Sequence[Unit], threads: int
+) -> list[np.ndarray]:
+    """What frozen units make of the activations of both splits, in memory."""
+    return [
         advance(
             units,
             setup.params,
@@ -65,14 +100,13 @@ def move(
             threads=threads,
         )
         for split in (activations.train, activations.val)
-    )
-    return Activations(boundary, train, val)
+    ]
 
 
 def put_on_device(setup: Setup, activations: Activations) -> Activations:
     """The activations on the device if they fit; says so if they do not but should."""
     if measure_room(setup).on_device(activations.boundary):
-        _, *splits = activations
+        splits = activations.train, activations.val
         return Activations(activations.boundary, *map(jax.device_put, splits))
     if setup.config.fused:
         name = setup.network.units[activations.boundary].name

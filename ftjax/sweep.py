@@ -110,7 +110,7 @@ def work(line: Line) -> Generator[Progress, None, None]:
                 yield Progress(trial, line.numbers[trial.id], "started")
             try:
                 with clock.at_work():
-                    activations = line.cache.at(line.setup.boundaries[group[0].id])
+                    activations = line.cache.at(*line.setup.stored_at(group[0]))
             except Exception as error:
                 failed = fail(group, error)
             line.ready()  # before the next one's turn, who calls the same programs

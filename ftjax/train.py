@@ -71,24 +71,40 @@ def check_policy(policy: str) -> None:
         )
 
 
-def make_suffix(network: Backbone, cut: Cut, policy: str) -> tuple[SuffixUnit, ...]:
+def make_suffix(
+    network: Backbone, cut: Cut, policy: str, begin: str = ""
+) -> tuple[SuffixUnit, ...]:
     """The suffix of a cut under a BatchNorm policy.
 
     `follow` and `recalibrate`: a BatchNorm uses batch statistics if it is trainable,
     as `trainable` means in Keras (keras/src/layers/normalization). `frozen`: none
     does, as the Keras guide advises (`base_model(x, training=False)`).
 
+    Args:
+        network: backbone with head.
+        cut: where the trainable part begins.
+        policy: of BatchNorm.
+        begin: as of `prefix.Activations`, whose pictures have passed the layers before.
+
     Raises:
         ValueError: the policy is unknown.
     """
     check_policy(policy)
     suffix = []
-    for unit, keys in zip(network.units[cut.unit :], cut.trainable, strict=True):
+    for unit, keys in zip(units_from(network, cut, begin), cut.trainable, strict=True):
         norms = () if policy == "frozen" else unit.batch_norm_keys
         suffix.append(
             SuffixUnit(unit, keys, tuple(key for key in norms if key in keys))
         )
     return tuple(suffix)
+
+
+def units_from(network: Backbone, cut: Cut, begin: str) -> tuple[Unit, ...]:
+    """The units of a suffix, the first one from the layer `begin` on."""
+    first, *others = network[cut.unit :]
+    if begin and (halves := first.divide(begin)):
+        first = halves[1]
+    return first, *others
 
 
 def init_state(

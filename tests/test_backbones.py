@@ -122,3 +122,45 @@ def test_lite0_logits_are_the_original_networks(shared):
     images = jnp.asarray(reference["images_uint8_nhwc"][:2])
     logits = apply(network[:], weights.params, weights.batch_stats, images)
     np.testing.assert_allclose(logits, reference["logits"][:2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "effnetb1", "effnetlite0", "resnet50"])
+def test_a_divided_unit_is_the_whole(name):
+    rng = np.random.default_rng(0)
+    units = make_backbone(name).units
+    shapes = boundary_shapes(units, 64)
+    params, stats = init(units, 0, 64)
+    begun, seen = set(), set()
+    for unit, shape in zip(units[1:], shapes[1:], strict=False):
+        if (unit.module, shape) in seen:
+            continue
+        seen.add((unit.module, shape))
+        x = jnp.asarray(rng.normal(size=(2, *shape)), jnp.float32)
+        own = {"params": params[unit.name], "batch_stats": stats[unit.name]}
+        expected = unit.module.apply(own, x)
+        for position, key in enumerate(unit.parameter_keys):
+            halves = unit.divide(key)
+            if halves is None:
+                continue
+            first, second = halves
+            step = second.module.begin
+            assert 0 < unit.parameter_keys.index(step) <= position
+            begun.add(step)
+            y = second.module.apply(own, first.module.apply(own, x))
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+            # The second half reads nothing of the layers before its first step.
+            kept = unit.parameter_keys[unit.parameter_keys.index(step) :]
+            part = {"params": {key: params[unit.name][key] for key in kept}}
+            part["batch_stats"] = own["batch_stats"]
+            second.module.apply(part, first.module.apply(own, x))
+    every = {"dwconv", "se_reduce", "project_conv", "2_conv", "3_conv"}
+    of_resnet = {step for step in every if step[0].isdigit()}
+    expected = {"tiny": every, "resnet50": of_resnet, "effnetb1": every - of_resnet}
+    assert begun == expected.get(name, {"dwconv", "project_conv"})
+
+
+def test_only_blocks_without_a_projection_are_divided():
+    units = {unit.name: unit for unit in make_backbone("resnet50").units}
+    assert units["conv3_block1"].divide("3_conv") is None
+    assert units["conv3_block2"].divide("1_bn") is None  # of the first step
+    assert units["conv1"].divide("conv1_bn") is None

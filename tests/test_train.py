@@ -195,8 +195,10 @@ def test_the_stored_boundary_does_not_change_the_numbers(tiny):
 def test_a_fused_epoch_equals_its_steps(tiny):
     made = problem(tiny, 18, "follow", 0)._replace(micro_batch=4, seeds=(0, 1))
     count, variants = len(made.seeds), made.variants
-    made = made._replace(hyper=stack([HYPER] * count, variants))
-    there = Activations(0, *map(jnp.asarray, made.activations[1:]))
+    # Rounding grows with each step: at ten times the rate 2e-5 of a loss in two epochs.
+    hyper = HYPER._replace(learning_rate=jnp.float32(1e-3))
+    made = made._replace(hyper=stack([hyper] * count, variants))
+    there = Activations(0, *map(jnp.asarray, made.activations[1:3]))
     suffix = make_suffix(tiny[0], made.cut, "follow")
     states, numbers = [], []
     for form in (made, made._replace(activations=there, fused=True)):
@@ -208,7 +210,7 @@ def test_a_fused_epoch_equals_its_steps(tiny):
         numbers.append([epoch[:-1] for epoch in epochs])
     np.testing.assert_allclose(*numbers, rtol=1e-5)
     for plain, fused in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_allclose(fused, plain, atol=1e-4)  # 1 % of a step of Adam
+        np.testing.assert_allclose(fused, plain, atol=1e-5)  # 1 % of a step of Adam
 
 
 def test_seeds_are_replicates_and_repeat(tiny):

@@ -71,6 +71,29 @@ class Unit:
             layer.key for layer in self.layers if layer.kind == "BatchNormalization"
         )
 
+    def divide(self, key: str) -> tuple["Unit", "Unit"] | None:
+        """Two units on the same parameters that make this one in inference mode.
+
+        Args:
+            key: of a layer. The second unit begins with the step that it belongs to
+                and takes what the first one returns: one array, with the unit's input
+                as more channels where a shortcut will need it.
+
+        Returns:
+            None if the layer belongs to the first step, or the module knows no steps.
+        """
+        keys = self.parameter_keys
+        last = keys.index(key)
+        steps = getattr(self.module, "steps", ())
+        reached = [step for step in steps if 0 < keys.index(step) <= last]
+        if not reached:
+            return None
+        halves = {"end": reached[-1]}, {"begin": reached[-1]}
+        first, second = (
+            replace(self, module=self.module.clone(**half)) for half in halves
+        )
+        return first, second
+
 
 @dataclass(frozen=True)
 class Backbone:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import (
@@ -104,6 +105,9 @@ class MBConv(nn.Module):
         expand: channel multiplier; 1 leaves the expansion out.
         se_features: channels of squeeze-and-excitation; 0 leaves it out.
         activation: a key of `ACTIVATIONS`.
+        residual: whether the input is added to the output.
+        begin: the step that it begins with (`Unit.divide`); empty: the first one.
+        end: the step before which it ends; empty: none.
     """
 
     features: int
@@ -112,33 +116,51 @@ class MBConv(nn.Module):
     expand: int
     se_features: int
     activation: str
+    residual: bool
+    begin: str = ""
+    end: str = ""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The first layer of each step."""
+        expand = ("expand_conv",) if self.expand != 1 else ()
+        excite = ("se_reduce",) if self.se_features else ()
+        return *expand, "dwconv", *excite, "project_conv"
 
     @nn.compact
     def __call__(self, inputs, *, batch_norm=(), momentum=None, residual_scale=None):
         activation = ACTIVATIONS[self.activation]
+        x = shortcut = inputs
+        if self.begin and self.residual:
+            x, shortcut = jnp.split(inputs, [inputs.shape[-1] - self.features], -1)
 
         def norm(x, name, activation=identity, conv=None):
             return BatchNorm(EPSILON, MOMENTUM, activation, name=name)(
                 x, use_batch_stats=name in batch_norm, momentum=momentum, conv=conv
             )
 
-        x = inputs
-        if self.expand != 1:
-            width = self.expand * inputs.shape[-1]
-            conv = Conv(width, use_bias=False, name="expand_conv")
-            x = norm(x, "expand_bn", activation, conv)
-        x = DepthwiseConv(self.kernel_size, strides=self.strides, name="dwconv")(x)
-        x = norm(x, "bn", activation)
-        if self.se_features:
-            x = self.squeeze_excite(x)
-        x = Conv(self.features, use_bias=False, name="project_conv")(x)
-        x = norm(x, "project_bn")
-        if self.strides == 1 and self.features == inputs.shape[-1]:
-            if residual_scale is not None:
-                # 1 / (1 - rate) in bfloat16 would be off by up to 0.4 %.
-                x = (x * residual_scale[:, None, None, None]).astype(x.dtype)
-            x = x + inputs
-        return x
+        steps = self.steps[self.steps.index(self.begin) if self.begin else 0 :]
+        for step in steps:
+            if step == self.end:
+                return jnp.concatenate([x, shortcut], -1) if self.residual else x
+            if step == "expand_conv":
+                width = self.expand * inputs.shape[-1]
+                conv = Conv(width, use_bias=False, name=step)
+                x = norm(x, "expand_bn", activation, conv)
+            elif step == "dwconv":
+                conv = DepthwiseConv(self.kernel_size, strides=self.strides, name=step)
+                x = norm(conv(x), "bn", activation)
+            elif step == "se_reduce":
+                x = self.squeeze_excite(x)
+            else:
+                x = Conv(self.features, use_bias=False, name=step)(x)
+                x = norm(x, "project_bn")
+        if not self.residual:
+            return x
+        if residual_scale is not None:
+            # 1 / (1 - rate) in bfloat16 would be off by up to 0.4 %.
+            x = (x * residual_scale[:, None, None, None]).astype(x.dtype)
+        return x + shortcut
 
     def squeeze_excite(self, x: jax.Array) -> jax.Array:
         """Channel gates from the channel means (Hu et al. 2018)."""
@@ -148,13 +170,12 @@ class MBConv(nn.Module):
         return scale_pictures(x, jax.nn.sigmoid(gates))
 
 
-def block_layers(name: str, module: MBConv, residual: bool, pads: bool) -> tuple:
+def block_layers(name: str, module: MBConv, pads: bool) -> tuple:
     """Layers of one block in the order of Keras' `model.layers`.
 
     Args:
         name: of the block, e.g. `block6a`.
         module: its module.
-        residual: whether the block has a shortcut, hence `drop` and `add`.
         pads: whether stride 2 has a padding layer of its own, as in Keras.
     """
     kinds = []
@@ -170,7 +191,7 @@ def block_layers(name: str, module: MBConv, residual: bool, pads: bool) -> tuple
         kinds += [("se_reduce", "Conv2D"), ("se_expand", "Conv2D")]
         kinds += [("se_excite", "Multiply")]
     kinds += [("project_conv", "Conv2D"), ("project_bn", "BatchNormalization")]
-    if residual:
+    if module.residual:
         kinds += [("drop", "Dropout"), ("add", "Add")]
     return tuple(keras_layer(name, key, kind) for key, kind in kinds)
 
@@ -254,6 +275,7 @@ def build(
     for number, stage in enumerate(stages, start=1):
         for repeat in range(stage.repeats):
             strides = stage.strides if repeat == 0 else 1
+            residual = strides == 1 and features_in == stage.features
             module = MBConv(
                 stage.features,
                 stage.kernel_size,
@@ -261,10 +283,10 @@ def build(
                 stage.expand,
                 max(1, features_in // 4) if squeeze_excite else 0,
                 activation,
+                residual,
             )
             unit_name = f"block{number}{chr(ord('a') + repeat)}"
-            residual = strides == 1 and features_in == stage.features
-            layers = block_layers(unit_name, module, residual, pads=squeeze_excite)
+            layers = block_layers(unit_name, module, pads=squeeze_excite)
             share = block / num_blocks if residual else 0.0
             units.append(Unit(unit_name, module, layers, drop_share=share))
             features_in = stage.features

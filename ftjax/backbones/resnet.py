@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import BatchNorm, Conv, max_pool, relu
@@ -71,12 +72,28 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut, projected where shapes change."""
+    """1x1, 3x3, 1x1 convolutions around a shortcut, projected where shapes change.
+
+    Attributes:
+        features: channels between the 1x1 convolutions, a quarter of the output's.
+        strides: of the block.
+        projection: whether the shortcut is a convolution.
+        variant: Keras' or torchvision's.
+        begin: the step that it begins with (`Unit.divide`); empty: the first one.
+        end: the step before which it ends; empty: none.
+    """
 
     features: int
     strides: int = 1
     projection: bool = False
     variant: Variant = KERAS
+    begin: str = ""
+    end: str = ""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The first layer of each step; none where the shortcut has layers as well."""
+        return () if self.projection else ("1_conv", "2_conv", "3_conv")
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
@@ -91,21 +108,33 @@ class Bottleneck(nn.Module):
             )
             return module(x, use_batch_stats=name in batch_norm, momentum=momentum)
 
-        def pointwise(features, strides, name):
-            return Conv(features, strides=strides, use_bias=bias, name=name)
+        def conv(features, name, size=1, strides=1):
+            return Conv(
+                features,
+                size,
+                strides=strides,
+                padding=PAD if size == 3 else "SAME",
+                use_bias=bias,
+                name=name,
+            )
 
         shortcut = x
+        if self.begin:
+            x, shortcut = jnp.split(x, [self.features], -1)
         if self.projection:
-            shortcut = pointwise(4 * self.features, self.strides, "0_conv")(x)
+            shortcut = conv(4 * self.features, "0_conv", strides=self.strides)(x)
             shortcut = norm(shortcut, "0_bn")
-        x = pointwise(self.features, early, "1_conv")(x)
-        x = norm(x, "1_bn", relu)
-        x = Conv(
-            self.features, 3, strides=late, padding=PAD, use_bias=bias, name="2_conv"
-        )(x)
-        x = norm(x, "2_bn", relu)
-        x = pointwise(4 * self.features, 1, "3_conv")(x)
-        return relu(shortcut + norm(x, "3_bn"))
+        order = "1_conv", "2_conv", "3_conv"
+        for step in order[order.index(self.begin) if self.begin else 0 :]:
+            if step == self.end:
+                return jnp.concatenate([x, shortcut], -1)
+            if step == "1_conv":
+                x = norm(conv(self.features, step, 1, early)(x), "1_bn", relu)
+            elif step == "2_conv":
+                x = norm(conv(self.features, step, 3, late)(x), "2_bn", relu)
+            else:
+                x = norm(conv(4 * self.features, step)(x), "3_bn")
+        return relu(shortcut + x)
 
 
 def bottleneck_layers(name: str, projection: bool) -> tuple[Layer, ...]:

@@ -16,8 +16,8 @@ def tiny() -> Backbone:
     """Stem, plain convolution, pooling, residual and MBConv blocks, top; width 8."""
     conv = Layer("plain_conv", "Conv2D", "conv")
     pool = Layer("plain_pool", "MaxPooling2D")
-    first = MBConv(8, 3, 2, 2, 2, "swish")
-    second = MBConv(8, 5, 1, 2, 2, "swish")
+    first = MBConv(8, 3, 2, 2, 2, "swish", False)
+    second = MBConv(8, 5, 1, 2, 2, "swish", True)
     units = (
         Unit("stem", ConvNorm(8, 3, 2, "swish", LITE), conv_norm_layers("stem")),
         Unit("plain_conv", PlainConv(8), (conv,)),
@@ -26,8 +26,8 @@ def tiny() -> Backbone:
             "res_block1", Bottleneck(4, 1, True), bottleneck_layers("res_block1", True)
         ),
         Unit("res_block2", Bottleneck(4), bottleneck_layers("res_block2", False)),
-        Unit("mb_block1", first, block_layers("mb_block1", first, False, True)),
-        Unit("mb_block2", second, block_layers("mb_block2", second, True, True), 0.5),
+        Unit("mb_block1", first, block_layers("mb_block1", first, True)),
+        Unit("mb_block2", second, block_layers("mb_block2", second, True), 0.5),
         Unit("top", ConvNorm(16, 1, 1, "swish"), conv_norm_layers("top")),
     )
     return Backbone("tiny", units, smallest_size=16, native_size=32)
