@@ -16,11 +16,13 @@ from ftjax.plan import Trial, trainable_params, trial_flops
 from ftjax.prefix import infer
 from ftjax.prepare import (
     Setup,
+    begun_bytes,
     flops_of,
     largest_trials,
     measure_room,
     needed_memory,
     run_time_numbers,
+    stored_at,
     trials_at_once,
     with_fresh_head,
 )
@@ -38,7 +40,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
         console.print("--depths auto decides after the first trainings what to train")
         return
     rates = measure_rates(setup)
-    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
+    pictures = setup.pictures
     sizes = measure_room(setup).sizes
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
@@ -47,7 +49,8 @@ def print_forecast(setup: Setup, console: Console) -> None:
     passed = pictures * sum(setup.cost.forward[:last])
     total, seconds = passed, passed / rates.inference
     for trial in trials:
-        boundary = setup.boundaries[trial.id]
+        boundary, begin = stored_at(setup, trial)
+        size = begun_bytes(setup, boundary, begin) if begin else sizes[boundary]
         flops = flops_of(setup, trial)
         took = flops.train / rates.train + flops.inference / rates.inference
         total += flops.total
@@ -58,15 +61,16 @@ def print_forecast(setup: Setup, console: Console) -> None:
             trial.policy,
             str(trial.seed),
             f"{trainable_params(setup.network, trial.cut, setup.cost):,}",
-            setup.network.units[boundary].name,
+            f"{setup.network.units[boundary].name} {begin}".strip(),
             placement(setup, trial),
-            f"{sizes[boundary] / 1e9:.2f}",
+            f"{size / 1e9:.2f}",
             f"{flops.total / 1e12:.2f}",
             f"{took:.0f}",
         )
     console.print(table)
     halved = setup.config.search == HALVING
-    programs = count_programs(setup.network, trials, setup.config.image_size)
+    begun = [(trial, stored_at(setup, trial)[1]) for trial in trials]
+    programs = count_programs(setup.network, begun, setup.config.image_size)
     count = trials_at_once(setup)
     memory, available = needed_memory(setup, count), available_bytes()
     limit = f" of {available / 1e9:.1f}" if available else ""

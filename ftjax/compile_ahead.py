@@ -24,7 +24,7 @@ from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper, update_unit
 from ftjax.plan import Trial
 from ftjax.prefix import activation_struct, infer_unit
-from ftjax.prepare import Setup, run_time_numbers, with_fresh_head
+from ftjax.prepare import Setup, run_time_numbers, stored_at, with_fresh_head
 from ftjax.train import (
     SuffixUnit,
     backward_unit,
@@ -128,7 +128,7 @@ def training_tasks(
     """
     config = setup.config
     for trial in trials:
-        begin = setup.begins[trial.id]
+        _, begin = stored_at(setup, trial)
         suffix = make_suffix(setup.network, trial.cut, trial.policy, begin)
         for index, part in enumerate(suffix):
             within = begin if index == 0 else ""
@@ -150,11 +150,12 @@ def inference_tasks(setup: Setup, start: Start) -> Iterator[Task]:
 
 def begun_tasks(setup: Setup, trials: Iterable[Trial], start: Start) -> Iterator[Task]:
     """As `inference_tasks`, of the parts of units that cuts divide."""
-    for boundary, begin in {setup.stored_at(trial) for trial in trials}:
-        unit = setup.network.units[boundary]
-        if begin and (halves := unit.divide(begin)):
-            yield inference_task(halves[0], unit_input(setup, boundary), start)
-            yield inference_task(halves[1], unit_input(setup, boundary, begin), start)
+    for boundary, begin in dict.fromkeys(stored_at(setup, trial) for trial in trials):
+        if begin:
+            unit = setup.network.units[boundary]
+            whole, rest = (unit_input(setup, boundary, at) for at in ("", begin))
+            yield inference_task(unit.before(begin), whole, start)
+            yield inference_task(unit.onward(begin), rest, start)
 
 
 def inference_task(unit: Unit, x: np.ndarray, start: Start) -> Task:

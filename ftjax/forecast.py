@@ -34,15 +34,27 @@ class Memory(NamedTuple):
     stored: int = 0
 
 
-def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
+def count_programs(
+    network: Backbone, trials: Iterable[tuple[Trial, str]], size: int
+) -> int:
     """Distinct forward passes of single units that the trials compile.
 
     Units of equal module, input and trainable layers share one; inference counts too.
+
+    Args:
+        network: backbone with head.
+        trials: and the step of the cut's unit from which each trains on stored
+            activations; empty: the unit's first one.
+        size: height and width of the pictures, in pixels.
     """
     shapes = boundary_shapes(network.units, size)
     programs: set[tuple] = set()
-    for trial in trials:
-        suffix = make_suffix(network, trial.cut, trial.policy)
+    for trial, begin in trials:
+        suffix = make_suffix(network, trial.cut, trial.policy, begin)
+        if begin:
+            shape = shapes[trial.cut.unit]
+            before = network.units[trial.cut.unit].before(begin)
+            programs |= {(before.module, shape), (suffix[0].unit.module, shape)}
         for part, shape in zip(suffix, shapes[trial.cut.unit :], strict=False):
             unit, trainable, batch_norm = part
             programs.add((unit.module, shape, trainable, batch_norm))

@@ -3,13 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ftjax.backbones.backbone import Backbone, boundary_shapes, variable_shapes
+from ftjax.backbones.backbone import (
+    Backbone,
+    boundary_shapes,
+    trace_shapes,
+    variable_shapes,
+)
 from ftjax.backbones.layers import plain_lowering
 from ftjax.config import Config
 from ftjax.depth import Cut, make_cut
@@ -101,6 +107,7 @@ def make_plan(
             "head_lr_factor": config.head_lr_factor,
             "weight_decay": config.weight_decay,
             "drop_connect": config.drop_connect,
+            "draws": "numpy",  # order of pictures; JAX's made other orders of a seed
         }
         # Only where they change a result, so that older results keep their ids.
         if config.dtype != "float32":
@@ -130,33 +137,40 @@ class Cost(NamedTuple):
 
 
 def measure_cost(network: Backbone, size: int) -> Cost:
-    """Counts by the compiler's analysis of the lowered, not compiled, programs.
+    """FLOPs of every unit (`forward_flops`), and parameters of every layer."""
+    units = network.units
+    parameters = {
+        (unit.name, layer): sum(leaf.size for leaf in leaves.values())
+        for unit, shapes in zip(units, variable_shapes(units, size), strict=True)
+        for layer, leaves in shapes.get("params", {}).items()
+    }
+    shapes = boundary_shapes(units, size)[:-1]
+    forward = (
+        forward_flops(unit.module, shape)
+        for unit, shape in zip(units, shapes, strict=True)
+    )
+    return Cost(tuple(forward), parameters)
+
+
+@cache
+def forward_flops(module: nn.Module, shape: tuple[int, ...]) -> float:
+    """FLOPs of one picture, by the compiler's analysis of the lowered program.
 
     The count is that of plain convolutions on every backend; the forms for the CPU that
     need fewer products (`backbones/winograd.py`) do not change it.
+
+    Args:
+        module: of a unit.
+        shape: of its input, without the batch axis.
     """
-    forward, parameters = [], {}
-    counts: dict[Any, float] = {}
-    units = network.units
-    for unit, shapes, shape in zip(
-        units,
-        variable_shapes(units, size),
-        boundary_shapes(units, size)[:-1],
-        strict=True,
-    ):
+    _, shapes = trace_shapes(module, (1, *shape))
+    variables = {"params": {}, "batch_stats": {}, **shapes}
+    with plain_lowering():
+        # A function of its own, so that JAX does not trace the other form.
+        forward_pass = partial(module.apply)
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        variables = {"params": {}, "batch_stats": {}, **shapes}
-        key = (unit.module, shape)
-        if key not in counts:
-            with plain_lowering():
-                # A function of its own, so that JAX does not trace the other form.
-                forward_pass = partial(unit.module.apply)
-                lowered = jax.jit(forward_pass).lower(variables, x)
-            counts[key] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-        forward.append(counts[key])
-        for layer, leaves in shapes.get("params", {}).items():
-            parameters[unit.name, layer] = sum(leaf.size for leaf in leaves.values())
-    return Cost(tuple(forward), parameters)
+        lowered = jax.jit(forward_pass).lower(variables, x)
+    return float((lowered.cost_analysis() or {}).get("flops", 0.0))
 
 
 def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
@@ -197,6 +211,7 @@ def trial_flops(
     evaluated: int,
     evaluated_last: int = 0,
     recalibrated: int = 0,
+    passed: float = 0.0,
 ) -> Flops:
     """FLOPs of a whole trial; a backward pass is counted as two forward passes.
 
@@ -213,12 +228,14 @@ def trial_flops(
         evaluated: pictures evaluated per epoch.
         evaluated_last: those evaluated after the last epoch alone.
         recalibrated: pictures passed per epoch to estimate statistics anew.
+        passed: of the cut's unit, FLOPs of a picture in steps whose outputs are stored.
     """
     recomputed = sum(cost.forward[boundary : cut.unit])
     first, *others = cost.forward[cut.unit :]
+    first -= passed
     suffix = first + sum(others)
     pictures = steps * batch_size
     train = pictures * (2 * first + 3 * sum(others))
-    passed = epochs * (evaluated + recalibrated) + evaluated_last
-    inference = (recomputed + suffix) * passed + epochs * pictures * recomputed
+    seen = epochs * (evaluated + recalibrated) + evaluated_last
+    inference = (recomputed + suffix) * seen + epochs * pictures * recomputed
     return Flops(epochs * train, inference)

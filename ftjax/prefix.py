@@ -40,8 +40,8 @@ class Activations(NamedTuple):
         train: (n_train, ...), uint8 pictures or activations in the network's type, on
             the host or on the device; read-only where they are mapped from disk.
         val: (n_val, ...).
-        begin: the layer of the unit from which they are the input (`Unit.divide`);
-            empty: its first one.
+        begin: the step of the unit whose inputs they are (`Unit.before`); empty: the
+            unit's own.
     """
 
     boundary: int
@@ -211,10 +211,11 @@ def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
 def activation_struct(
     network: Backbone, size: int, boundary: int, batch_size: int, begin: str = ""
 ) -> jax.ShapeDtypeStruct:
-    """Shape and type of what is handed to unit `boundary`, or to its layer `begin`."""
+    """Shape and type of what is handed to unit `boundary`, or to its step `begin`."""
     shape = boundary_shapes(network.units, size)[boundary]
-    if begin and (halves := network.units[boundary].divide(begin)):
-        (_, *shape), _ = trace_shapes(halves[0].module, (1, *shape))
+    if begin:
+        module = network.units[boundary].before(begin).module
+        (_, *shape), _ = trace_shapes(module, (1, *shape))
     dtype = network.dtype if len(shape) > 1 else "float32"
     if boundary == 0:
         dtype = "uint8"

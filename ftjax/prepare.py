@@ -13,6 +13,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import (
     Backbone,
     Tree,
+    boundary_shapes,
     draw_variables,
     variable_shapes,
     with_dtype,
@@ -20,7 +21,7 @@ from ftjax.backbones.backbone import (
 from ftjax.backbones.backbone import with_head as add_head
 from ftjax.config import Config
 from ftjax.data import Dataset, load
-from ftjax.depth import AUTO, Cut, parse_depths
+from ftjax.depth import AUTO, parse_depths
 from ftjax.forecast import (
     Memory,
     available_bytes,
@@ -37,6 +38,7 @@ from ftjax.plan import (
     Plan,
     Point,
     Trial,
+    forward_flops,
     make_plan,
     measure_cost,
     trial_flops,
@@ -71,8 +73,6 @@ class Setup(NamedTuple):
         plan: rows and trainings.
         cost: of the network's units.
         boundaries: per trial id, where its stored activations are.
-        begins: per trial id, the layer of the cut's unit that they are the input of;
-            empty: the unit's first one.
     """
 
     config: Config
@@ -86,11 +86,11 @@ class Setup(NamedTuple):
     plan: Plan
     cost: Cost
     boundaries: dict[str, int]
-    begins: dict[str, str]
 
-    def stored_at(self, trial: Trial) -> tuple[int, str]:
-        """Unit and layer whose inputs a trial trains on."""
-        return self.boundaries[trial.id], self.begins[trial.id]
+    @property
+    def pictures(self) -> int:
+        """How many there are, of both splits."""
+        return len(self.dataset.train.labels) + len(self.dataset.val.labels)
 
 
 def prepare(config: Config) -> Setup:
@@ -146,7 +146,6 @@ def prepare(config: Config) -> Setup:
         plan=Plan((), ()),
         cost=measure_cost(network, config.image_size),
         boundaries={},
-        begins={},
     )
     points = itertools.product(depths, config.bn, range(config.seeds))
     setup = with_grid(setup, itertools.starmap(Point, points))
@@ -193,37 +192,34 @@ def with_grid(setup: Setup, grid: Iterable[Point]) -> Setup:
         weights=setup.weights,
         data_hash=setup.dataset.content_hash,
     )
-    room, boundary, boundaries, begins = measure_room(setup), 0, {}, {}
+    room, boundary, boundaries = measure_room(setup), 0, {}
     for trial in plan.trials:
         boundary = choose_boundary(room, trial.cut.unit, boundary)
         boundaries[trial.id] = boundary
-        begins[trial.id] = choose_begin(setup, room, trial.cut, boundary)
-    return setup._replace(plan=plan, boundaries=boundaries, begins=begins)
+    return setup._replace(plan=plan, boundaries=boundaries)
 
 
-def choose_begin(setup: Setup, room: Room, cut: Cut, boundary: int) -> str:
-    """The layer up to which the cut's unit is frozen, if what it gets is to be stored.
+def stored_at(setup: Setup, trial: Trial) -> tuple[int, str]:
+    """Unit whose inputs a trial trains on, and the step of it; empty: the unit itself.
 
-    A block is frozen in part where the cut is within it. On a CPU passing that part
-    once, and not in every step, saves 4 to 9 % of a shallow training of EfficientNetB0.
-    What is stored is several times as large as the block's input, so elsewhere, where
+    A cut within a block leaves its first steps frozen. On a CPU passing those once, and
+    not with every batch, saves 4 to 10 % of a shallow training of EfficientNetB0. What
+    is stored is several times as large as the block's input, so elsewhere, where
     reading costs as much as computing, and without the memory, it is not done.
     """
-    here = boundary == cut.unit and not room.on_disk(boundary)
-    if jax.default_backend() != "cpu" or not here or room.on_device(boundary):
-        return ""
-    halves = setup.network.units[boundary].divide(cut.trainable[0][0])
-    if halves is None:
-        return ""
-    begin = halves[1].module.begin
+    boundary, cut, room = setup.boundaries[trial.id], trial.cut, measure_room(setup)
+    begin = setup.network.units[cut.unit].step_of(cut.trainable[0][0])
+    in_memory = not room.on_disk(boundary) and not room.on_device(boundary)
+    divided = begin and boundary == cut.unit and in_memory
+    if jax.default_backend() != "cpu" or not divided:
+        return boundary, ""
     fits = begun_bytes(setup, boundary, begin) <= room.memory / (2 * MOST_AT_ONCE)
-    return begin if fits else ""
+    return boundary, begin if fits else ""
 
 
 def begun_bytes(setup: Setup, boundary: int, begin: str) -> int:
-    """What the inputs of a layer within a unit take for the whole data set."""
-    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
-    size = setup.config.image_size
+    """What the inputs of a step of a unit take for the whole data set."""
+    size, pictures = setup.config.image_size, setup.pictures
     struct = activation_struct(setup.network, size, boundary, pictures, begin)
     return total_bytes(struct)
 
@@ -231,11 +227,10 @@ def begun_bytes(setup: Setup, boundary: int, begin: str) -> int:
 def measure_room(setup: Setup) -> Room:
     """What the stored activations take at every boundary, and the room for them."""
     config = setup.config
-    pictures = len(setup.dataset.train.labels) + len(setup.dataset.val.labels)
     sizes = boundary_bytes(setup.network, config.image_size)
     return Room(
-        sizes=tuple(size * pictures for size in sizes),
-        flops=tuple(flops * pictures for flops in setup.cost.forward),
+        sizes=tuple(size * setup.pictures for size in sizes),
+        flops=tuple(flops * setup.pictures for flops in setup.cost.forward),
         memory=int(config.cache_gb * 1e9),
         disk=int(config.disk_gb * 1e9),
         flops_per_byte=FLOPS_PER_BYTE.get(
@@ -275,14 +270,13 @@ def needed_memory(setup: Setup, count: int = 1) -> Memory:
     memory = Memory(*map(sum, zip(*memories, strict=True)))
     shared = total_bytes(variable_shapes(setup.network.units, config.image_size))
     per_device = config.seeds_at_once // axis_size(setup.mesh, VARIANT)
-    places = map(setup.stored_at, setup.plan.trials)
-    begun = {(boundary, begin) for boundary, begin in places if begin}
+    places = {stored_at(setup, trial) for trial in setup.plan.trials}
+    begun = [begun_bytes(setup, *place) for place in places if place[1]]
     return memory._replace(
         params=memory.params - (len(memories) - 1) * shared,
         optimizer=memory.optimizer * per_device,
         residuals=memory.residuals * per_device,
-        stored=max(held_activations(setup), default=0)
-        + max((begun_bytes(setup, *at) for at in begun), default=0),
+        stored=max(held_activations(setup), default=0) + max(begun, default=0),
     )
 
 
@@ -325,23 +319,26 @@ def trials_at_once(setup: Setup) -> int:
 
 
 def flops_of(setup: Setup, trial: Trial) -> Flops:
-    """FLOPs of a trial as this sweep runs it.
-
-    Those of the frozen layers of the cut's unit are in every step, even where their
-    outputs are stored (`choose_begin`).
-    """
+    """FLOPs of a trial as this sweep runs it."""
     config = setup.config
     train, val = len(setup.dataset.train.labels), len(setup.dataset.val.labels)
+    boundary, begin = stored_at(setup, trial)
+    passed = 0.0
+    if begin:
+        units, size = setup.network.units, config.image_size
+        module = units[boundary].before(begin).module
+        passed = forward_flops(module, boundary_shapes(units, size)[boundary])
     return trial_flops(
         trial.cut,
         setup.cost,
-        boundary=setup.boundaries[trial.id],
+        boundary=boundary,
         epochs=config.epochs,
         steps=train // config.batch_size,
         batch_size=config.batch_size,
         evaluated=val,
         evaluated_last=train,
         recalibrated=train if trial.policy == "recalibrate" else 0,
+        passed=passed,
     )
 
 

@@ -34,7 +34,7 @@ class RollingCache:
 
         Args:
             boundary: index of a unit.
-            begin: a layer of that unit whose input is asked for; empty: the unit's.
+            begin: a step of that unit whose inputs are asked for; empty: the unit's.
         """
         self._newest = move(self._setup, self._newest, boundary, self._threads)
         self._newest = put_on_device(self._setup, self._newest)
@@ -77,12 +77,10 @@ def move(
 def go_into(
     setup: Setup, activations: Activations, begin: str, threads: int = 1
 ) -> Activations:
-    """Carries stored activations on to a layer within their unit."""
+    """Carries stored activations on to a step within their unit."""
     boundary = activations.boundary
-    halves = setup.network.units[boundary].divide(begin)
-    assert halves is not None, begin
-    passed = pass_on(setup, activations, halves[:1], threads)
-    return Activations(boundary, *passed, begin)
+    units = [setup.network.units[boundary].before(begin)]
+    return Activations(boundary, *pass_on(setup, activations, units, threads), begin)
 
 
 def pass_on(

@@ -16,7 +16,7 @@ from ftjax.epochs import Epoch
 from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
 from ftjax.prefix import Activations
-from ftjax.prepare import Setup, trials_at_once
+from ftjax.prepare import Setup, stored_at, trials_at_once
 from ftjax.rolling import RollingCache
 from ftjax.trials import run_trials
 from ftjax.workers import side_by_side
@@ -110,7 +110,7 @@ def work(line: Line) -> Generator[Progress, None, None]:
                 yield Progress(trial, line.numbers[trial.id], "started")
             try:
                 with clock.at_work():
-                    activations = line.cache.at(*line.setup.stored_at(group[0]))
+                    activations = line.cache.at(*stored_at(line.setup, group[0]))
             except Exception as error:
                 failed = fail(group, error)
             line.ready()  # before the next one's turn, who calls the same programs

@@ -91,20 +91,14 @@ def make_suffix(
     """
     check_policy(policy)
     suffix = []
-    for unit, keys in zip(units_from(network, cut, begin), cut.trainable, strict=True):
+    first, *others = network[cut.unit :]
+    units = first.onward(begin), *others
+    for unit, keys in zip(units, cut.trainable, strict=True):
         norms = () if policy == "frozen" else unit.batch_norm_keys
         suffix.append(
             SuffixUnit(unit, keys, tuple(key for key in norms if key in keys))
         )
     return tuple(suffix)
-
-
-def units_from(network: Backbone, cut: Cut, begin: str) -> tuple[Unit, ...]:
-    """The units of a suffix, the first one from the layer `begin` on."""
-    first, *others = network[cut.unit :]
-    if begin and (halves := first.divide(begin)):
-        first = halves[1]
-    return first, *others
 
 
 def init_state(

@@ -139,11 +139,11 @@ def test_a_divided_unit_is_the_whole(name):
         own = {"params": params[unit.name], "batch_stats": stats[unit.name]}
         expected = unit.module.apply(own, x)
         for position, key in enumerate(unit.parameter_keys):
-            halves = unit.divide(key)
-            if halves is None:
+            step = unit.step_of(key)
+            if not step:
+                assert unit.onward(step) is unit
                 continue
-            first, second = halves
-            step = second.module.begin
+            first, second = unit.before(step), unit.onward(step)
             assert 0 < unit.parameter_keys.index(step) <= position
             begun.add(step)
             y = second.module.apply(own, first.module.apply(own, x))
@@ -161,6 +161,7 @@ def test_a_divided_unit_is_the_whole(name):
 
 def test_only_blocks_without_a_projection_are_divided():
     units = {unit.name: unit for unit in make_backbone("resnet50").units}
-    assert units["conv3_block1"].divide("3_conv") is None
-    assert units["conv3_block2"].divide("1_bn") is None  # of the first step
-    assert units["conv1"].divide("conv1_bn") is None
+    assert units["conv3_block1"].step_of("3_conv") == ""
+    assert units["conv3_block2"].step_of("3_bn") == "3_conv"
+    assert units["conv3_block2"].step_of("1_bn") == ""  # of the first step
+    assert units["conv1"].step_of("conv1_bn") == ""

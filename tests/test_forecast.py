@@ -59,13 +59,15 @@ def test_the_backward_pass_needs_memory_by_picture():
 def test_trials_share_programs():
     config = complete(Config(model="tiny", weights="random", image_size=16))
 
-    def programs(*points):
+    def programs(*points, begin=""):
         plan = make_plan(config, NETWORK, points, weights="random", data_hash="0")
-        return count_programs(NETWORK, plan.trials, 16)
+        return count_programs(NETWORK, [(each, begin) for each in plan.trials], 16)
 
     one = programs(Point(48, "follow", 0))
     assert programs(Point(48, "follow", 0), Point(48, "follow", 1)) == one
     assert one < programs(Point(48, "follow", 0), Point(48, "frozen", 0))
+    within = Point(9, "follow", 0)  # of the cut's unit two parts in inference mode
+    assert programs(within, begin="se_reduce") == programs(within) + 2
 
 
 def test_what_fits_is_not_refused():

@@ -335,6 +335,14 @@ def test_plan_trains_nothing(pictures, tmp_path, capsys):
     assert not (tmp_path / "out" / "trials").exists()
 
 
+def test_the_plan_says_from_which_step_of_a_block_is_trained(
+    pictures, tmp_path, capsys
+):
+    within = "--depths 9 --bn follow --plan".split()
+    assert run(pictures, tmp_path / "out", *within) == 0
+    assert "mb_block2 se_reduce" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -32,7 +32,10 @@ def start() -> None:
 
 
 def steps(work: Work) -> Iterator[float]:
-    """Steps on activations at the cut, as every epoch but the first sees them."""
+    """Steps on the stored inputs of the cut's unit, as in every epoch of a sweep.
+
+    A sweep leaves out the frozen steps of that unit as well, where memory allows.
+    """
     start()
     network = with_head(make_backbone(work.model), 10)
     params, stats = init(network.units, 0, work.image_size)

@@ -71,28 +71,31 @@ class Unit:
             layer.key for layer in self.layers if layer.kind == "BatchNormalization"
         )
 
-    def divide(self, key: str) -> tuple["Unit", "Unit"] | None:
-        """Two units on the same parameters that make this one in inference mode.
+    def step_of(self, key: str) -> str:
+        """The first layer of the step that a layer belongs to; empty: the first step.
 
-        Args:
-            key: of a layer. The second unit begins with the step that it belongs to
-                and takes what the first one returns: one array, with the unit's input
-                as more channels where a shortcut will need it.
-
-        Returns:
-            None if the layer belongs to the first step, or the module knows no steps.
+        A unit can be divided where a step begins. Most modules know no steps.
         """
         keys = self.parameter_keys
-        last = keys.index(key)
         steps = getattr(self.module, "steps", ())
-        reached = [step for step in steps if 0 < keys.index(step) <= last]
-        if not reached:
-            return None
-        halves = {"end": reached[-1]}, {"begin": reached[-1]}
-        first, second = (
-            replace(self, module=self.module.clone(**half)) for half in halves
+        last = keys.index(key)
+        return max(
+            (step for step in steps if 0 < keys.index(step) <= last),
+            key=keys.index,
+            default="",
         )
-        return first, second
+
+    def before(self, step: str) -> "Unit":
+        """The unit up to a step, on the same parameters, in inference mode.
+
+        Its output is one array: what the step takes, and the unit's input as more
+        channels if a shortcut will need it.
+        """
+        return replace(self, module=self.module.clone(end=step))
+
+    def onward(self, step: str) -> "Unit":
+        """The unit from a step on, which takes what `before` returns; empty: all."""
+        return replace(self, module=self.module.clone(begin=step)) if step else self
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def _backward(strides, pads, residuals, grad):
     if _suits_blocks(taps) and strides == (1, 1):  # else the loops are many and short
         of_input = in_channel_blocks(of_input)
     small_map = _is_small(grad) and pool_size() <= 2
-    if small_map or _suits_blocks(taps) and one_thread():
+    if small_map or (_suits_blocks(taps) and one_thread()):
         of_kernel = in_channel_blocks(of_kernel)
 
     def gradients(grad, x, kernel):

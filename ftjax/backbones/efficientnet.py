@@ -106,8 +106,8 @@ class MBConv(nn.Module):
         se_features: channels of squeeze-and-excitation; 0 leaves it out.
         activation: a key of `ACTIVATIONS`.
         residual: whether the input is added to the output.
-        begin: the step that it begins with (`Unit.divide`); empty: the first one.
-        end: the step before which it ends; empty: none.
+        begin: the step that it begins with (`Unit.onward`); empty: the first one.
+        end: the step before which it ends (`Unit.before`); empty: none.
     """
 
     features: int

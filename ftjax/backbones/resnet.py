@@ -79,8 +79,8 @@ class Bottleneck(nn.Module):
         strides: of the block.
         projection: whether the shortcut is a convolution.
         variant: Keras' or torchvision's.
-        begin: the step that it begins with (`Unit.divide`); empty: the first one.
-        end: the step before which it ends; empty: none.
+        begin: the step that it begins with (`Unit.onward`); empty: the first one.
+        end: the step before which it ends (`Unit.before`); empty: none.
     """
 
     features: int

@@ -16,8 +16,8 @@ def tiny() -> Backbone:
     """Stem, plain convolution, pooling, residual and MBConv blocks, top; width 8."""
     conv = Layer("plain_conv", "Conv2D", "conv")
     pool = Layer("plain_pool", "MaxPooling2D")
-    first = MBConv(8, 3, 2, 2, 2, "swish", False)
-    second = MBConv(8, 5, 1, 2, 2, "swish", True)
+    first = MBConv(8, 3, 2, 2, 2, "swish", residual=False)
+    second = MBConv(8, 5, 1, 2, 2, "swish", residual=True)
     units = (
         Unit("stem", ConvNorm(8, 3, 2, "swish", LITE), conv_norm_layers("stem")),
         Unit("plain_conv", PlainConv(8), (conv,)),
