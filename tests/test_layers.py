@@ -209,6 +209,8 @@ def test_lowering_follows_the_backend(monkeypatch):
     assert layers.preferred_lowering() == "lax"
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert layers.preferred_lowering() == "cpu"
+    assert layers.preferred_lowering(jnp.float64) == "cpu"
+    assert layers.preferred_lowering(jnp.bfloat16) == "lax"
 
 
 def test_bad_arguments_are_named():

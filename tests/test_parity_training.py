@@ -9,11 +9,18 @@ a batch one gate is 3 % of the gradient of one channel: in ResNet152 2 to 6 of 5
 channels differ by 1e-4 of the largest weight, all others by 1e-6. The largest single
 difference is printed beside the norm.
 
-VGG16 has no BatchNorm and gradients so large that float32 does not always determine
-the result to 1e-4: after five steps from `block4_conv2` with Adam, plain float32 is
-2e-6 to 8e-3 of the head's bias away from float64, by the head's draw and the rate. It
-is therefore trained by plain convolutions, held to Keras, and by the CPU's own forms,
-held to float64, both by the same bound.
+The CPU's own forms are held to plain convolutions in float64, where they agree to the
+last digits; in float32 both, and Keras, may be on different sides of a gate. Two cases
+are so near to some that float32 does not determine the head's bias to 1e-4, and there
+plain convolutions are held to Keras in float32:
+
+* VGG16 has no BatchNorm and large gradients. After five steps from `block4_conv2` with
+  Adam, plain float32 is 2e-6 to 8e-3 away from float64, by the head's draw and the
+  rate. The CPU's forms are held to float64, by the bound of all others.
+* ResNet152 from `conv4_block36_1_conv` with Adam and frozen BatchNorm: changing every
+  weight by its last float32 digit moves the result of float64 by up to 1.4e-4, by the
+  draw. Plain float32 is then 6e-6 to 6e-4 away from float64, the CPU's forms 2e-4 to
+  6e-4.
 
 Two differences are on purpose, and pinned by the last tests. Keras drops residual
 branches in frozen blocks too, because Dropout asks whether the model trains, not
@@ -24,6 +31,7 @@ functional model that trains, though its guide advises it; `--bn frozen` is what
 guide means.
 """
 
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -47,6 +55,7 @@ keras_models = pytest.importorskip(
 pytestmark = pytest.mark.filterwarnings(keras_models.KNOWN_WARNING)
 
 TOLERANCE = 1e-4
+EXACT = 1e-9  # of the same arithmetic in float64
 STEPS = 5
 BATCH = 8
 CLASSES = 5
@@ -93,8 +102,8 @@ def table(request):
         "",
         "",
         "deviation from Keras after 5 steps, worst leaf: by norm, by single value;",
-        "how far the training has moved the leaf that moved most; and of VGG16 the",
-        "deviations from float64, by norm: the CPU's forms, plain convolutions",
+        "how far the training has moved the leaf that moved most; deviations from",
+        "plain convolutions in float64, by norm: the CPU's forms in float64, float32",
     ]
     for name, layer, optimizer, policy, *numbers in rows:
         lines.append(
@@ -121,6 +130,12 @@ def learning_rate(name: str, depth: int, optimizer: str) -> float:
         return LEARNING_RATE[optimizer]
     whole = depth == len(make_backbone(name).layers)
     return (VGG_FIRST_RATE if whole else VGG_RATE)[optimizer]
+
+
+def determined(name: str, layer: str, optimizer: str) -> bool:
+    """Whether float32 determines the result to the tolerance; see above."""
+    near_gates = ("conv4_block36_1_conv", "adam_1e-3")
+    return name != "vgg16" and (layer, optimizer) != near_gates
 
 
 def by_norm(found, expected) -> float:
@@ -200,10 +215,11 @@ def train_ours(
     )
 
 
-def train_plainly(*arguments, dtype=np.float32) -> Result:
-    """`train_ours` by plain convolutions; what is compiled is not kept."""
+def train_apart(*arguments, dtype, plain: bool) -> Result:
+    """`train_ours` by plain or the CPU's forms; what is compiled is not kept."""
     jax.clear_caches()
-    with plain_lowering(), jax.enable_x64(dtype == np.float64):
+    lowering = plain_lowering() if plain else nullcontext()
+    with lowering, jax.enable_x64(dtype == np.float64):
         result = train_ours(*arguments, dtype=dtype)
         result = jax.tree.map(np.asarray, result)
     jax.clear_caches()
@@ -247,25 +263,26 @@ def check(name, layer: str, optimizer: str, policy: str, tmp_path, table) -> Non
     }
     theirs = load_result(name, base, after, path)
     arguments = name, start, depth, optimizer, policy
-    ours = train_ours(*arguments)
-    rounding = ()
-    if name == "vgg16":
+    forms = ours = train_ours(*arguments)
+    assert_frozen(name, depth, policy, start, theirs, ours)
+    exact = train_apart(*arguments, dtype=np.float64, plain=True)
+    exact_forms = train_apart(*arguments, dtype=np.float64, plain=False)
+    apart = furthest(exact_forms, exact), furthest(forms, exact)
+    if not determined(name, layer, optimizer):
+        ours = train_apart(*arguments, dtype=np.float32, plain=True)
         assert_frozen(name, depth, policy, start, theirs, ours)
-        exact = train_plainly(*arguments, dtype=np.float64)
-        forms, ours = ours, train_plainly(*arguments)
-        rounding = furthest(forms, exact), furthest(ours, exact)
     worst = furthest(ours, theirs)
     singles = jax.tree.map(keras_models.deviation, ours, theirs)
     changes = jax.tree.map(by_norm, theirs.params, start.params)
     del changes["predictions"]["predictions"]["bias"]  # it starts at 0
     change = max(jax.tree.leaves(changes))
     single = max(jax.tree.leaves(singles))
-    table.append((name, layer, optimizer, policy, worst, single, change, *rounding))
+    table.append((name, layer, optimizer, policy, worst, single, change, *apart))
     assert worst < TOLERANCE
-    if rounding:
-        assert rounding[0] < TOLERANCE
+    assert apart[0] < EXACT
+    if name == "vgg16":
+        assert apart[1] < TOLERANCE
     assert change > 10 * TOLERANCE
-    assert_frozen(name, depth, policy, start, theirs, ours)
 
 
 def assert_frozen(name, depth: int, policy: str, start, theirs, ours) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax.backbones.layers import global_average_pool, plain_lowering
+from ftjax.backbones.normalization import at_least_float32
 
 Tree = dict[str, Any]
 
@@ -137,11 +138,6 @@ class Backbone:
     def dtype(self) -> str:
         """NumPy name of the type it computes in."""
         return self.units[0].module.preprocessing.dtype
-
-
-def at_least_float32(x: jax.Array) -> jnp.dtype:
-    """float32 for what is computed in bfloat16; float64 stays what it is."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 class AveragePool(nn.Module):

@@ -5,7 +5,7 @@ Every function has two lowerings: 'lax', the plain form that GPU and TPU want, a
 `preferred_lowering` picks one by backend, here and nowhere else.
 
 Parameters and statistics are float32. A layer computes in the type of its input, and
-BatchNorm's moments and scaling are float32 in any case.
+BatchNorm's moments and scaling are float32 at least.
 """
 
 import functools
@@ -88,9 +88,10 @@ def plain_lowering() -> Iterator[None]:
 def preferred_lowering(dtype: jax.typing.DTypeLike = jnp.float32) -> str:
     """Return 'cpu' on the CPU backend, 'lax' on every other one.
 
-    The forms for the CPU add up in the type of their input, so they are for float32.
+    The forms for the CPU add up in the type of their input: not for bfloat16.
     """
-    cpu = jax.default_backend() == "cpu" and dtype == jnp.float32
+    exact = dtype in (jnp.float32, jnp.float64)
+    cpu = jax.default_backend() == "cpu" and exact
     return "cpu" if cpu and not _plain.get() else "lax"
 
 

@@ -1,7 +1,7 @@
 """Arithmetic of batch normalization, with gradients that keep one array.
 
-Moments and scaling are float32 whatever the type of the input. What adds up products
-over pixels has two lowerings, 'lax' and 'cpu' (`layers.preferred_lowering`).
+Moments and scaling are float32 at least, also of bfloat16. What adds up products over
+pixels has two lowerings, 'lax' and 'cpu' (`layers.preferred_lowering`).
 """
 
 import functools
@@ -15,6 +15,11 @@ from jax import lax
 from ftjax.xla_calls import in_new_array, standalone
 
 Activation = Callable[[jax.Array], jax.Array]
+
+
+def at_least_float32(x: jax.Array) -> jnp.dtype:
+    """float32 for what is computed in bfloat16; float64 stays what it is."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def per_channel(values: jax.Array, rank: int) -> jax.Array:
@@ -61,13 +66,13 @@ def channel_sums(
 def batch_moments(
     x: jax.Array, lowering: str = "lax", mean: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of x (..., c) over all axes but the last, float32.
+    """Mean and biased variance of x (..., c) over all axes but the last.
 
     Two passes: the mean of squares less the square of the mean loses all digits where
     the mean is large against the deviation. Keras' JAX backend does the same. Where
     the mean is known, the first is left out.
     """
-    x = x.astype(jnp.float32)
+    x = x.astype(at_least_float32(x))
     if mean is None:
         mean = jnp.mean(x, tuple(range(x.ndim - 1)))
     square = channel_sums(
@@ -139,7 +144,7 @@ def _normalize_backward(epsilon, activation, lowering, residuals, grads):
     factor = scale * inverse
     _, pull = jax.vjp(activation, normalized(x, mean, factor, bias))
     (grad,) = pull(grad)
-    grad_bias = jnp.sum(grad.astype(jnp.float32), axes)
+    grad_bias = jnp.sum(grad.astype(at_least_float32(grad)), axes)
     grad_scale = inverse * channel_sums(
         lambda grad, x: grad * (x - channels(mean)), grad, x, lowering=lowering
     )
@@ -208,7 +213,7 @@ def _scale_backward(activation, lowering, residuals, grad):
     (grad,) = pull(grad)
     grad_x = (grad * per_channel(factor, x.ndim)).astype(x.dtype)
     axes = tuple(range(x.ndim - 1))
-    grad = grad.astype(jnp.float32)
+    grad = grad.astype(at_least_float32(grad))
     grad_factor = channel_sums(operator.mul, grad, x, lowering=lowering)
     return grad_x, grad_factor, jnp.sum(grad, axes)
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import flax.linen as nn
 
-from ftjax.backbones.backbone import Backbone, Layer, Unit, at_least_float32
+from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import Conv, max_pool, relu
+from ftjax.backbones.normalization import at_least_float32
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 # Convolutions per block, and their width (table 1, columns D and E).
