@@ -63,7 +63,7 @@ class Player:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(
-            target=serve, args=(peer, task, work, other), daemon=True
+            target=serve, args=(peer, task, work, other), name=peer, daemon=True
         )
         self.process.start()
         other.close()

@@ -29,6 +29,7 @@ from ftjax.analysis.search import MASS, Decision, explain_trials, next_depths
 from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.cores import one_core_each
 from ftjax.depth import AUTO, block_depths
+from ftjax.heap import keep_freed_memory
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
 from ftjax.prepare import Setup, prepare, with_grid
@@ -77,7 +78,7 @@ def run(
             environment.join_processes()
             console.quiet = not is_first_process()
         config = complete(config)
-        environment.keep_freed_memory()
+        keep_freed_memory()
         if own_process:
             environment.collect_garbage_rarely()
         environment.use_compilation_cache()

@@ -1,6 +1,5 @@
 """Where and how a run was made; compiled programs are kept between runs."""
 
-import ctypes
 import gc
 import os
 import platform
@@ -15,8 +14,6 @@ import jax
 from ftjax.records import write_json
 from ftjax.threads import POOL_SIZE, usable_cores
 
-# glibc's malloc.h
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 TUNED_JAXLIB = "0.10."
 TUNED_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
@@ -92,22 +89,6 @@ def join_processes() -> None:
             f"--distributed: the processes cannot be joined ({reason}); start them "
             f"by SLURM, Open MPI or on a TPU pod, or set {', '.join(names)}"
         ) from None
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep what is freed, for the next step, instead of unmapping it.
-
-    XLA:CPU allocates every intermediate anew; mapping its pages again cost half of the
-    time of a block with large activations (EfficientNet-Lite0's block2a, 64 pixels,
-    batch 32, 2 cores: 90 against 51 ms). Does nothing without glibc.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_ARENA_MAX, 1)  # the main arena alone can grow without limit
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(M_TOP_PAD, 2**28)
 
 
 def collect_garbage_rarely() -> None:

@@ -16,6 +16,7 @@ from ftjax.clock import compile_seconds
 from ftjax.config import Config, complete
 from ftjax.cores import one_core_each
 from ftjax.depth import make_cut
+from ftjax.heap import keep_freed_memory
 from ftjax.optim import Hyper
 from ftjax.prefix import infer
 from ftjax.prepare import prepare
@@ -26,7 +27,7 @@ from ftjax.train import init_state, make_suffix, train_step
 def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
     environment.tune_cpu()
-    environment.keep_freed_memory()
+    keep_freed_memory()
     environment.collect_garbage_rarely()
     jax.config.update("jax_enable_compilation_cache", False)
 
