@@ -3,8 +3,8 @@
 XLA:CPU spreads every larger loop over a pool of threads that all trainings share, and
 they wait for each other's halves. With a pool of one thread, each computes in the
 thread that calls it: of two trainings of EfficientNetB0 (96 pixels, batch 32) side by
-side on two cores a step takes 0.100 s instead of 0.124. A training that is left alone
-takes 0.185 s instead of 0.150, so that is for plans that keep all cores busy to the
+side on two cores a step takes 0.118 s instead of 0.133. A training that is left alone
+takes 0.180 s instead of 0.133, so that is for plans that keep all cores busy to the
 end.
 """
 
@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.backend import clear_backends
 
 from ftjax.config import HALVING
+from ftjax.environment import choose_dispatch
 from ftjax.mesh import replicate
 from ftjax.prepare import Setup, flops_of, trials_at_once
 from ftjax.threads import POOL_SIZE, usable_cores
@@ -35,6 +36,7 @@ def one_core_each(setup: Setup) -> Setup:
         return setup
     trees = jax.device_get((setup.params, setup.batch_stats))
     os.environ[POOL_SIZE] = "1"
+    choose_dispatch()
     clear_backends()
     programs = jax.config.jax_compilation_cache_dir
     if programs:  # those of several threads are others
