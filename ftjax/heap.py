@@ -18,7 +18,7 @@ def use_one_arena() -> None:
     packages that start threads: pyarrow is one, which pandas imports where it finds it.
     Two trainings side by side took 1.42 s a step instead of 1.09 (EfficientNet-Lite0,
     224 pixels, batch 32, 2 cores). With arrays of less than 64 MB an arena each would
-    do better: a sweep of EfficientNetB0 at 96 pixels takes 3 % longer with one.
+    do better: sweeps of EfficientNetB0 at 96 pixels take 3 to 7 % longer with one.
     """
     _set({M_ARENA_MAX: 1})
 
