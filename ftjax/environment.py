@@ -60,8 +60,8 @@ def choose_dispatch() -> None:
 
     A step of EfficientNetB0 (96 pixels, batch 32, 2 cores) takes 0.131 s queued, 0.136
     not. A queue has as many threads as the pool: with one, trainings side by side would
-    wait for each other (0.163 s a step instead of 0.095), so each runs its programs
-    itself. Comes before JAX starts.
+    wait for each other and take two thirds longer, so each runs its programs itself.
+    Comes before JAX starts.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", not one_thread())
 

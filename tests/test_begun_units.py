@@ -13,8 +13,7 @@ from ftjax.results import write_results
 from ftjax.rolling import RollingCache
 
 NUMBERS = ["accuracy", "loss", "val_loss", "train_mode_loss"]
-
-
+# By depth, of the cuts of `make_setup`.
 STEPS = {7: "project_conv", 9: "se_reduce", 18: "", 30: "dwconv", 39: "2_conv"}
 
 

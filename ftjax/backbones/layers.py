@@ -90,8 +90,8 @@ def preferred_lowering(dtype: jax.typing.DTypeLike = jnp.float32) -> str:
 
     The forms for the CPU add up in the type of their input: not for bfloat16.
     """
-    exact = dtype in (jnp.float32, jnp.float64)
-    cpu = jax.default_backend() == "cpu" and exact
+    precise = dtype in (jnp.float32, jnp.float64)
+    cpu = jax.default_backend() == "cpu" and precise
     return "cpu" if cpu and not _plain.get() else "lax"
 
 
