@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import jax
 from ftjax.records import write_json
 from ftjax.threads import POOL_SIZE, one_thread, usable_cores
 
-TUNED_JAXLIB = "0.10."
+UNTRIED_JAXLIB = 0, 13  # from here on nothing is known of its flags
+GONE_SINCE = {"--xla_cpu_use_fusion_emitters": (0, 11)}  # jaxlib's version
 TUNED_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_prefer_vector_width=512",
@@ -36,7 +38,8 @@ def use_compilation_cache() -> None:
 def tune_cpu() -> None:
     """Chooses how XLA:CPU compiles and runs; comes before all other use of JAX.
 
-    Its older code for fusions is compiled in two thirds of the time and runs as fast
+    Where it is still there (jaxlib 0.10), older code for fusions is compiled in two
+    thirds of the time and runs as fast
     (first and later steps of EfficientNet-Lite0, 32 pixels, 2 cores: 34 s and 110 ms
     against 22 s and 108 ms; EfficientNetB0, 96 pixels: 48 s and 805 ms against 37 s and
     805 ms). Vectors as wide as AVX-512's, where a core has them: EfficientNetB0's step
@@ -44,15 +47,23 @@ def tune_cpu() -> None:
     are compiled in 6.4 s instead of 10.5 and run as fast, within 2 %. A program is
     compiled in half as many parts as there are cores instead of 32, so that less of it
     is done twice (all of a sweep of EfficientNetB0, two at a time: 18 s of two cores,
-    in 32 parts 20 s). XLA ends the process at a flag that it does not know, so only
-    versions that do get them.
+    in 32 parts 20 s).
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if version("jaxlib").startswith(TUNED_JAXLIB):
-        tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}"
-        missing = [flag for flag in tuned if flag.split("=")[0] not in flags]
-        os.environ["XLA_FLAGS"] = " ".join([*missing, flags]).strip()
+    tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}"
+    missing = [flag for flag in known(tuned) if flag.split("=")[0] not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([*missing, flags]).strip()
     choose_dispatch()
+
+
+def known(flags: Iterable[str]) -> list[str]:
+    """Those that this jaxlib takes; XLA ends the process at one that it does not."""
+    own = tuple(map(int, version("jaxlib").split(".")[:2]))
+    return [
+        flag
+        for flag in flags
+        if own < GONE_SINCE.get(flag.split("=")[0], UNTRIED_JAXLIB)
+    ]
 
 
 def choose_dispatch() -> None:

@@ -1,23 +1,30 @@
 """Strict JAX for every test: several devices, no silent rank promotion or key reuse.
 
 Nearly all of the time goes into compiling programs that run for milliseconds. They are
-not optimized, each is one LLVM module, and their fusions are emitted the old way, which
-takes half of it.
+not optimized, each is one LLVM module, and their fusions are emitted the old way where
+there is one, which takes half of it.
 """
 
 import os
 
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1 "
-    "--xla_cpu_use_fusion_emitters=false " + os.environ.get("XLA_FLAGS", "")
-)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # an accelerator has one device
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from pathlib import Path
 
 import jax
 import pytest
+
+from ftjax.environment import known
+
+FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_use_fusion_emitters=false",
+)
+os.environ["XLA_FLAGS"] = " ".join([*known(FLAGS), os.environ.get("XLA_FLAGS", "")])
 
 SLOW = "test_sweep", "test_notebooks", "test_mesh", "test_train", "test_layers"
 

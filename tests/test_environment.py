@@ -31,6 +31,24 @@ def test_flags_of_the_user_stay(untuned):
     assert POOL_SIZE not in os.environ
 
 
+@pytest.mark.parametrize(
+    ("jaxlib", "fusions", "width"),
+    [
+        ("0.10.2", True, True),
+        ("0.11.0", False, True),
+        ("0.12.0.1", False, True),
+        ("0.13.0.dev20270101", False, False),
+    ],
+)
+def test_xla_gets_flags_that_it_knows(untuned, jaxlib, fusions, width):
+    """It ends the process at one that is gone."""
+    untuned.setattr(environment, "version", lambda _: jaxlib)
+    environment.tune_cpu()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert ("--xla_cpu_use_fusion_emitters=false" in flags) == fusions
+    assert ("--xla_cpu_prefer_vector_width=512" in flags) == width
+
+
 @pytest.mark.parametrize(("devices", "threads"), [(1, 4), (2, 4), (8, 16)])
 def test_forced_devices_have_two_threads_each(untuned, devices, threads):
     forced = f"--xla_force_host_platform_device_count={devices}"
