@@ -4,19 +4,20 @@
     python -m experiments.benchmark grid --data cifar10 --data-dir ~/tensorflow_datasets
     python -m experiments.benchmark growth
 
-Every framework runs in a process of its own; they take turns, so that a busy machine
-slows all of them. Shown are medians, and ratios to ftjax: above 1, ftjax is faster.
-`step` times training steps; ftjax trains on stored activations of the frozen part, as
-every epoch but the first does. The last column has the FLOPs of the unfrozen part (of
-plain convolutions) per second, over those of a matrix product. `grid` times whole
-sweeps, compilation included; every epoch ends with the accuracy on the validation set,
-the last one also with that on the training set, in evaluation mode. `growth` times
-sweeps of ftjax alone, by number of depths, seeds and pictures. Needs the extra
-`benchmark`.
+Every framework runs in a process of its own, on the device that JAX chooses here; they
+take turns, so that a busy machine slows all of them. Shown are medians, and ratios to
+ftjax: above 1, ftjax is faster. `step` times training steps; ftjax trains on stored
+activations of the frozen part, as every epoch but the first does. The last column has
+the FLOPs of the unfrozen part (of plain convolutions) per second, over those of a
+matrix product. `grid` times whole sweeps, compilation included; every epoch ends with
+the accuracy on the validation set, the last one also with that on the training set, in
+evaluation mode. `growth` times sweeps of ftjax alone, by number of depths, seeds and
+pictures. Needs the extra `benchmark`.
 """
 
 import argparse
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -27,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -242,6 +244,8 @@ def make_work(
         data_dir=str(options.data_dir) if options.data_dir else None,
         train_size=options.train_size,
         val_size=options.val_size,
+        device=jax.default_backend(),
+        dtype=options.dtype,
     )
 
 
@@ -284,6 +288,7 @@ def describe(work: Work) -> dict[str, Any]:
         "model": work.model,
         "pixels": work.image_size,
         "batch": work.batch_size,
+        "dtype": work.dtype,
         "depths": " ".join(map(str, work.depths)),
         "seeds": work.seeds,
         "epochs": work.epochs,
@@ -292,6 +297,8 @@ def describe(work: Work) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    # A process that takes most of a GPU's memory at its start leaves none to others.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = Parser(
         prog="python -m experiments.benchmark",
         description=__doc__,
@@ -302,6 +309,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32" if jax.default_backend() == "cpu" else "bfloat16",
+        help="that the networks compute in",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns of five steps")
     parser.add_argument(
         "--depths", nargs="+", type=int, help="in layers, of a step or a grid"
@@ -335,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         Console(stderr=True).print("error: nothing could be measured")
         return 1
-    table = with_ratios(rows).assign(**machine(ticks))
+    table = with_ratios(rows).assign(**machine(options.dtype, ticks))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.task}.csv"
     table.to_csv(path, index=False)

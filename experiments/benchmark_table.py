@@ -49,27 +49,28 @@ def read_ticks() -> Ticks | None:
     return Ticks(sum(user_to_steal), user_to_steal[-1])
 
 
-def machine(before: Ticks | None = None) -> dict[str, object]:
+def machine(dtype: str, before: Ticks | None = None) -> dict[str, object]:
     """Columns that say what was measured on, and how much of it the host took."""
     after, stolen = read_ticks(), float("nan")
     if before and after and after.total > before.total:
         stolen = (after.stolen - before.stolen) / (after.total - before.total)
-    return {**describe(), "matrix_gflops": matrix_rate(), "stolen": stolen}
+    return {**describe(), "matrix_gflops": matrix_rate(dtype), "stolen": stolen}
 
 
-def matrix_rate(size: int = 1024, repeats: int = 9) -> float:
-    """GFLOP/s of a float32 matrix product, the faster of NumPy's and JAX's.
+def matrix_rate(dtype: str = "float32", repeats: int = 9) -> float:
+    """GFLOP/s of a matrix product; on a CPU the faster of NumPy's and JAX's.
 
     NumPy's library may be held to an older instruction set than the machine has
     (OPENBLAS_CORETYPE), and then reaches half of it.
     """
-    a = np.ones((size, size), np.float32)
-    b = jnp.ones((size, size), jnp.float32)
+    on_cpu = jax.default_backend() == "cpu"
+    size = 1024 if on_cpu else 8192
+    numbers = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    on_device = jnp.asarray(numbers, dtype)
     product = jax.jit(jnp.matmul)
-    calls = (  # NumPy's threads stay awake for a while, so it comes last
-        lambda: product(b, b).block_until_ready(),
-        lambda: np.matmul(a, a),
-    )
+    calls = [lambda: product(on_device, on_device).block_until_ready()]
+    if on_cpu and dtype == "float32":  # its threads stay awake for a while: the last
+        calls.append(lambda: np.matmul(numbers, numbers))
     medians = []
     for call in calls:
         call()

@@ -88,7 +88,7 @@ def run(config: CamConfig, console: Console) -> None:
     from ftjax.gradcam_checks import randomization
     from ftjax.gradcam_table import measure
 
-    environment.tune_cpu()
+    environment.tune_xla()
     environment.use_compilation_cache()
     trials = opened.open_run(config.run_dir, config.bn, config.seed)
     opened.check_target(trials, config.target)

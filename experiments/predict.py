@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from ftjax.predictor import load
 
     try:
-        environment.tune_cpu()
+        environment.tune_xla()
         environment.use_compilation_cache()
         predictor = load(
             options.run_dir,

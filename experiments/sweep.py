@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pandas as pd
 import tyro
 from rich.console import Console
@@ -71,14 +72,15 @@ def run(
         The exit code.
     """
     try:
-        environment.tune_cpu()
+        environment.tune_xla()
         if config.mesh != "auto" or config.distributed:  # then they share batches
             environment.give_devices_threads()
         if config.distributed:
             environment.join_processes()
             console.quiet = not is_first_process()
         config = complete(config)
-        keep_freed_memory()
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
         if own_process:
             environment.collect_garbage_rarely()
         environment.use_compilation_cache()

@@ -74,7 +74,7 @@ def content_name(
     """A hash of all that the activations before unit `boundary` depend on.
 
     Sizes of batches, devices, the threads of each (`cores.one_core_each`), XLA's flags
-    (`environment.tune_cpu`) and JAX's version belong to it: they change the rounding.
+    (`environment.tune_xla`) and JAX's version belong to it: they change the rounding.
 
     Args:
         network: whose units compute in the type of the run.

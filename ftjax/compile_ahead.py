@@ -25,6 +25,7 @@ from ftjax.optim import Hyper, update_unit
 from ftjax.plan import Trial
 from ftjax.prefix import activation_struct, infer_unit
 from ftjax.prepare import Setup, run_time_numbers, stored_at, with_fresh_head
+from ftjax.threads import usable_cores
 from ftjax.train import (
     SuffixUnit,
     backward_unit,
@@ -37,6 +38,7 @@ from ftjax.train import (
 )
 from ftjax.workers import stop_point
 
+MOST_THREADS = 8  # beside an accelerator
 PATIENCE = 0.1  # seconds between two looks whether the sweep is to stop
 Task = tuple[Hashable, Callable[[], None]]  # what programs depend on; compiles them
 
@@ -57,6 +59,19 @@ class Start(NamedTuple):
     batch_stats: Tree
     hyper: Hyper
     optimizer: str
+
+
+def compile_threads(trainings: int) -> int:
+    """How many threads compile: those of the trainings on a CPU, whose cores they use.
+
+    Beside an accelerator the host's cores have little else to do.
+
+    Args:
+        trainings: that run side by side.
+    """
+    if jax.default_backend() == "cpu":
+        return trainings
+    return min(usable_cores(), MOST_THREADS)
 
 
 @contextmanager

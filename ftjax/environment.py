@@ -21,6 +21,7 @@ TUNED_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_prefer_vector_width=512",
     "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true",
+    "--xla_gpu_autotune_level=0",
 )
 CODEGEN_PARTS = "--xla_cpu_parallel_codegen_split_count"
 FORCED_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
@@ -35,19 +36,23 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def tune_cpu() -> None:
-    """Chooses how XLA:CPU compiles and runs; comes before all other use of JAX.
+def tune_xla() -> None:
+    """Chooses how XLA compiles and runs; comes before all other use of JAX.
 
-    Where it is still there (jaxlib 0.10), older code for fusions is compiled in two
-    thirds of the time and runs as fast
-    (first and later steps of EfficientNet-Lite0, 32 pixels, 2 cores: 34 s and 110 ms
-    against 22 s and 108 ms; EfficientNetB0, 96 pixels: 48 s and 805 ms against 37 s and
-    805 ms). Vectors as wide as AVX-512's, where a core has them: EfficientNetB0's step
-    on one core takes 0.205 s, by default 0.223. Loops are not unrolled: its programs
-    are compiled in 6.4 s instead of 10.5 and run as fast, within 2 %. A program is
-    compiled in half as many parts as there are cores instead of 32, so that less of it
-    is done twice (all of a sweep of EfficientNetB0, two at a time: 18 s of two cores,
-    in 32 parts 20 s).
+    On a GPU it takes the first algorithm that cuDNN and cuBLAS advise. Trying them all
+    for each convolution, its default, had not ended after 150 s for the 16 distinct
+    units of EfficientNetB0, which are compiled in 7 s without (H200, bfloat16, 96
+    pixels, 8 threads).
+
+    On a CPU its older code for fusions, where that is still there (jaxlib 0.10), is
+    compiled in two thirds of the time and runs as fast (first and later steps of
+    EfficientNet-Lite0, 32 pixels, 2 cores: 34 s and 110 ms against 22 s and 108 ms;
+    EfficientNetB0, 96 pixels: 48 s and 805 ms against 37 s and 805 ms). Vectors as wide
+    as AVX-512's, where a core has them: EfficientNetB0's step on one core takes
+    0.205 s, by default 0.223. Loops are not unrolled: its programs are compiled in
+    6.4 s instead of 10.5 and run as fast, within 2 %. A program is compiled in half as
+    many parts as there are cores instead of 32, so that less of it is done twice (all
+    of a sweep of EfficientNetB0, two at a time: 18 s of two cores, in 32 parts 20 s).
     """
     flags = os.environ.get("XLA_FLAGS", "")
     tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}"

@@ -4,10 +4,22 @@ XLA:CPU allocates every intermediate anew, and mapping its pages again is slow.
 """
 
 import ctypes
+import os
 import platform
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+
+
+def accelerator_installed() -> bool:
+    """Whether JAX comes with a GPU or TPU, whose memory malloc has nothing to do with.
+
+    JAX is not started for that.
+    """
+    plugins = any(entry_points(group="jax_plugins")) or find_spec("libtpu")
+    return bool(plugins) and os.environ.get("JAX_PLATFORMS") != "cpu"
 
 
 def use_one_arena() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 
 from ftjax import clock, records
-from ftjax.compile_ahead import compile_ahead
+from ftjax.compile_ahead import compile_ahead, compile_threads
 from ftjax.epochs import Epoch
 from ftjax.mesh import VARIANT, axis_size, from_first_process
 from ftjax.plan import Trial
@@ -70,7 +70,8 @@ def run(
     most = trials_at_once(setup)
     count = most if len(missing) > 1 else 1
     cache = RollingCache(setup, threads=most)
-    with compile_ahead(setup, [trial for trial, *_ in missing], count) as ready:
+    ahead = [trial for trial, *_ in missing]
+    with compile_ahead(setup, ahead, compile_threads(count)) as ready:
         line = Line(setup, out, numbers, groups, cache, ready, threading.Lock())
         yield from side_by_side([work(line) for _ in range(count)])
 

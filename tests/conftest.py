@@ -23,6 +23,7 @@ FLAGS = (
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_use_fusion_emitters=false",
+    "--xla_gpu_autotune_level=0",
 )
 os.environ["XLA_FLAGS"] = " ".join([*known(FLAGS), os.environ.get("XLA_FLAGS", "")])
 

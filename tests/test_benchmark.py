@@ -91,5 +91,5 @@ def test_what_the_host_took_is_a_share_of_all_ticks(tmp_path, monkeypatch):
     assert read_ticks() is None
     path.write_text("cpu  50 0 20 20 0 0 0 10 7 0\ncpu0 1 2 3\n")
     assert read_ticks() == Ticks(100, 10)
-    assert machine(Ticks(60, 0))["stolen"] == 0.25
-    assert np.isnan(machine(None)["stolen"])
+    assert machine("float32", Ticks(60, 0))["stolen"] == 0.25
+    assert np.isnan(machine("float32")["stolen"])

@@ -22,7 +22,7 @@ def untuned(monkeypatch):
 
 def test_flags_of_the_user_stay(untuned):
     untuned.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256 --xla_dump_to=x")
-    environment.tune_cpu()
+    environment.tune_xla()
     flags = os.environ["XLA_FLAGS"].split()
     assert flags[-2:] == ["--xla_cpu_prefer_vector_width=256", "--xla_dump_to=x"]
     names = [flag.split("=")[0] for flag in flags]
@@ -43,7 +43,7 @@ def test_flags_of_the_user_stay(untuned):
 def test_xla_gets_flags_that_it_knows(untuned, jaxlib, fusions, width):
     """It ends the process at one that is gone."""
     untuned.setattr(environment, "version", lambda _: jaxlib)
-    environment.tune_cpu()
+    environment.tune_xla()
     flags = os.environ["XLA_FLAGS"].split()
     assert ("--xla_cpu_use_fusion_emitters=false" in flags) == fusions
     assert ("--xla_cpu_prefer_vector_width=512" in flags) == width

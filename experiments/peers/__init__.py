@@ -39,6 +39,8 @@ class Work:
         data: of ftjax' own sweep: name or folder of the data set.
         data_dir: where TFDS keeps it.
         train_size, val_size: pictures of a grid.
+        device: cpu or gpu, of all peers.
+        dtype: that the network computes in; parameters are float32.
     """
 
     model: str
@@ -52,6 +54,8 @@ class Work:
     data_dir: str | None = None
     train_size: int | None = None
     val_size: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from experiments.peers import STEPS, Work, random_batch, seconds_of
 from ftjax import environment, sweep
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init, with_dtype, with_head
 from ftjax.clock import compile_seconds
 from ftjax.config import Config, complete
 from ftjax.cores import one_core_each
@@ -26,8 +26,9 @@ from ftjax.train import init_state, make_suffix, train_step
 
 def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
-    environment.tune_cpu()
-    keep_freed_memory()
+    environment.tune_xla()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     environment.collect_garbage_rarely()
     jax.config.update("jax_enable_compilation_cache", False)
 
@@ -38,7 +39,7 @@ def steps(work: Work) -> Iterator[float]:
     A sweep leaves out the frozen steps of that unit as well, where memory allows.
     """
     start()
-    network = with_head(make_backbone(work.model), 10)
+    network = with_dtype(with_head(make_backbone(work.model), 10), work.dtype)
     params, stats = init(network.units, 0, work.image_size)
     cut = make_cut(network, work.depths[0])
     suffix = make_suffix(network, cut, "follow")
@@ -83,6 +84,7 @@ def grid(work: Work) -> Iterator[float]:
             epochs=work.epochs,
             image_size=work.image_size,
             batch_size=work.batch_size,
+            dtype=work.dtype,
             train_size=work.train_size,
             val_size=work.val_size,
             drop_connect=0.0,

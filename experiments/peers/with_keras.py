@@ -15,9 +15,18 @@ BUILDERS = {
 }
 
 
+def check_device(work: Work) -> None:
+    """Raises RuntimeError if Keras would compute elsewhere than the others."""
+    kinds = {device.split(":")[0] for device in keras.distribution.list_devices()}
+    if work.device not in kinds:
+        raise RuntimeError(f"{keras.backend.backend()} sees no {work.device}")
+
+
 def build(work: Work, depth: int) -> keras.Model:
     """A compiled model with its top `depth` layers and the head trainable."""
     keras.utils.set_random_seed(0)
+    mixed = work.dtype == "bfloat16"
+    keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
     shape = (work.image_size, work.image_size, 3)
     base = BUILDERS[work.model](include_top=False, weights=None, input_shape=shape)
     layers = base.layers[1:]
@@ -25,7 +34,7 @@ def build(work: Work, depth: int) -> keras.Model:
         layer.trainable = number >= len(layers) - depth
     inputs = keras.Input(shape)
     x = keras.layers.GlobalAveragePooling2D()(base(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    model = keras.Model(inputs, keras.layers.Dense(10, dtype="float32")(x))
     model.compile(
         optimizer=keras.optimizers.Adam(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -36,6 +45,7 @@ def build(work: Work, depth: int) -> keras.Model:
 
 def steps(work: Work) -> Iterator[float]:
     """`fit` on as many batches as a turn has steps."""
+    check_device(work)
     model = build(work, work.depths[0])
     images, labels = random_batch(work)
     x, y = (np.concatenate([array] * STEPS) for array in (images, labels))
@@ -57,6 +67,7 @@ def steps(work: Work) -> Iterator[float]:
 
 def grid(work: Work) -> Iterator[float]:
     """One training per turn, the model built anew as a script would."""
+    check_device(work)
     pictures = np.load(work.pictures)
     train, val = (
         (pictures[f"{s}_images"].astype(np.float32), pictures[f"{s}_labels"])

@@ -1,8 +1,10 @@
-"""PyTorch and torchvision, as fast as they run eagerly on a CPU.
+"""PyTorch and torchvision, as fast as they run eagerly.
 
 Memory format channels_last; what is frozen has no gradient and its BatchNorms are in
-inference mode; evaluation in `inference_mode`. torchvision's ResNets stride in the 3x3
-convolution (v1.5) where Keras' stride in the first 1x1: 2 % more FLOPs in ResNet152.
+inference mode; evaluation in `inference_mode`. On a GPU the pictures are there from the
+start, cuDNN tries its algorithms, and Adam is a single kernel. torchvision's ResNets
+stride in the 3x3 convolution (v1.5) where Keras' stride in the first 1x1: 2 % more
+FLOPs in ResNet152.
 """
 
 # pyright: reportMissingImports=false
@@ -25,8 +27,8 @@ BUILDERS = {
     "resnet152": torchvision.models.resnet152,
     "vgg16": torchvision.models.vgg16,
 }
-MEAN = torch.tensor([123.675, 116.28, 103.53]).reshape(1, 3, 1, 1)
-DEVIATION = torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
+MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 class Classifier(nn.Module):
@@ -41,10 +43,35 @@ class Classifier(nn.Module):
         )
         width = {"effnetb0": 1280, "vgg16": 512}.get(model, 2048)
         self.head = nn.Linear(width, 10)
+        for name, values in (("center", MEAN), ("spread", DEVIATION)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
 
     def forward(self, x):
-        x = (x.float() - MEAN) / DEVIATION
-        return self.head(self.features(x).mean((2, 3)))
+        x = (x.float() - self.center) / self.spread
+        return self.head(self.features(x).mean((2, 3)).float()).float()
+
+
+def fresh_model(work: Work) -> Classifier:
+    """On the device of the work, as all of its peers.
+
+    Raises:
+        RuntimeError: PyTorch has no such device.
+    """
+    if work.device not in DEVICES:
+        raise RuntimeError(f"PyTorch is not measured on a {work.device}")
+    if work.device == "gpu" and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch sees no GPU")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does
+    torch.manual_seed(0)
+    model = Classifier(work.model).to(memory_format=torch.channels_last)
+    return model.to(DEVICES[work.device])
+
+
+def precision(work: Work) -> torch.autocast:
+    """A context in which the network computes in the type of the work."""
+    mixed = work.dtype == "bfloat16"
+    return torch.autocast(DEVICES[work.device], torch.bfloat16, enabled=mixed)
 
 
 def unfreeze(model: Classifier, work: Work, depth: int) -> list[nn.Module]:
@@ -71,7 +98,7 @@ def trainer(model: Classifier, work: Work, depth: int):
     groups = [{"params": model.head.parameters(), "lr": 1e-3}]
     if backbone:
         groups.append({"params": backbone, "lr": 1e-4})
-    optimizer = torch.optim.Adam(groups)
+    optimizer = torch.optim.Adam(groups, fused=work.device == "gpu")
     loss_function = nn.CrossEntropyLoss()
 
     def prepare() -> None:
@@ -81,7 +108,9 @@ def trainer(model: Classifier, work: Work, depth: int):
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(model(images), labels)
+        with precision(work):
+            logits = model(images)
+        loss = loss_function(logits, labels)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -90,29 +119,39 @@ def trainer(model: Classifier, work: Work, depth: int):
 
 
 @torch.inference_mode()
-def count_correct(model: Classifier, batches, labels) -> int:
+def count_correct(work: Work, model: Classifier, batches, labels) -> int:
     """Right answers of a model in evaluation mode."""
     pairs = zip(batches, labels, strict=True)
-    return sum((model(x).argmax(1) == y).sum().item() for x, y in pairs)
+    with precision(work):
+        return int(sum((model(x).argmax(1) == y).sum() for x, y in pairs))
 
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """(n, h, w, 3) uint8 as (n, 3, h, w) in channels_last memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def to_tensors(
+    work: Work, images: np.ndarray, labels: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, h, w, 3) uint8 as (n, 3, h, w) in channels_last memory, and (n,) int64."""
+    device = DEVICES[work.device]
+    x, y = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+    return x.to(device).permute(0, 3, 1, 2), y.to(device)
+
+
+def wait(work: Work) -> None:
+    """Until the device has done what it was given."""
+    if work.device == "gpu":
+        torch.cuda.synchronize()
 
 
 def steps(work: Work) -> Iterator[float]:
     """Steps from pictures: PyTorch has no cache of the frozen part."""
-    torch.manual_seed(0)
-    model = Classifier(work.model).to(memory_format=torch.channels_last)
+    model = fresh_model(work)
     prepare, step = trainer(model, work, work.depths[0])
     prepare()
-    images, labels = random_batch(work)
-    x, y = to_tensor(images), torch.from_numpy(labels)
+    x, y = to_tensors(work, *random_batch(work))
 
     def run(count: int) -> None:
         for _ in range(count):
             step(x, y)
+        wait(work)
 
     yield seconds_of(lambda: run(1))
     while True:
@@ -122,29 +161,25 @@ def steps(work: Work) -> Iterator[float]:
 def grid(work: Work) -> Iterator[float]:
     """One training per turn; epochs end with validation, the last with both sets."""
     pictures = np.load(work.pictures)
-    train_x, val_x = (to_tensor(pictures[f"{s}_images"]) for s in ("train", "val"))
-    train_y, val_y = (
-        torch.from_numpy(pictures[f"{s}_labels"].astype(np.int64))
+    fresh = fresh_model(work)
+    train_set, val_set = (
+        to_tensors(work, pictures[f"{s}_images"], pictures[f"{s}_labels"])
         for s in ("train", "val")
     )
-    torch.manual_seed(0)
-    fresh = Classifier(work.model).to(memory_format=torch.channels_last)
 
     def train(depth: int) -> None:
         model = copy.deepcopy(fresh)
         prepare, step = trainer(model, work, depth)
         for epoch in range(1, work.epochs + 1):
             prepare()
-            order = torch.randperm(len(train_x))
+            images, labels = train_set
+            order = torch.randperm(len(labels), device=labels.device)
             for rows in order.split(work.batch_size):
                 if len(rows) == work.batch_size:
-                    step(train_x[rows], train_y[rows])
+                    step(images[rows], labels[rows])
             model.eval()
-            sets = [(val_x, val_y)]
-            if epoch == work.epochs:
-                sets.append((train_x, train_y))
-            for x, y in sets:
-                count_correct(model, x.split(work.batch_size), y.split(work.batch_size))
+            for both in (val_set, train_set) if epoch == work.epochs else (val_set,):
+                count_correct(work, model, *(x.split(work.batch_size) for x in both))
 
     for _ in range(work.seeds):
         for depth in sorted(work.depths, reverse=True):
