@@ -21,7 +21,7 @@ from ftjax.backbones.backbone import Tree, Unit, variables
 from ftjax.epochs import drop_rates
 from ftjax.evaluate import score
 from ftjax.mesh import shard_batch
-from ftjax.optim import Hyper, update_unit
+from ftjax.optim import Hyper
 from ftjax.plan import Trial
 from ftjax.prefix import activation_struct, infer_unit
 from ftjax.prepare import Setup, run_time_numbers, stored_at, with_fresh_head
@@ -29,6 +29,7 @@ from ftjax.threads import usable_cores
 from ftjax.train import (
     SuffixUnit,
     backward_unit,
+    finish_unit,
     forward_unit,
     gives_input_gradient,
     init_state,
@@ -53,12 +54,14 @@ class Start(NamedTuple):
         batch_stats: likewise.
         hyper: run-time numbers of the optimizer.
         optimizer: a key of `OPTIMIZERS`.
+        parts: in which a batch passes through the network.
     """
 
     params: Tree
     batch_stats: Tree
     hyper: Hyper
     optimizer: str
+    parts: int
 
 
 def compile_threads(trainings: int) -> int:
@@ -98,7 +101,12 @@ def compile_ahead(
     if not trials or threads == 1 or others:
         yield lambda: None
         return
-    start = Start(*with_fresh_head(setup, 0), run_time_numbers(setup), config.optimizer)
+    start = Start(
+        *with_fresh_head(setup, 0),
+        run_time_numbers(setup),
+        config.optimizer,
+        config.batch_size // config.micro_batch,
+    )
     inference = list(inference_tasks(setup, start))
     boundary = min(setup.boundaries[trial.id] for trial in trials)
     first, rest = inference[:boundary], inference[boundary:]
@@ -153,7 +161,7 @@ def training_tasks(
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, unit.counted, scaled)
-            kind = *kind, config.optimizer
+            kind = *kind, config.optimizer, start.parts
             yield kind, partial(train_unit, part, wanted, start, x, scale)
 
 
@@ -215,10 +223,15 @@ def train_unit(
         scale,
         variants=None,
     )
-    grads, _ = backward_unit(input_gradient, pullback, y, variants=None)
-    updated = update_unit(
+    total = None
+    if start.parts > 1:
+        total, _ = backward_unit(input_gradient, pullback, y, variants=None)
+    updated = finish_unit(
+        input_gradient,
+        pullback,
+        y,
+        total,
         params[unit.name],
-        grads,
         opt_state[unit.name],
         start.hyper,
         name=start.optimizer,
