@@ -192,6 +192,16 @@ def test_a_set_that_is_not_prepared_says_where_and_how(tmp_path, no_network):
     assert "\n" not in str(caught.value)
 
 
+def test_a_package_that_tfds_lacks_is_not_damage(prepared, monkeypatch):
+    def lacking(folder):
+        raise ModuleNotFoundError("No module named 'six'")
+
+    monkeypatch.setattr(tfds, "builder_from_directory", lacking)
+    with pytest.raises(ValueError, match="No module named 'six'.*pip") as caught:
+        load("stanford_dogs", data_dir=prepared, image_size=8)
+    assert "damaged" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["shard gone", "shard cut", "info cut", "tfrecord"])
 def test_a_damaged_prepared_set_is_told(prepared, tmp_path, damage):
     shutil.copytree(prepared, tmp_path / "data")

@@ -72,6 +72,8 @@ def open_prepared(
         }
         features = builder.info.features or {}
         class_names = tuple(features["label"].names)
+    except ImportError as error:
+        raise _missing(spec, error) from error
     except Exception as error:  # TFDS raises many kinds for one damaged file.
         raise _damaged(spec, folder, command) from error
     if stored_as != tfds.core.FileFormat.ARRAY_RECORD:
@@ -87,6 +89,8 @@ def open_prepared(
             records = builder.as_data_source(
                 split=split, decoders={"image": tfds.decode.SkipDecoding()}
             )
+        except ImportError as error:
+            raise _missing(spec, error) from error
         except Exception as error:  # array_record does not export its own kinds.
             raise _damaged(spec, folder, command) from error
         return _record_split(
@@ -163,6 +167,14 @@ def _record_split(
 
 def _version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else -1 for part in version.split("."))
+
+
+def _missing(spec: PreparedSet, error: ImportError) -> ValueError:
+    """TFDS imports some packages late, and does not declare all of them."""
+    return ValueError(
+        f"data {spec.name!r}: TFDS cannot read it ({error}); the data set is not to "
+        "blame: install what is missing with pip, and start again"
+    )
 
 
 def _damaged(spec: PreparedSet, folder: Path, command: str) -> ValueError:
