@@ -39,10 +39,11 @@ def use_compilation_cache() -> None:
 def tune_xla() -> None:
     """Chooses how XLA compiles and runs; comes before all other use of JAX.
 
-    On a GPU it takes the first algorithm that cuDNN and cuBLAS advise. Trying them all
-    for each convolution, its default, had not ended after 150 s for the 16 distinct
-    units of EfficientNetB0, which are compiled in 7 s without (H200, bfloat16, 96
-    pixels, 8 threads).
+    On a GPU it takes an algorithm for each convolution and product without timing all
+    that there are. Its default, to time them, had not ended after 150 s for the 16
+    distinct units of EfficientNetB0, which are compiled in 5 s without (H200, bfloat16,
+    96 pixels, 8 threads). What that costs in each step was not measured; XLA_FLAGS with
+    --xla_gpu_autotune_level=4 brings the default back, for long trainings.
 
     On a CPU its older code for fusions, where that is still there (jaxlib 0.10), is
     compiled in two thirds of the time and runs as fast (first and later steps of
