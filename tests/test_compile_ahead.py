@@ -7,7 +7,7 @@ import pytest
 from tiny_setup import tiny_setup
 
 from ftjax import sweep
-from ftjax.compile_ahead import compile_ahead
+from ftjax.compile_ahead import compile_ahead, compile_threads
 from ftjax.rolling import RollingCache
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -107,3 +107,14 @@ def test_who_stops_does_not_wait_for_what_is_not_begun(tmp_path, monkeypatch):
             threading.Timer(0.3, go.set).start()
             raise KeyboardInterrupt
     assert len(begun) < 20
+
+
+@pytest.mark.parametrize(
+    ("backend", "cores", "expected"), [("cpu", 16, 2), ("gpu", 16, 8), ("gpu", 2, 2)]
+)
+def test_the_host_of_an_accelerator_compiles_with_its_cores(
+    monkeypatch, backend, cores, expected
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr("ftjax.compile_ahead.usable_cores", lambda: cores)
+    assert compile_threads(2) == expected

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ftjax import heap
+
 CODE = """
 import ctypes, sys, tempfile, threading
 {first}
@@ -39,3 +41,16 @@ def count_arenas(first: str) -> int:
 def test_threads_of_a_command_share_the_arena_that_can_grow():
     assert count_arenas("") > 1
     assert count_arenas("import experiments.sweep") == 1
+
+
+@pytest.mark.parametrize(
+    ("plugins", "platforms", "expected"),
+    [([], "", False), (["xla_cuda13"], "", True), (["xla_cuda13"], "cpu", False)],
+)
+def test_malloc_is_left_alone_beside_an_accelerator(
+    monkeypatch, plugins, platforms, expected
+):
+    monkeypatch.setattr(heap, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(heap, "find_spec", lambda name: None)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    assert heap.accelerator_installed() is expected
