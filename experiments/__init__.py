@@ -2,9 +2,8 @@
 
 from multiprocessing import current_process
 
-from ftjax.heap import accelerator_installed, use_one_arena
+from ftjax.heap import use_one_arena
 
 # Other frameworks that the benchmark starts (`experiments.peers`) keep their own ways.
-own = current_process().name in ("MainProcess", "ftjax")
-if own and not accelerator_installed():
+if current_process().name in ("MainProcess", "ftjax"):
     use_one_arena()

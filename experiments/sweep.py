@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pandas as pd
 import tyro
 from rich.console import Console
@@ -79,8 +78,7 @@ def run(
             environment.join_processes()
             console.quiet = not is_first_process()
         config = complete(config)
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         if own_process:
             environment.collect_garbage_rarely()
         environment.use_compilation_cache()

@@ -18,7 +18,7 @@ import numpy as np
 
 from ftjax import clock
 from ftjax.backbones.backbone import Tree, Unit, variables
-from ftjax.epochs import drop_rates
+from ftjax.drop_connect import drop_rates, residual_scales
 from ftjax.evaluate import score
 from ftjax.mesh import shard_batch
 from ftjax.optim import Hyper
@@ -35,7 +35,6 @@ from ftjax.train import (
     init_state,
     loss_gradient,
     make_suffix,
-    residual_scales,
 )
 from ftjax.workers import stop_point
 

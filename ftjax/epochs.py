@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ftjax import clock
 from ftjax.backbones.backbone import Backbone, Tree, Unit
 from ftjax.depth import Cut
+from ftjax.drop_connect import drop_rates, residual_scales
 from ftjax.evaluate import evaluate, recalibrate
 from ftjax.mesh import fetch
 from ftjax.optim import Hyper
@@ -20,7 +21,6 @@ from ftjax.train import (
     State,
     SuffixUnit,
     make_suffix,
-    residual_scales,
 )
 from ftjax.variants import Variants
 
@@ -237,11 +237,6 @@ def epoch_scales(problem: Problem, epoch: int, steps: int) -> np.ndarray | None:
         for key in keys
     ]
     return np.stack(scales, axis=1) if problem.variants else scales[0]
-
-
-def drop_rates(network: Backbone, largest: float) -> tuple[float, ...]:
-    """Drop-connect rates of all units."""
-    return tuple(unit.drop_share * largest for unit in network.units)
 
 
 def suffix_of(problem: Problem) -> tuple[SuffixUnit, ...]:

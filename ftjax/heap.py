@@ -1,4 +1,6 @@
-"""glibc's malloc, told to keep what is freed; does nothing with another C library.
+"""glibc's malloc, told to keep what is freed.
+
+Nothing is done with another C library, nor beside an accelerator.
 
 XLA:CPU allocates every intermediate anew, and mapping its pages again is slow.
 """
@@ -45,7 +47,7 @@ def keep_freed_memory() -> None:
 
 
 def _set(options: dict[int, int]) -> None:
-    if platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] == "glibc" and not accelerator_installed():
         libc = ctypes.CDLL(None)
         for option, value in options.items():
             libc.mallopt(option, value)

@@ -275,25 +275,6 @@ def add_trees(total: Tree, term: Tree) -> Tree:
     return jax.tree.map(jnp.add, total, term)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def residual_scales(
-    key: jax.Array, epoch, rates: tuple[float, ...], steps: int, batch_size: int
-) -> jax.Array:
-    """Drop-connect (Huang et al. 2016): 0, or 1 / (1 - rate), by unit and picture.
-
-    Rates belong to the units of the whole network, so a unit draws the same numbers
-    at every depth. Keras drops in frozen blocks as well; here only blocks with
-    something trainable do, since the frozen part is passed once.
-
-    Returns:
-        (steps, units, batch) of one epoch.
-    """
-    keep = 1 - jnp.asarray(rates, jnp.float32).reshape(1, -1, 1)
-    shape = (steps, len(rates), batch_size)
-    draws = jax.random.uniform(jax.random.fold_in(key, epoch), shape)
-    return jnp.where(draws < keep, 1 / keep, 0.0)
-
-
 class Batch(NamedTuple):
     """What one pass through the suffix takes; of stacked trials, (variants, ...).
 

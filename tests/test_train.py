@@ -13,6 +13,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype, with_head
 from ftjax.data import read_ahead
 from ftjax.depth import labels, make_cut
+from ftjax.drop_connect import residual_scales
 from ftjax.epochs import Problem, run_epochs
 from ftjax.evaluate import evaluate, recalibrate
 from ftjax.freeze_proof import changed_leaves, digests
@@ -20,7 +21,6 @@ from ftjax.prefix import Activations, Room, advance, choose_boundary, infer
 from ftjax.train import (
     init_state,
     make_suffix,
-    residual_scales,
     train_step,
 )
 from ftjax.variants import stack, unstack

@@ -27,8 +27,7 @@ from ftjax.train import init_state, make_suffix, train_step
 def start() -> None:
     """As the command starts, but no program of an earlier run is used."""
     environment.tune_xla()
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     environment.collect_garbage_rarely()
     jax.config.update("jax_enable_compilation_cache", False)
 

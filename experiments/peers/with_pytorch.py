@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
     def forward(self, x):
         x = (x.float() - self.center) / self.spread
-        return self.head(self.features(x).mean((2, 3)).float()).float()
+        return self.head(self.features(x).mean((2, 3))).float()
 
 
 def fresh_model(work: Work) -> Classifier:
