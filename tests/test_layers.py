@@ -115,13 +115,16 @@ def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
         (3, (5, 7), "SAME"),  # tiles that hang over the edge
         (2, (7, 8), "VALID"),
         (2, (5, 6), ASYMMETRIC),
-        (12, (9, 8), "SAME"),  # in groups of pictures
         (3, (4, 6), "SAME"),  # tiles of 2x2 need no more products than those of 2x4
+        (2, (16, 20), "SAME"),  # tiles of 4x4
+        (2, (15, 18), ASYMMETRIC),  # that hang over the edge
+        (2, (16, 6), "SAME"),  # of 4x2
     ],
 )
-def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
+@pytest.mark.parametrize("turned", [0, 64])
+def test_wide_conv_equals_lax(batch, size, padding, turned, monkeypatch):
     monkeypatch.setattr(convolution, "WINOGRAD_TAPS", 0)
-    monkeypatch.setattr(winograd, "GROUP_BYTES", 2**12)
+    monkeypatch.setattr(winograd, "TURNED_CHANNELS", turned)
 
     def form(lowering):
         conv = layers.Conv(5, 3, 1, padding, use_bias=False, lowering=lowering)
@@ -132,7 +135,35 @@ def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
 
 
-@pytest.mark.parametrize("size", [(8, 6), (8, 12)])  # tiles of 2x2 and 2x4 pixels
+@pytest.mark.parametrize(("batch", "groups"), [(4, 2), (7, 7), (12, 6)])
+def test_wide_conv_by_groups_equals_the_whole(batch, groups, monkeypatch):
+    pads = ((1, 1), (1, 1))
+
+    def all_three(x, k, grad):
+        return (
+            winograd.winograd_conv(x, k, pads),
+            winograd.winograd_input_gradient(grad, k, pads),
+            winograd.winograd_kernel_gradient(x, grad, pads),
+        )
+
+    with jax.enable_x64(True):
+        shapes = (batch, 9, 8, 4), (3, 3, 4, 5), (batch, 9, 8, 5)
+        x, k, grad = (
+            jnp.asarray(normal(seed, shape), jnp.float64)
+            for seed, shape in enumerate(shapes)
+        )
+        picture = x[0].nbytes + grad[0].nbytes
+        assert "while" not in lowered(all_three, x, k, grad)
+        whole = all_three(x, k, grad)
+        monkeypatch.setattr(winograd, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(winograd, "GROUP_BYTES", 2 * picture)
+        text = lowered(lambda *inputs: all_three(*inputs), x, k, grad)
+        assert f"tensor<{groups}x{batch // groups}x9x8x4xf64>" in text
+        for part, expected in zip(all_three(x, k, grad), whole, strict=True):
+            np.testing.assert_allclose(part, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (8, 12), (16, 12)])  # tiles 2x2, 2x4, 4x4
 def test_wide_conv_rounds_little(size):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(4, *size, 256)), rng.normal(size=(3, 3, 256, 16))

@@ -36,7 +36,6 @@ BAND_PIXELS = 1024  # of a loop whose operands should stay in the cache
 WINOGRAD_TAPS = 2**12  # channels * features from which Winograd's form is the faster
 TURNED_CHANNELS = 128  # of a narrow array from which turning it pays
 TURNED_PIXELS = 3  # for each of its channels; with fewer the wide one is turned
-WINOGRAD_BYTES = 2**27  # of an input; transformed it takes three or four times as many
 
 
 def conv_reference(
@@ -63,7 +62,7 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: Pads) -> jax.Arra
     """The convolution; patches times kernel where the map is small, else Winograd's."""
     height, width, channels, features = kernel.shape
     rows, columns = output_size(x.shape[1:3], (height, width), (strides, strides), pads)
-    if _suits_winograd(kernel, strides, rows * columns, x.nbytes):
+    if _suits_winograd(kernel, strides, rows * columns):
         return standalone(functools.partial(winograd_conv, pads=pads))(x, kernel)
     small = strides > 1 and _suits_patches(kernel, len(x) * rows * columns)
     if rows * columns > FEW_PIXELS and not small:
@@ -88,22 +87,13 @@ def _suits_patches(kernel: jax.Array, pixels: int) -> bool:
     return values <= FEW_VALUES and 4 * values * pixels < PATCH_BYTES
 
 
-def _suits_winograd(
-    kernel: jax.Array, strides: int, pixels: int, num_bytes: int = 0
-) -> bool:
-    """Whether Winograd's form is the faster one, and its tiles fit the memory.
-
-    Args:
-        kernel: of the convolution, like `strides`.
-        pixels: of an output map.
-        num_bytes: of the input, where all of its tiles are there at once.
-    """
+def _suits_winograd(kernel: jax.Array, strides: int, pixels: int) -> bool:
+    """Whether Winograd's form is the faster one, of an output map of that many."""
     height, width, channels, features = kernel.shape
     return (
         (height, width, strides) == (3, 3, 1)
         and channels * features >= WINOGRAD_TAPS
         and pixels > FEW_PIXELS
-        and num_bytes < WINOGRAD_BYTES
     )
 
 
@@ -138,7 +128,7 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     ]
     if strides == 1 and min(*reach[0], *reach[1]) >= 0:
         pixels = x.shape[1] * x.shape[2]
-        if _suits_winograd(kernel, strides, pixels, grad.nbytes):
+        if _suits_winograd(kernel, strides, pixels):
             form = functools.partial(winograd_input_gradient, pads=pads)
             return standalone(form)(grad, kernel)
         turned = kernel[::-1, ::-1].swapaxes(2, 3)

@@ -8,7 +8,6 @@ Parameters and statistics are float32. A layer computes in the type of its input
 BatchNorm's moments and scaling are float32 at least.
 """
 
-import functools
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
@@ -217,20 +216,39 @@ def max_pool(
     if _resolve(lowering, x.dtype) == "lax":
         return max_pool_reference(x, window, strides, padding)
     pads = explicit_pads(x.shape[1:3], (window, window), (strides, strides), padding)
-    low = jnp.array(-jnp.inf, x.dtype)
-    padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
-    rows, columns = [
-        (padded.shape[axis] - window) // strides * strides + 1 for axis in (1, 2)
-    ]
-    shifted = (
-        padded[:, i : i + rows : strides, j : j + columns : strides]
-        for i, j in itertools.product(range(window), range(window))
-    )
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    number = np.min_scalar_type(window * window).type
 
-    def later_if_larger(first, second):  # NaN spreads, as it does in lax.max
-        return jnp.where((second > first) | (second != second), second, first)
+    def shifted(x):
+        low = jnp.array(-jnp.inf, x.dtype)
+        padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+        rows, columns = [
+            (padded.shape[axis] - window) // strides * strides + 1 for axis in (1, 2)
+        ]
+        return [
+            padded[:, i : i + rows : strides, j : j + columns : strides]
+            for i, j in itertools.product(range(window), range(window))
+        ]
 
-    return functools.reduce(later_if_larger, shifted)
+    def forward(x):
+        """The maxima, and which of the slices each is from."""
+        best, *others = shifted(x)
+        source = jnp.zeros(best.shape, number)
+        for i, part in enumerate(others, start=1):
+            wins = (part > best) | (part != part)  # NaN spreads, as it does in lax.max
+            best = jnp.where(wins, part, best)
+            source = jnp.where(wins, number(i), source)
+        return best, source
+
+    def backward(source, grad):
+        parts = [jnp.where(source == i, grad, 0) for i in range(window * window)]
+        return jax.linear_transpose(shifted, like)(parts)
+
+    # One byte for a maximum is kept, not a mask for each slice (VGG16's first pooling,
+    # 16 pictures of 96x96 pixels: 3.5 instead of 8.6 ms).
+    pool = jax.custom_vjp(lambda x: forward(x)[0])
+    pool.defvjp(forward, backward)
+    return pool(x)
 
 
 class Conv(nn.Module):

@@ -1,12 +1,13 @@
-"""3x3 convolution by Winograd's minimal filtering: 2.25 to 3 times fewer products.
+"""3x3 convolution by Winograd's minimal filtering: 2.25 to 4 times fewer products.
 
-For stride 1. An output tile y of 2x4 pixels comes from an input tile d of 4x6 pixels
-and the kernel g by 24 products in place of 72, each a matrix product over all tiles:
+For stride 1. An output tile y of 4x4 pixels comes from an input tile d of 6x6 pixels
+and the kernel g by 36 products in place of 144, each a matrix product over all tiles:
 
     y = A^T [(G g G'^T) * (B^T d B')] A'
 
 Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015, equations 4 to
-8: F(2, 3) from row to row, F(2, 3) or F(4, 3) along a row.
+8: F(2, 3) or F(4, 3) from row to row and along a row. Of large maps a few pictures go
+through at a time, so that their tiles, 2.25 to 4 times as many values, stay in a cache.
 """
 
 import math
@@ -24,8 +25,12 @@ from ftjax.backbones.depthwise import (
     frame_with_zeros,
     output_size,
 )
+from ftjax.xla_calls import standalone
 
-GROUP_BYTES = 2**23  # of pictures whose tiles should stay in the cache
+WHOLE_BYTES = 2**25  # of input and output up to which a batch goes through at once
+GROUP_BYTES = 2**24  # of input and output of the pictures that go through together
+FEW_ROWS = 13  # of a map; up to these F(2, 3) from row to row, for smaller kernels
+TURNED_CHANNELS = 64  # up to which tiles are turned before they are multiplied
 
 Matrix = Sequence[Sequence[float]]
 Grid = Sequence[Sequence[jax.Array]]  # of equal shape, by row and column of a tile
@@ -85,17 +90,25 @@ def _coefficients(roots: Iterable[float]) -> list[float]:
 
 
 # Rounding grows with m and with the spread of the points. Of the largest value it takes
-# 6e-7 with F(2, 3) both ways and 1.2e-6 with these two, where a plain sum takes 3e-7
-# (256 channels); with 0, 1, -1, 2, -2 it would be 2.5e-6, and 1e-5 both ways.
+# 3e-7 to 7e-7 with F(2, 3) both ways, 6e-7 to 1.3e-6 with one of each and 1.3e-6 to
+# 2.9e-6 with F(4, 3) both ways, where a plain sum takes 3e-7 to 1.1e-6 (64 to 512
+# channels); with 0, 1, -1, 2, -2 the last would be 1.1e-5.
 TWO = make_filter(0, 1, -1)
 FOUR = make_filter(0, 0.75, -0.75, 1.5, -1.5)
 Filters = tuple[Filter, Filter]  # from row to row, and along a row
 
 
-def choose_filters(columns: int) -> Filters:
-    """Of an output of that many columns, those with the fewest products."""
-    along = min((TWO, FOUR), key=lambda f: -(-columns // f.step) * f.width)
-    return TWO, along
+def choose_filters(rows: int, columns: int) -> Filters:
+    """Of an output of that size, those with the fewest products.
+
+    On small maps there are few tiles to a kernel, and transforming it, 36 values for 9,
+    would take longer than the products that are spared.
+    """
+
+    def fewest(length: int) -> Filter:
+        return min((TWO, FOUR), key=lambda f: -(-length // f.step) * f.width)
+
+    return TWO if rows <= FEW_ROWS else fewest(rows), fewest(columns)
 
 
 def winograd_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
@@ -115,10 +128,8 @@ def winograd_input_gradient(
 
 def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
     """Gradient (3, 3, c, features) of the kernel, summed over groups of pictures."""
-    filters = choose_filters(grad.shape[2])
-    groups = 1
-    while len(x) % (2 * groups) == 0 and x.nbytes > groups * GROUP_BYTES:
-        groups *= 2
+    filters = choose_filters(*grad.shape[1:3])
+    groups = _count_groups(len(x), x.nbytes + grad.nbytes)
     if groups == 1:  # a sum would be one pass more
         products = _tile_products(x, grad, pads, filters)
     else:
@@ -136,6 +147,19 @@ def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.A
     return jnp.stack([jnp.stack(row) for row in slopes])
 
 
+def _count_groups(pictures: int, num_bytes: int) -> int:
+    """How many equal groups a batch goes through in.
+
+    Args:
+        pictures: of the batch.
+        num_bytes: of its input and output.
+    """
+    if num_bytes <= WHOLE_BYTES:
+        return 1
+    counts = (n for n in range(1, pictures + 1) if pictures % n == 0)
+    return next((n for n in counts if num_bytes <= n * GROUP_BYTES), pictures)
+
+
 def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads, filters: Filters) -> Grid:
     """Sums over all tiles of input times output slope: arrays (c, features)."""
     lengths, features = grad.shape[1:3], grad.shape[3]
@@ -147,11 +171,20 @@ def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads, filters: Filters) 
     )
     return [
         [
-            tile.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, features)
+            _product_over_tiles(
+                tile.reshape(-1, x.shape[-1]), slope.reshape(-1, features)
+            )
             for tile, slope in zip(*row, strict=True)
         ]
         for row in zip(inputs, slopes, strict=True)
     ]
+
+
+def _product_over_tiles(tiles: jax.Array, slopes: jax.Array) -> jax.Array:
+    """tiles.T @ slopes, in the form that XLA:CPU multiplies fastest."""
+    if max(tiles.shape[1], slopes.shape[1]) > TURNED_CHANNELS:
+        return tiles.T @ slopes
+    return standalone(jnp.matmul)(standalone(jnp.transpose)(tiles), slopes)
 
 
 def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Array:
@@ -164,20 +197,45 @@ def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Arr
         summed: whether x has c channels (0) or as many as there are features (1).
     """
     rows, columns = _lengths(x, pads)
-    filters = choose_filters(columns)
+    filters = choose_filters(rows, columns)
     dimensions = (((3,), (summed,)), ((), ()))
-    products = [
-        [lax.dot_general(*pair, dimensions) for pair in zip(*row, strict=True)]
-        for row in zip(
-            _transform([f.input for f in filters], _input_tiles(x, pads, filters)),
-            _transform([f.kernel for f in filters], kernel),
-            strict=True,
-        )
-    ]
-    pixels = _transform([f.output for f in filters], products)
-    y = jnp.stack([jnp.stack(row, 3) for row in pixels], 2)
-    n, high, down, wide, across, channels = y.shape
-    return y.reshape(n, high * down, wide * across, channels)[:, :rows, :columns]
+
+    def through(x):
+        products = [
+            [lax.dot_general(*pair, dimensions) for pair in zip(*row, strict=True)]
+            for row in zip(
+                _transform([f.input for f in filters], _input_tiles(x, pads, filters)),
+                _transform([f.kernel for f in filters], kernel),
+                strict=True,
+            )
+        ]
+        return _output_pixels(products, filters)[:, :rows, :columns]
+
+    n, num_values = len(x), len(x) * rows * columns * kernel.shape[3 - summed]
+    groups = _count_groups(n, x.nbytes + num_values * x.dtype.itemsize)
+    if groups == 1:
+        return through(x)
+    # The kernel is transformed with each group: as an operand of the loop, 36 arrays
+    # more, it took longer (64 channels, 96x96 pixels: 21.9 instead of 19.8 ms).
+    y = lax.map(through, x.reshape(groups, -1, *x.shape[1:]))
+    return y.reshape(n, *y.shape[2:])
+
+
+def _output_pixels(products: Grid, filters: Filters) -> jax.Array:
+    """Pixels (n, rows, columns, features) of all tiles, from their products.
+
+    Along the rows first, in calls of their own: in one loop XLA would combine all
+    products anew for each pixel of a tile, in three to nine times as long.
+    """
+    down, along = filters
+
+    @standalone
+    def combine(*row):
+        return jnp.stack(_combine(along.output, row), 3)
+
+    pixels = jnp.stack(_combine(down.output, [combine(*row) for row in products]), 2)
+    n, high, step, wide, across, features = pixels.shape
+    return pixels.reshape(n, high * step, wide * across, features)
 
 
 def _lengths(x: jax.Array, pads: Pads) -> list[int]:
