@@ -121,10 +121,8 @@ def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
         (2, (16, 6), "SAME"),  # of 4x2
     ],
 )
-@pytest.mark.parametrize("turned", [0, 64])
-def test_wide_conv_equals_lax(batch, size, padding, turned, monkeypatch):
+def test_wide_conv_equals_lax(batch, size, padding, monkeypatch):
     monkeypatch.setattr(convolution, "WINOGRAD_TAPS", 0)
-    monkeypatch.setattr(winograd, "TURNED_CHANNELS", turned)
 
     def form(lowering):
         conv = layers.Conv(5, 3, 1, padding, use_bias=False, lowering=lowering)
@@ -157,6 +155,7 @@ def test_wide_conv_by_groups_equals_the_whole(batch, groups, monkeypatch):
         whole = all_three(x, k, grad)
         monkeypatch.setattr(winograd, "WHOLE_BYTES", 0)
         monkeypatch.setattr(winograd, "GROUP_BYTES", 2 * picture)
+        monkeypatch.setattr(winograd, "GRADIENT_BYTES", 2 * picture)
         text = lowered(lambda *inputs: all_three(*inputs), x, k, grad)
         assert f"tensor<{groups}x{batch // groups}x9x8x4xf64>" in text
         for part, expected in zip(all_three(x, k, grad), whole, strict=True):

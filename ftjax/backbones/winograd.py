@@ -29,8 +29,8 @@ from ftjax.xla_calls import standalone
 
 WHOLE_BYTES = 2**25  # of input and output up to which a batch goes through at once
 GROUP_BYTES = 2**24  # of input and output of the pictures that go through together
+GRADIENT_BYTES = 2**23  # the same for the kernel's gradient
 FEW_ROWS = 13  # of a map; up to these F(2, 3) from row to row, for smaller kernels
-TURNED_CHANNELS = 64  # up to which tiles are turned before they are multiplied
 
 Matrix = Sequence[Sequence[float]]
 Grid = Sequence[Sequence[jax.Array]]  # of equal shape, by row and column of a tile
@@ -129,7 +129,7 @@ def winograd_input_gradient(
 def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
     """Gradient (3, 3, c, features) of the kernel, summed over groups of pictures."""
     filters = choose_filters(*grad.shape[1:3])
-    groups = _count_groups(len(x), x.nbytes + grad.nbytes)
+    groups = _count_groups(len(x), x.nbytes + grad.nbytes, GRADIENT_BYTES)
     if groups == 1:  # a sum would be one pass more
         products = _tile_products(x, grad, pads, filters)
     else:
@@ -147,17 +147,18 @@ def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.A
     return jnp.stack([jnp.stack(row) for row in slopes])
 
 
-def _count_groups(pictures: int, num_bytes: int) -> int:
+def _count_groups(pictures: int, num_bytes: int, limit: int) -> int:
     """How many equal groups a batch goes through in.
 
     Args:
         pictures: of the batch.
         num_bytes: of its input and output.
+        limit: of a group's, unless that is a single picture.
     """
     if num_bytes <= WHOLE_BYTES:
         return 1
     counts = (n for n in range(1, pictures + 1) if pictures % n == 0)
-    return next((n for n in counts if num_bytes <= n * GROUP_BYTES), pictures)
+    return next((n for n in counts if num_bytes <= n * limit), pictures)
 
 
 def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads, filters: Filters) -> Grid:
@@ -171,20 +172,11 @@ def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads, filters: Filters) 
     )
     return [
         [
-            _product_over_tiles(
-                tile.reshape(-1, x.shape[-1]), slope.reshape(-1, features)
-            )
+            tile.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, features)
             for tile, slope in zip(*row, strict=True)
         ]
         for row in zip(inputs, slopes, strict=True)
     ]
-
-
-def _product_over_tiles(tiles: jax.Array, slopes: jax.Array) -> jax.Array:
-    """tiles.T @ slopes, in the form that XLA:CPU multiplies fastest."""
-    if max(tiles.shape[1], slopes.shape[1]) > TURNED_CHANNELS:
-        return tiles.T @ slopes
-    return standalone(jnp.matmul)(standalone(jnp.transpose)(tiles), slopes)
 
 
 def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Array:
@@ -212,7 +204,8 @@ def _filter(x: jax.Array, pads: Pads, kernel: jax.Array, summed: int) -> jax.Arr
         return _output_pixels(products, filters)[:, :rows, :columns]
 
     n, num_values = len(x), len(x) * rows * columns * kernel.shape[3 - summed]
-    groups = _count_groups(n, x.nbytes + num_values * x.dtype.itemsize)
+    num_bytes = x.nbytes + num_values * x.dtype.itemsize
+    groups = _count_groups(n, num_bytes, GROUP_BYTES)
     if groups == 1:
         return through(x)
     # The kernel is transformed with each group: as an operand of the loop, 36 arrays
