@@ -90,8 +90,8 @@ def _coefficients(roots: Iterable[float]) -> list[float]:
 
 
 # Rounding grows with m and with the spread of the points. Of the largest value it takes
-# 3e-7 to 7e-7 with F(2, 3) both ways, 6e-7 to 1.3e-6 with one of each and 1.3e-6 to
-# 2.9e-6 with F(4, 3) both ways, where a plain sum takes 3e-7 to 1.1e-6 (64 to 512
+# 3e-7 to 7e-7 with F(2, 3) both ways, 6e-7 to 1.3e-6 with one of each and 8e-7 to
+# 2.9e-6 with F(4, 3) both ways, where a plain sum takes 3e-7 to 1.2e-6 (64 to 512
 # channels); with 0, 1, -1, 2, -2 the last would be 1.1e-5.
 TWO = make_filter(0, 1, -1)
 FOUR = make_filter(0, 0.75, -0.75, 1.5, -1.5)
