@@ -48,8 +48,8 @@ def test_costs_not_worse_and_one_standard_error():
     assert best.pareto == (0, 3, 12, 30)
     assert best.smallest_within_one_se == 30  # no noise: nothing is within an error
     assert recommend(results, epsilon=0.0).not_worse == (30,)
-    wide = recommend(sweep(results["val_accuracy"][:9].to_numpy(), noise=0.01, key=1))
-    assert wide.smallest_within_one_se <= 12
+    wide = recommend(sweep(results["val_accuracy"][:9].to_numpy(), noise=0.02, key=1))
+    assert wide.depth_layers == 54 and wide.smallest_within_one_se == 12
     results["flops"] = results["flops"].max() - results["flops"]
     assert 149 in recommend(results).pareto  # the cheapest is not dominated
 
@@ -61,6 +61,21 @@ def test_paired_standard_error_ignores_what_seeds_share():
     curve = bootstrap.bootstrap_curve(values)
     error = bootstrap.difference_stderr(curve, 4, 8)
     assert error == pytest.approx(0.002 * np.sqrt(2 / 5), rel=0.5)
+
+
+@pytest.mark.parametrize("gap", [np.s_[:0], np.s_[2:, 1]])
+def test_standard_error_is_that_of_the_planted_noise(gap):
+    """Two seeds at three depths, or at two and one at a third: two and one degrees of
+    freedom, where the draws' own variance has no bound. Squared, it is unbiased."""
+    rng = np.random.default_rng(0)
+    differences, squared = [], []
+    for _ in range(400):
+        values = 0.9 + 0.005 * rng.standard_normal((3, 2))
+        values[gap] = np.nan
+        curve = bootstrap.bootstrap_curve(values, draws=100)
+        differences.append(curve.means[0] - curve.means[2])
+        squared.append(bootstrap.difference_stderr(curve, 0, 2) ** 2)
+    assert np.mean(squared) == pytest.approx(np.var(differences), rel=0.2)
 
 
 def test_seed_noise_has_the_size_of_the_planted_noise():

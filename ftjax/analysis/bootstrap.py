@@ -19,12 +19,14 @@ _CHUNK_ELEMENTS = 4_000_000  # picture weights held at a time: 32 MB
 class DepthEffects(NamedTuple):
     """Additive model accuracy = depth effect + seed effect + noise, by least squares.
 
-    means: (d,) accuracy of each depth with the seed effects removed. residuals:
-    (d, s) noise, nan where a seed is missing. dof: degrees of freedom of the noise;
-    0 when there is nothing to estimate it from.
+    means: (d,) accuracy of each depth with the seed effects removed. weights: (d, k)
+    of the k measurements in the means, by depth, then seed. residuals: (d, s) noise,
+    nan where a seed is missing. dof: degrees of freedom of the noise; 0 when there is
+    nothing to estimate it from.
     """
 
     means: np.ndarray
+    weights: np.ndarray
     residuals: np.ndarray
     dof: int
 
@@ -32,13 +34,16 @@ class DepthEffects(NamedTuple):
 class CurveBootstrap(NamedTuple):
     """A curve with draws of its noise.
 
-    means: (d,). noise: (draws, d), to be added to the means; None when the table
-    holds no information on the noise. source: 'seeds and pictures', 'seeds',
-    'pictures', 'binomial' or 'none'.
+    means: (d,). noise: (draws, d), to be added to the means, with the tails that its
+    size being estimated gives it. covariance: (d, d) of the means without those tails,
+    whose variance has no bound with few seeds. Both None when the table holds no
+    information on the noise. source: 'seeds and pictures', 'seeds', 'pictures',
+    'binomial' or 'none'.
     """
 
     means: np.ndarray
     noise: np.ndarray | None
+    covariance: np.ndarray | None
     source: str
 
 
@@ -59,7 +64,6 @@ def depth_effects(values: np.ndarray) -> DepthEffects:
     if values.ndim != 2 or not present.any(axis=1).all():
         raise ValueError("every depth needs at least one accuracy")
     d, s = values.shape
-    plain = np.nanmean(values, axis=1)
     which_depth, which_seed = np.nonzero(present)
     design = np.zeros((len(which_depth), d + s - 1))
     rows = np.arange(len(which_depth))
@@ -67,27 +71,21 @@ def depth_effects(values: np.ndarray) -> DepthEffects:
     for column in range(s - 1):  # seed effects sum to zero
         design[which_seed == column, d + column] = 1.0
         design[which_seed == s - 1, d + column] = -1.0
-    coef, _, rank, _ = np.linalg.lstsq(design, values[present], rcond=None)
-    if rank < design.shape[1]:
-        residuals = values - plain[:, None]
-        dof = int(present.sum()) - d
-        return DepthEffects(plain, residuals, dof)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        design = design[:, :d]
+    inverse = np.linalg.pinv(design)
+    coef = inverse @ values[present]
     residuals = np.full(values.shape, np.nan)
     residuals[present] = values[present] - design @ coef
-    return DepthEffects(coef[:d], residuals, int(present.sum()) - rank)
+    return DepthEffects(coef[:d], inverse[:d], residuals, len(rows) - design.shape[1])
 
 
-def seed_noise(
-    effects: DepthEffects, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Bootstrap noise of the depth effects, (draws, d), from the seed residuals.
+def seed_variance(effects: DepthEffects) -> np.ndarray:
+    """Noise variance of one measurement at each depth, (d,).
 
-    Residuals are standardized by the depth's moderated variance
-    (PRIOR_DOF * pooled + own_dof * own) / (PRIOR_DOF + own_dof) (Smyth 2004, eq. 3),
-    because two or three seeds alone say little about one depth; they are then drawn
-    with replacement over all depths and seeds and averaged over the depth's number of
-    seeds. Dividing by sqrt(chi2 / dof) gives the draws Student tails (studentized
-    bootstrap, Efron and Tibshirani 1993, chapter 12).
+    The depth's own, moderated by that of all: (PRIOR_DOF * pooled + own_dof * own) /
+    (PRIOR_DOF + own_dof) (Smyth 2004, eq. 3), because two or three seeds alone say
+    little about one depth.
 
     Args:
         effects: of `depth_effects`, with dof >= 1.
@@ -96,23 +94,46 @@ def seed_noise(
         raise ValueError("seed noise needs at least two seeds at two depths")
     present = np.isfinite(effects.residuals)
     squares = np.where(present, effects.residuals, 0.0) ** 2
-    counts = present.sum(axis=1)
-    pooled = squares.sum() / effects.dof
     # The share of the dof that each depth's own residuals carry.
-    own_dof = effects.dof * np.maximum(counts - 1, 0)
-    own_dof = own_dof / max(np.maximum(counts - 1, 0).sum(), 1)
-    own_sum = squares.sum(axis=1)
-    variance = (PRIOR_DOF * pooled + own_sum) / (PRIOR_DOF + own_dof)
-    if pooled <= 0:
-        return np.zeros((draws, len(counts)))
-    pool = (effects.residuals / np.sqrt(variance)[:, None])[present]
+    spare = np.maximum(present.sum(axis=1) - 1, 0)
+    own_dof = effects.dof * spare / max(spare.sum(), 1)
+    pooled = squares.sum() / effects.dof
+    return (PRIOR_DOF * pooled + squares.sum(axis=1)) / (PRIOR_DOF + own_dof)
+
+
+def seed_noise(
+    effects: DepthEffects, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Bootstrap noise of the depth effects, (draws, d), from the seed residuals.
+
+    Residuals are standardized by `seed_variance`, drawn with replacement over all
+    depths and seeds, and weighted as the measurements are. Dividing by
+    sqrt(chi2 / dof) gives the draws Student tails (studentized bootstrap, Efron and
+    Tibshirani 1993, chapter 12).
+
+    Args:
+        effects: of `depth_effects`, with dof >= 1.
+    """
+    scale = np.sqrt(seed_variance(effects))
+    if not scale.any():
+        return np.zeros((draws, len(scale)))
+    present = np.isfinite(effects.residuals)
+    pool = (effects.residuals / scale[:, None])[present]
     pool = pool / np.sqrt(np.mean(pool**2))
-    noise = np.empty((draws, len(counts)))
-    for depth, count in enumerate(counts):
-        drawn = rng.choice(pool, size=(draws, count)).mean(axis=1)
-        noise[:, depth] = drawn * np.sqrt(variance[depth])
+    scales = scale[np.nonzero(present)[0]]
+    noise = rng.choice(pool, size=(draws, len(pool))) * scales @ effects.weights.T
     tails = np.sqrt(rng.chisquare(effects.dof, size=(draws, 1)) / effects.dof)
     return noise / tails
+
+
+def seed_covariance(effects: DepthEffects) -> np.ndarray:
+    """Covariance of the depth effects, (d, d), from the seeds.
+
+    Args:
+        effects: of `depth_effects`, with dof >= 1.
+    """
+    which_depth = np.nonzero(np.isfinite(effects.residuals))[0]
+    return effects.weights * seed_variance(effects)[which_depth] @ effects.weights.T
 
 
 def picture_noise(
@@ -137,6 +158,17 @@ def picture_noise(
     return noise
 
 
+def picture_covariance(correct: np.ndarray) -> np.ndarray:
+    """Covariance of `picture_noise`, (d, d).
+
+    Args:
+        correct: (d, n) share of seeds that were right on each picture (0..1).
+    """
+    n = correct.shape[1]
+    centered = correct - correct.mean(axis=1, keepdims=True)
+    return centered @ centered.T / (n * (n + 1))
+
+
 def bootstrap_curve(
     values: np.ndarray,
     *,
@@ -159,20 +191,24 @@ def bootstrap_curve(
     """
     rng = np.random.default_rng(seed)
     effects = depth_effects(values)
-    noise, sources = None, []
+    parts, sources = [], []
     if effects.dof >= 1:
-        noise = seed_noise(effects, draws, rng)
+        parts.append((seed_noise(effects, draws, rng), seed_covariance(effects)))
         sources.append("seeds")
     if correct is not None and correct.shape[1] > 1:
-        pictures = picture_noise(np.asarray(correct, float), draws, rng)
-        noise = pictures if noise is None else noise + pictures
+        right = np.asarray(correct, float)
+        parts.append((picture_noise(right, draws, rng), picture_covariance(right)))
         sources.append("pictures")
-    if noise is None and val_size is not None and val_size > 0:
+    if not parts and val_size is not None and val_size > 0:
         share = np.clip(effects.means, 0.0, 1.0)
         size = int(val_size)
         noise = rng.binomial(size, share, size=(draws, len(share))) / size - share
+        parts.append((noise, np.diag(share * (1 - share) / size)))
         sources.append("binomial")
-    return CurveBootstrap(effects.means, noise, " and ".join(sources) or "none")
+    if not parts:
+        return CurveBootstrap(effects.means, None, None, "none")
+    noise, covariance = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    return CurveBootstrap(effects.means, noise, covariance, " and ".join(sources))
 
 
 def best_depth_interval(
@@ -197,10 +233,16 @@ def best_depth_interval(
 
 
 def difference_stderr(curve: CurveBootstrap, first: int, second: int) -> float:
-    """Paired standard error of means[first] - means[second]; nan without draws."""
-    if curve.noise is None:
+    """Paired standard error of means[first] - means[second]; nan if nothing is known.
+
+    Not that of the draws: with one or two degrees of freedom Student's distribution has
+    no variance.
+    """
+    if curve.covariance is None:
         return float("nan")
-    return float(np.std(curve.noise[:, first] - curve.noise[:, second]))
+    depths = np.eye(len(curve.means))
+    contrast = depths[first] - depths[second]
+    return float(np.sqrt(max(contrast @ curve.covariance @ contrast, 0.0)))
 
 
 def bootstrap_quadratic_optimum(
