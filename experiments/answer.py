@@ -1,7 +1,10 @@
 """From the tables of a sweep to its answer: table, figures, report, sentence."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -11,8 +14,10 @@ from ftjax.analysis.gradcam_section import read_heat_maps
 from ftjax.analysis.probe_plots import probe_curves, probe_finding
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.report import write_report
+from ftjax.analysis.search import Decision, next_depths
 from ftjax.analysis.wording import percent
-from ftjax.backbones import make_backbone
+from ftjax.backbones import Backbone, make_backbone
+from ftjax.depth import AUTO, block_depths
 from ftjax.probes import RankCorrelation, rank_correlation
 from ftjax.records import read_json, write_json
 from ftjax.results import read_correct, read_probes
@@ -61,12 +66,37 @@ def compare_probes(
 def recommend_run(out: Path, results: pd.DataFrame) -> Recommendation:
     """The recommendation of a run, from its table and what its folder holds."""
     saved = read_json(out / "config.json")
-    units = make_backbone(saved["config"]["model"]).units
+    backbone = make_backbone(saved["config"]["model"])
+    correct = read_correct(out, results)
     return recommend(
         results,
-        read_correct(out, results),
+        correct,
+        search=searched(saved["config"], backbone, results, correct),
         num_classes=len(saved["class_names"]),
-        batch_norm=any(unit.batch_norm_keys for unit in units),
+        batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
+    )
+
+
+def searched(
+    config: Mapping[str, Any],
+    backbone: Backbone,
+    results: pd.DataFrame,
+    correct: Mapping[str, np.ndarray],
+) -> Decision | None:
+    """What `--depths auto` found; None for other sweeps.
+
+    Args:
+        config: as config.json holds it.
+        correct: as for `recommend`.
+    """
+    if tuple(config["depths"]) != AUTO:
+        return None
+    return next_depths(
+        results,
+        block_depths(backbone),
+        seeds=config["seeds"],
+        bn=config["bn"],
+        correct=correct,
     )
 
 

@@ -25,7 +25,7 @@ from experiments.forecast import print_forecast
 from experiments.progress import Display
 from ftjax import environment, sweep
 from ftjax.analysis.halving import halving, rung_epochs
-from ftjax.analysis.search import MASS, Decision, explain_trials, next_depths
+from ftjax.analysis.search import Decision, explain_trials, next_depths
 from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.cores import one_core_each
 from ftjax.depth import AUTO, block_depths
@@ -211,13 +211,6 @@ def search_depths(
         decision = from_first_process(partial(decide, setup, out, found.results))
         console.print(decision.reason, highlight=False)
         if decision.done:
-            if decision.interval is not None:
-                low, high = decision.interval
-                console.print(
-                    f"{100 * MASS:.0f} % of the search's posterior for the best depth "
-                    f"lies within {low}-{high} layers",
-                    highlight=False,
-                )
             return found
         grid += [Point(*placement) for placement in decision.trials]
         setup = with_grid(setup, grid)

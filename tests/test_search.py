@@ -18,6 +18,7 @@ from ftjax.analysis.gaussian_process import (
     knowledge_gradient,
     matern,
 )
+from ftjax.analysis.recommend import recommend
 from ftjax.analysis.search import (
     GAIN,
     Placement,
@@ -266,6 +267,22 @@ def test_a_seed_that_moves_all_depths_does_not_move_the_answer():
     )
     before = next_depths(table, UNITS).best
     assert next_depths(pd.concat([table, more]), UNITS, seeds=2).best == before
+
+
+def test_the_answer_is_the_depth_that_the_search_believes():
+    """Not the highest of its measurements, which is high by luck more often."""
+    regret, highest = [], []
+    for key in range(30):
+        rng = np.random.default_rng(key)
+        truth = simulate.planted_curve("unimodal", 60, rng)
+        decision, table = simulate.search_curve(truth, rng.normal(0, 0.007, (60, 2)))
+        best = recommend(table, search=decision)
+        assert (best.depth_layers, best.bn) == decision.best
+        assert best.interval_layers == decision.interval
+        assert best.interval_source == "search"
+        regret.append(truth.max() - truth[best.depth_layers])
+        highest.append(truth.max() - truth[recommend(table).depth_layers])
+    assert np.mean(regret) < np.mean(highest)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,12 @@ from experiments import sweep as command
 from ftjax import prepare as preparation
 from ftjax import records, sweep
 from ftjax.analysis.halving import Rung
+from ftjax.analysis.search import next_depths
+from ftjax.backbones import make_backbone
 from ftjax.config import Config, complete
+from ftjax.depth import block_depths
 from ftjax.prepare import prepare
-from ftjax.results import write_probes
+from ftjax.results import read_correct, write_probes
 
 TIMES = ["seconds", "compile_seconds"]
 TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
@@ -260,6 +263,28 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
     write_probes(setup, tmp_path)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_search_names_the_depth_that_it_believes_and_resumes(pictures, tmp_path):
+    words = "--depths auto --bn frozen --epochs 4 --lr 0.003 --seeds 2".split()
+    assert run(pictures, tmp_path, *words) == 0
+    results = table(tmp_path)
+    answer = records.read_json(tmp_path / "recommendation.json")
+    decision = next_depths(
+        results,
+        block_depths(make_backbone("tiny")),
+        seeds=2,
+        bn=("frozen",),
+        correct=read_correct(tmp_path, results),
+    )
+    assert decision.done and len(results) > 6
+    assert (answer["depth_layers"], answer["bn"]) == decision.best
+    assert tuple(answer["interval_layers"]) == decision.interval
+    before = (tmp_path / "results.csv").read_bytes()
+    assert run(pictures, tmp_path, *words) == 0
+    assert (tmp_path / "results.csv").read_bytes() == before
+    assert records.read_json(tmp_path / "recommendation.json") == answer
 
 
 def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch, undraw):

@@ -38,13 +38,20 @@ class CurveBootstrap(NamedTuple):
     size being estimated gives it. covariance: (d, d) of the means without those tails,
     whose variance has no bound with few seeds. Both None when the table holds no
     information on the noise. source: 'seeds and pictures', 'seeds', 'pictures',
-    'binomial' or 'none'.
+    'binomial' or 'none'. named: index of the depth that a search names, if one chose
+    the depths.
     """
 
     means: np.ndarray
     noise: np.ndarray | None
     covariance: np.ndarray | None
     source: str
+    named: int | None = None
+
+    @property
+    def best(self) -> int:
+        """Index of the depth to name: the search's, else that of the highest mean."""
+        return int(np.argmax(self.means)) if self.named is None else self.named
 
 
 def depth_effects(values: np.ndarray) -> DepthEffects:
@@ -228,8 +235,8 @@ def best_depth_interval(
     winners = np.argmax(curve.means + curve.noise, axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(winners, [tail, 1 - tail], method="inverted_cdf")
-    best = int(np.argmax(curve.means))
-    return int(depths[min(int(low), best)]), int(depths[max(int(high), best)])
+    low, high = min(int(low), curve.best), max(int(high), curve.best)
+    return int(depths[low]), int(depths[high])
 
 
 def difference_stderr(curve: CurveBootstrap, first: int, second: int) -> float:

@@ -27,8 +27,10 @@ from ftjax.analysis.curves import (
 )
 from ftjax.analysis.explain import explain
 from ftjax.analysis.fits import QuadraticFit, fit_quadratic
+from ftjax.analysis.search import Decision
 from ftjax.analysis.selection import (
     choose_curve,
+    choose_searched,
     curve_shape,
     full_difference,
     pareto_depths,
@@ -45,7 +47,8 @@ class Recommendation:
     total_units (None where the table does not say). bn: BatchNorm policy of the best
     curve. val_accuracy: its mean there (0..1).
     interval_layers: 95 % bootstrap interval of the best depth among those tested, None
-    without replicates, pictures or val_size. interval_source: what was resampled.
+    without replicates, pictures or val_size; after a search its own, of the best of
+    all depths. interval_source: what was resampled, or 'search'.
     not_worse: depths whose mean is at most epsilon below the best, the best included.
     smallest_within_one_se: smallest depth at most one paired standard error below the
     best (Breiman et al. 1984, the one-standard-error rule).
@@ -149,7 +152,7 @@ def _evidence_warnings(
     if len(draw.means) == 1:
         tested = "trained to the end" if stopped else "tested"
         warnings.append(f"Only one depth was {tested}: there is nothing to compare.")
-    elif draw.source in _EVIDENCE:
+    elif draw.named is None and draw.source in _EVIDENCE:
         warnings.append(_EVIDENCE[draw.source])
     if "weights" in table and "random" in set(table["weights"].astype(str)):
         warnings.append(RANDOM_WEIGHTS)
@@ -212,6 +215,7 @@ def recommend(
     epsilon: float = 0.005,
     bootstrap: int = 2000,
     seed: int = 0,
+    search: Decision | None = None,
     num_classes: int | None = None,
     batch_norm: bool | None = None,
 ) -> Recommendation:
@@ -230,6 +234,8 @@ def recommend(
         correct: trial -> (n_val,) bool: which validation pictures it got right.
         epsilon: accuracy (0..1) that does not matter in practice.
         bootstrap: number of draws. seed: of the draws.
+        search: that chose the depths, if one did: depth, policy and interval are those
+            that it believes, not those of its highest measurement.
         num_classes: to recognize chance level; the table's own column otherwise.
         batch_norm: whether the network has BatchNorm, for the wording; without it,
             whether the table has a `bn` column.
@@ -247,20 +253,27 @@ def recommend(
     curves, draws, more = _all_curves(table, correct, bootstrap, seed)
     warnings.extend(more)
     early = [stopped_depths(results, curve.bn) for curve in curves]
-    chosen, note = choose_curve(curves, draws, [len(depths) for depths in early])
-    warnings.extend(note)
-    curve, draw = curves[chosen], draws[chosen]
-    best = int(np.argmax(draw.means))
+    if search is None or search.best is None:
+        chosen, note = choose_curve(curves, draws, [len(depths) for depths in early])
+        warnings.extend(note)
+        named = None
+    else:
+        chosen, named = choose_searched(curves, search.best)
+    curve, draw = curves[chosen], draws[chosen]._replace(named=named)
+    best = draw.best
     depth = int(curve.depths[best])
-    interval = (
-        best_depth_interval(curve.depths, draw) if len(curve.depths) > 1 else None
-    )
+    if named is None or search is None:
+        interval, source = best_depth_interval(curve.depths, draw), draw.source
+    else:
+        interval, source = search.interval, "search"
+    if len(curve.depths) == 1:
+        interval = None
     total = int(_column_value(table, "total_layers") or curve.depths[-1])
     units = _column_value(curve.table.loc[[depth]], "depth_units")
     total_units = _column_value(table, "total_units")
     at_chance = _at_chance(table, draw.means, num_classes)
     warnings.extend(_evidence_warnings(table, draw, at_chance, early[chosen]))
-    shape = curve_shape(curve, draw.means, interval, epsilon, early[chosen])
+    shape = curve_shape(curve, draw, interval, epsilon, early[chosen])
     if at_chance.all():
         shape = "chance"
     gaps = draw.means[best] - draw.means
@@ -276,7 +289,7 @@ def recommend(
         bn=curve.bn,
         val_accuracy=float(draw.means[best]),
         interval_layers=interval,
-        interval_source=draw.source,
+        interval_source=source,
         not_worse=tuple(int(L) for L in curve.depths[gaps <= epsilon + 1e-12]),
         smallest_within_one_se=smallest_within_one_stderr(curve, draw),
         pareto=pareto_depths(curve, draw.means),

@@ -36,13 +36,13 @@ def pareto_depths(curve: DepthCurve, means: np.ndarray) -> tuple[int, ...]:
 
 
 def smallest_within_one_stderr(curve: DepthCurve, draws: CurveBootstrap) -> int:
-    """Smallest depth whose paired difference to the best is at most one SE of it.
+    """Smallest depth whose paired difference to the named one is at most one SE of it.
 
     Source: Breiman, Friedman, Olshen and Stone 1984, section 3.4.3, with the standard
-    error of the paired difference instead of that of the best alone. The best depth
+    error of the paired difference instead of that of the best alone. The named depth
     itself when nothing is known about the noise.
     """
-    best = int(np.argmax(draws.means))
+    best = draws.best
     for index, depth in enumerate(curve.depths):
         gap = draws.means[best] - draws.means[index]
         stderr = difference_stderr(draws, best, index)
@@ -53,7 +53,7 @@ def smallest_within_one_stderr(curve: DepthCurve, draws: CurveBootstrap) -> int:
 
 def curve_shape(
     curve: DepthCurve,
-    means: np.ndarray,
+    draws: CurveBootstrap,
     interval: tuple[int, int] | None,
     epsilon: float,
     stopped: Sequence[int] = (),
@@ -61,7 +61,7 @@ def curve_shape(
     """Name what the curve does: where its best lies and whether that is shown.
 
     Args:
-        curve: of the depths trained to the end. means: (d,) their accuracies.
+        curve: of the depths trained to the end. draws: of its noise.
         interval: of the best depth. epsilon: accuracy that does not matter.
         stopped: depths that a search stopped early.
 
@@ -71,7 +71,7 @@ def curve_shape(
         (the best is an end), 'unproven' (an end is in the interval or within epsilon
         of the best), 'interior'.
     """
-    best = int(np.argmax(means))
+    means, best = draws.means, draws.best
     if stopped and (
         np.ptp(means) <= epsilon
         or min(stopped) < curve.depths[0]
@@ -93,8 +93,8 @@ def curve_shape(
 
 
 def full_difference(curve: DepthCurve, draws: CurveBootstrap) -> dict[str, float]:
-    """Deepest tested depth against the best: accuracy, paired SE, ratio of seconds."""
-    best, last = int(np.argmax(draws.means)), len(draws.means) - 1
+    """Deepest tested depth against the named: accuracy, paired SE, ratio of seconds."""
+    best, last = draws.best, len(draws.means) - 1
     ratio = math.nan
     if "seconds" in curve.table:
         seconds = curve.table["seconds"].to_numpy(float)
@@ -105,6 +105,20 @@ def full_difference(curve: DepthCurve, draws: CurveBootstrap) -> dict[str, float
         "stderr": difference_stderr(draws, last, best),
         "time_ratio": ratio,
     }
+
+
+def choose_searched(curves: list[DepthCurve], best: tuple[int, str]) -> tuple[int, int]:
+    """Index of the curve, and in it of the depth, that a search found.
+
+    A search measures most depths once. The highest of those measurements is high by
+    luck more often than not; the search believes a depth by its neighbors as well.
+
+    Args:
+        curves: one per policy. best: depth in layers, and policy.
+    """
+    depth, bn = best
+    chosen = [curve.bn for curve in curves].index(bn)
+    return chosen, int(np.searchsorted(curves[chosen].depths, depth))
 
 
 def choose_curve(
