@@ -337,7 +337,8 @@ def test_command_uses_pictures_beside_the_table(tmp_path, capsys):
     target = tmp_path / "answers" / "best.json"
     arguments = [str(tmp_path / "results.csv"), "--out", str(target)]
     assert command.main(arguments) == 0
-    assert "held in inference mode; 95 % interval 5-5" in capsys.readouterr().out
+    words = "held in inference mode; 95 % interval 5-5 over pictures alone"
+    assert words in capsys.readouterr().out
     assert json.loads(target.read_text("utf-8"))["interval_source"] == "pictures"
 
 

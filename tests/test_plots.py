@@ -98,6 +98,15 @@ def test_intervals_and_replicates_only_with_seeds():
     assert [len(line.get_xdata()) for line in dots] == [27, 27]
 
 
+def test_the_interval_says_when_it_knows_pictures_alone():
+    one = made_results().assign(val_size=400)
+    found = texts(plots.depth_curve(one, recommend(one, bootstrap=100)))
+    assert "95 % interval over pictures alone" in found
+    three = made_results(seeds=3)
+    found = texts(plots.depth_curve(three, recommend(three, bootstrap=100)))
+    assert "95 % interval of the best depth" in found
+
+
 def test_seed_interval_equals_scipy_on_pooled_neighbors():
     stats = pytest.importorskip("scipy.stats")
     values = [np.array([0.1, 0.3]), np.array([0.5, 0.4, 0.6]), np.array([0.7])]

@@ -111,6 +111,8 @@ def test_one_seed_uses_pictures_and_says_so():
     assert best.interval_source == "pictures"
     assert best.interval_layers[0] <= 54 <= best.interval_layers[1]
     assert any("paired over validation pictures" in w for w in best.warnings)
+    low, high = best.interval_layers
+    assert f"95 % interval {low}-{high} over pictures alone;" in best.sentence
     both = sweep(PEAK, seeds=3, noise=0.003)
     assert recommend(both, pictures(both)).interval_source == "seeds and pictures"
 
@@ -121,6 +123,7 @@ def test_pictures_pair_the_depths():
     paired = recommend(results, pictures(results, spread=0.05))
     unpaired = recommend(results)
     assert unpaired.interval_source == "binomial"
+    assert "over pictures alone" in unpaired.sentence
     assert np.ptp(paired.interval_layers) < np.ptp(unpaired.interval_layers)
     assert any("run-to-run" in w for w in unpaired.warnings)
 

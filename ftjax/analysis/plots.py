@@ -47,6 +47,7 @@ from ftjax.analysis.drawing import (
 )
 from ftjax.analysis.fits import predict
 from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.wording import evidence
 
 __all__ = [
     "NARROW",
@@ -65,7 +66,7 @@ NAMES = {
     "val_loss": "validation loss",
     "loss": "training loss",
 }
-INTERVAL = "95 % interval of the best depth"
+INTERVAL = "95 % interval"
 # Trials without a number, and the mark they leave at the bottom.
 ABSENT = {"failed": ("a trial failed here", "x"), "stopped": ("stopped early", "v")}
 TALL = 0.1  # accuracy; the span of a curve from which its top may be too crowded
@@ -219,7 +220,9 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
     if best.interval_layers is not None:
         ax.plot(best.interval_layers, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5)
-        ax.lines[-1].set(transform=strip, label=INTERVAL)
+        over = evidence(best.interval_source)
+        label = f"{INTERVAL}{over or ' of the best depth'}"
+        ax.lines[-1].set(transform=strip, label=label)
     share = here / max(best.total_layers, 1)
     side = "left" if share < 0.4 else "right" if share > 0.6 else "center"
     ax.text(
@@ -295,7 +298,7 @@ def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
         items.append(Line2D([], [], ls=":", **mark, **gray, label=label))
     if ax.patches:
         items.append(Patch(fc=MARK, alpha=0.15, label="not worse than the best"))
-    labels = {INTERVAL, *(label for label, _ in ABSENT.values())}
-    items += [line for line in ax.lines if line.get_label() in labels]
+    labels = (INTERVAL, *(label for label, _ in ABSENT.values()))
+    items += [line for line in ax.lines if str(line.get_label()).startswith(labels)]
     columns = 3 if figure.get_figwidth() > 6 else 1
     figure.legend(handles=items, loc="outside lower left", ncols=columns)

@@ -9,6 +9,7 @@ import pandas as pd
 from ftjax.analysis import batchnorm_plots, drawing
 from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
+from ftjax.analysis.wording import evidence
 
 MISSING = "–"
 
@@ -215,7 +216,9 @@ def key_facts(
     facts = [("Validation accuracy", drawing.percent(best.val_accuracy))]
     if best.interval_layers is not None:
         low, high = best.interval_layers
-        facts.append(("95 % interval of the best depth", f"{low} to {high} layers"))
+        over = evidence(best.interval_source)
+        name = f"95 % interval of the best depth{over}"
+        facts.append((name, f"{low} to {high} layers"))
     least = best.smallest_within_one_se
     facts.append(("Smallest depth as good", f"{least} layers" if least else "the head"))
     if drawing.measured(results, "seconds"):

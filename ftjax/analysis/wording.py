@@ -20,6 +20,15 @@ SHAPE_WORDS = {
 }
 
 
+def evidence(source: str) -> str:
+    """What an interval leaves out, to be said behind it: '' or ' over pictures alone'.
+
+    Args:
+        source: `interval_source` of a `Recommendation`.
+    """
+    return " over pictures alone" if source in ("pictures", "binomial") else ""
+
+
 def points(difference: float) -> str:
     """An accuracy difference (0..1) in points with one digit: 0.005 -> '0.5'."""
     return f"{100 * difference:.1f}"
@@ -93,7 +102,8 @@ def recommendation_sentence(
         )
     interval = fields["interval_layers"]
     if interval is not None:
-        parts.append(f"95 % interval {interval[0]}-{interval[1]}")
+        over = evidence(fields["interval_source"])
+        parts.append(f"95 % interval {interval[0]}-{interval[1]}{over}")
     elif fields["shape"] not in ("single", "stopped"):
         parts.append("no interval (no replicates)")
     epsilon = points(fields["epsilon"])
