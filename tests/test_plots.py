@@ -98,6 +98,26 @@ def test_intervals_and_replicates_only_with_seeds():
     assert [len(line.get_xdata()) for line in dots] == [27, 27]
 
 
+def test_both_panels_shade_the_depths_of_the_recommended_policy():
+    """The other policies may have been tried at fewer depths, as after a search."""
+    results = made_results()
+    results = results[(results["bn"] == "frozen") | (results["depth_layers"] % 3 == 0)]
+    results["val_accuracy"] = results["val_accuracy"].where(
+        results["bn"] == "frozen", 0.5
+    )
+    best = recommend(results, bootstrap=100, epsilon=0.01)
+    depths = np.unique(results.loc[results["bn"] == "frozen", "depth_layers"])
+    panels = plots.depth_curve(results, best).axes
+    shades = [
+        [(p.get_x(), p.get_x() + p.get_width()) for p in panel.patches]
+        for panel in panels
+        if panel.patches
+    ]
+    assert len(shades) == 2 and shades[0] == shades[1]
+    within = [any(low < L < high for low, high in shades[0]) for L in depths]
+    assert tuple(depths[within]) == best.not_worse
+
+
 def test_the_interval_says_when_it_knows_pictures_alone():
     one = made_results().assign(val_size=400)
     found = texts(plots.depth_curve(one, recommend(one, bootstrap=100)))

@@ -137,7 +137,9 @@ def depth_curve(
         _draw_recommendation(ax, done, recommendation)
     _draw_absent(ax, results)
     if low is not None:
-        _draw_top(panels[1], list(curves.values()), recommendation, low)
+        _draw_top(panels[1], [c[1:] for c in curves.values()], low)
+        if recommendation is not None:
+            _mark_best(panels[1], done, recommendation)
         depth_axes(panels[1], results, width - 1.6, top=False)
         ax.set_xlabel("")
     ends = [(c.mean[-1], label, look.color) for label, look, c in curves.values()]
@@ -184,6 +186,15 @@ def _draw_curve(ax: Axes, curve: Curve, look: Look) -> None:
         ax.plot(*curve.points.T, ".", color=look.color, ms=4, alpha=0.6)
 
 
+def _mark_best(ax: Axes, done: pd.DataFrame, best: Recommendation) -> None:
+    """A ring at the depth; a shade at its policy's depths that are not worse."""
+    depths = np.unique(done.loc[done["bn"] == best.bn, "depth_layers"])
+    for low, high in _bands(depths, best.not_worse):
+        ax.axvspan(low, high, color=MARK, alpha=0.09, lw=0)
+    ring = {"ms": 12, "mfc": "none", "mec": MARK, "mew": 1.8}
+    ax.plot(best.depth_layers, best.val_accuracy, "o", **ring)
+
+
 def _bands(depths: np.ndarray, chosen: tuple[int, ...]) -> list[tuple[float, float]]:
     """Intervals around the chosen depths, half way to their neighbors, merged."""
     middle = (depths[1:] + depths[:-1]) / 2
@@ -199,8 +210,7 @@ def _bands(depths: np.ndarray, chosen: tuple[int, ...]) -> list[tuple[float, flo
 
 
 def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> None:
-    for low, high in _bands(np.unique(done["depth_layers"]), best.not_worse):
-        ax.axvspan(low, high, color=MARK, alpha=0.09, lw=0)
+    _mark_best(ax, done, best)
     bottom, top = ax.get_ylim()
     grid = np.linspace(0, best.total_layers, 200)
     for bn, fit in best.quadratic.items():
@@ -214,7 +224,6 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     ax.set_ylim(bottom, top)
     here, strip = best.depth_layers, ax.get_xaxis_transform()
     ax.plot([here, here], [0.12, 0.98], color=MARK, lw=1, transform=strip, zorder=1)
-    ax.plot(here, best.val_accuracy, "o", ms=12, mfc="none", mec=MARK, mew=1.8)
     text = f"recommended: {here} layers"
     if best.depth_units is not None:
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
@@ -257,21 +266,11 @@ def _top(curves: Sequence[Curve]) -> float | None:
     return float(top.min()) if span >= TALL and len(top) >= 3 else None
 
 
-def _draw_top(
-    ax: Axes,
-    curves: Sequence[tuple[str, Look, Curve]],
-    best: Recommendation | None,
-    low: float,
-) -> None:
+def _draw_top(ax: Axes, curves: Sequence[tuple[Look, Curve]], low: float) -> None:
     """The same curves again from `low` on; what is below leaves the panel."""
-    for _, look, curve in curves:
+    for look, curve in curves:
         _draw_curve(ax, curve, look)
-    if best is not None:
-        for edges in _bands(np.unique(curves[0][2].depth), best.not_worse):
-            ax.axvspan(*edges, color=MARK, alpha=0.09, lw=0)
-        mark = {"ms": 12, "mfc": "none", "mec": MARK, "mew": 1.8}
-        ax.plot(best.depth_layers, best.val_accuracy, "o", **mark)
-    values = np.concatenate([curve.points[:, 1] for _, _, curve in curves])
+    values = np.concatenate([curve.points[:, 1] for _, curve in curves])
     limit_values(ax, values[values >= low], rate=True, strip=0.15)
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.1 * (top - bottom))  # room for the mark of the best
