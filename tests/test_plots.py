@@ -57,6 +57,8 @@ def test_depth_curve_says_its_finding_and_shows_both_units(answer):
     found = texts(plots.depth_curve(made_results(), answer))
     assert "98.5" in found[0] and "top 84 layers" in found[0]
     assert "recommended: 84 layers, 10 blocks" in found
+    phone = plots.depth_curve(made_results(), answer, width=plots.NARROW)
+    assert "recommended: 84 layers" in texts(phone)
     assert {"follow", "frozen", "blocks unfrozen (of 18)"} <= set(found)
     assert "149\n100 %" in found  # layers and their share below
     assert {"1", "2", "4", "7", "10", "13", "16", "18"} <= set(found)  # blocks above
@@ -168,7 +170,13 @@ def test_the_gap_is_filled_from_the_crossing_on():
 def test_batchnorm_gap_without_a_gap_or_with_frozen_statistics():
     agree = made_results(bn=("recalibrate",))
     agree["train_mode_accuracy"] = agree["accuracy"]
-    assert "agree" in texts(plots.batchnorm_gap(agree))[0]
+    title = texts(plots.batchnorm_gap(agree))[0]
+    assert "No lag" in title and "0.0 points" in title and "frozen" not in title
+    both = made_results()
+    both["train_mode_accuracy"] = both["accuracy"]
+    assert "yet BatchNorm frozen gains up to" in " ".join(
+        texts(plots.batchnorm_gap(both))[0].split()
+    )
     frozen = plots.batchnorm_gap(made_results(bn=("frozen",)))
     assert "same running statistics" in texts(frozen)[0]
 

@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ftjax.analysis.report import write_report
 from ftjax.analysis.report_content import (
     answer_parts,
     batchnorm_advice,
+    key_facts,
     notices,
     trial_table,
 )
@@ -125,7 +127,14 @@ def test_numbers_of_the_table_are_those_of_the_results():
             assert row[name] == f"{mean:.1f}\N{NO-BREAK SPACE}% ± {spread:.1f}"
         assert row["Val-loss"] == f"{part['val_loss'].mean():.4f}"
         assert row["Trainable params"] == f"{12_810 + 150 * depth**2:,}"
-        assert (row["Freeze proven"], row["Status"]) == ("yes", "done")
+        assert row["Freeze proven"] == "yes"
+    assert "all done" in table.caption and "Status" not in table.columns
+    unfinished = trial_table(unfinish(results, [0], "failed"), None)
+    statuses = {cells[-1].text for _, cells in unfinished.rows}
+    assert unfinished.columns[-1] == "Status" and statuses == {
+        "done",
+        "2 done, 1 failed",
+    }
 
 
 def test_user_text_is_escaped(tmp_path):
@@ -199,7 +208,17 @@ def test_page_of_fifty_depths(tmp_path):
     results = one_picture(made_results(depths=depths))
     parsed, text = report(tmp_path, results, epochs=NO_EPOCHS)
     assert FIGURES & set(parsed.ids) == {"depth"}
-    assert parsed.text.count("done") == 100 and "breakout tall" in text
+    assert parsed.text.count("yes") == 100 and "breakout tall" in text
+
+
+def test_an_interval_of_one_depth_is_one_number():
+    results = made_results(seeds=3)
+    best = recommend(results, bootstrap=100)
+    name = "95 % interval of the best depth"
+    one, two = best.depth_layers, best.depth_layers + 1
+    for high, text in ((one, f"{one} layers"), (two, f"{one} to {two} layers")):
+        facts = dict(key_facts(results, replace(best, interval_layers=(one, high))))
+        assert facts[name] == text
 
 
 def test_advice_depends_on_the_gap():
@@ -210,8 +229,19 @@ def test_advice_depends_on_the_gap():
     assert "frozen in every trial" in batchnorm_advice(frozen)
     agree = made_results(bn=("recalibrate",))
     agree["train_mode_accuracy"] = agree["accuracy"] + 0.01
-    assert "the two modes agree" in batchnorm_advice(agree)
+    assert "no lag of the running statistics shows" in batchnorm_advice(agree)
+    assert "Nothing needs to be done" in batchnorm_advice(agree)
     assert batchnorm_advice(agree.drop(columns="accuracy")) == ""
+
+
+def test_advice_names_what_frozen_statistics_gain_without_a_lag():
+    results = made_results()
+    results["train_mode_accuracy"] = results["accuracy"]
+    sides = results.pivot(index="depth_layers", columns="bn", values="val_accuracy")
+    gain = 100 * (sides["frozen"] - sides["follow"]).max()
+    advice = batchnorm_advice(results)
+    assert f"{gain:.0f} points more (149 layers)" in advice and "--bn frozen" in advice
+    assert "Nothing needs to be done" not in advice
 
 
 def test_answer_is_cut_at_semicolons():

@@ -225,7 +225,7 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     here, strip = best.depth_layers, ax.get_xaxis_transform()
     ax.plot([here, here], [0.12, 0.98], color=MARK, lw=1, transform=strip, zorder=1)
     text = f"recommended: {here} layers"
-    if best.depth_units is not None:
+    if best.depth_units is not None and ax.figure.get_figwidth() > 6:
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
     if best.interval_layers is not None:
         ax.plot(best.interval_layers, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5)

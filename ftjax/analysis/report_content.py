@@ -88,9 +88,14 @@ def trial_table(results: pd.DataFrame, best: Recommendation | None) -> Table:
             _status(part["status"]),
         )
         rows.append(("best" if chosen else "", cells))
+    caption, columns = "Every depth that was asked for", COLUMNS
+    if set(table["status"]) == {"done"}:
+        caption, columns = f"{caption}, all done", COLUMNS[:-1]
+        rows = [(mark, cells[:-1]) for mark, cells in rows]
     seeds = len(set(table["seed"]))
-    spread = f"; mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    return Table(f"Every depth that was asked for{spread}", COLUMNS, tuple(rows))
+    if seeds > 1:
+        caption += f"; mean ± standard deviation of {seeds} seeds"
+    return Table(caption, columns, tuple(rows))
 
 
 NUMERIC = (
@@ -171,6 +176,23 @@ def _trials(rows: pd.DataFrame) -> str:
     return f"{count} (depth {depths}{', …' * (rows['depth_layers'].nunique() > 12)})"
 
 
+def _advice_without_lag(done: pd.DataFrame) -> str:
+    text = (
+        "Here training mode is nowhere clearly above evaluation mode: no lag of the "
+        "running statistics shows. (Accuracy in training mode is the mean over the "
+        "last epoch, so where a network still learns fast a small lag is hidden.) "
+    )
+    gains = batchnorm_plots.frozen_gains(done)
+    if not gains.max() >= batchnorm_plots.CLEAR_GAP:
+        return text + "Nothing needs to be done about BatchNorm."
+    return (
+        f"{text}Yet with BatchNorm held in inference mode the same depth scores up to "
+        f"{100 * gains.max():.0f} points more ({gains.idxmax()} layers): the "
+        "pretrained statistics serve better than those of each batch. What to do: "
+        "keep BatchNorm frozen (--bn frozen)."
+    )
+
+
 def batchnorm_advice(results: pd.DataFrame) -> str:
     """One paragraph: what the distance of training and evaluation mode means here."""
     done = drawing.finished(results)
@@ -183,10 +205,7 @@ def batchnorm_advice(results: pd.DataFrame) -> str:
             "statistics, so they cannot lag."
         )
     if gap.max() < batchnorm_plots.CLEAR_GAP:
-        return (
-            "Here the two modes agree at every depth, so BatchNorm statistics do not "
-            "explain the shape of the curve; nothing needs to be done about them."
-        )
+        return _advice_without_lag(done)
     bn, depth = drawing.peak(gap)
     return (
         f"Here the distance reaches {100 * gap.max():.0f} points (BatchNorm {bn}, "
@@ -218,7 +237,8 @@ def key_facts(
         low, high = best.interval_layers
         over = evidence(best.interval_source)
         name = f"95 % interval of the best depth{over}"
-        facts.append((name, f"{low} to {high} layers"))
+        span = f"{low} to {high}" if low < high else f"{low}"
+        facts.append((name, f"{span} layers"))
     least = best.smallest_within_one_se
     facts.append(("Smallest depth as good", f"{least} layers" if least else "the head"))
     if drawing.measured(results, "seconds"):
