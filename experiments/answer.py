@@ -63,8 +63,14 @@ def compare_probes(
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
-def recommend_run(out: Path, results: pd.DataFrame) -> Recommendation:
-    """The recommendation of a run, from its table and what its folder holds."""
+def recommend_run(
+    out: Path, results: pd.DataFrame, **settings: float
+) -> Recommendation:
+    """The recommendation of a run, from its table and what its folder holds.
+
+    Args:
+        settings: epsilon, bootstrap and seed of `recommend`, where not its own.
+    """
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     correct = read_correct(out, results)
@@ -74,6 +80,7 @@ def recommend_run(out: Path, results: pd.DataFrame) -> Recommendation:
         search=searched(saved["config"], backbone, results, correct),
         num_classes=len(saved["class_names"]),
         batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
+        **settings,
     )
 
 

@@ -28,7 +28,7 @@ from ftjax.analysis.curves import clean_results
 from ftjax.analysis.fits import FiellerInterval, QuadraticFit, fit_all
 from ftjax.analysis.paper import audit_paper, verdict_counts
 from ftjax.analysis.paper_source import VERDICTS
-from ftjax.analysis.recommend import recommend
+from ftjax.analysis.recommend import Recommendation, recommend
 
 COLORS = {"agrees": "green", "added": "cyan", "misleading": "yellow"}
 
@@ -86,13 +86,44 @@ def read_results(
 
 
 def read_correct(path: Path, trials: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per-picture results beside the table: trials/<trial>/val_correct.npy."""
+    """Per-picture results beside the table: trials/<trial>/val_correct.npy.
+
+    (n_val,) bool, or (epochs, n_val), of which the last epoch is taken.
+    """
     found = {}
     for trial in trials:
         file = path.parent / "trials" / trial / "val_correct.npy"
         if file.is_file():
-            found[trial] = np.load(file, allow_pickle=False)
+            right = np.load(file, allow_pickle=False)
+            found[trial] = right[-1] if right.ndim == 2 else right
     return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether a table is a sweep's own, in the folder of the run."""
+    file = path.parent / "config.json"
+    if path.name != "results.csv" or not file.is_file():
+        return False
+    try:
+        saved = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(saved, dict) and {"config", "class_names"} <= saved.keys()
+
+
+def recommend_table(
+    path: Path, table: pd.DataFrame, options: argparse.Namespace
+) -> Recommendation:
+    """The recommendation of a table; of a run's own, with what its folder knows."""
+    settings = dict(
+        epsilon=options.epsilon, bootstrap=options.bootstrap, seed=options.seed
+    )
+    if is_run(path):
+        from experiments.answer import recommend_run  # it needs JAX, a table does not
+
+        return recommend_run(path.parent, table, **settings)
+    trials = table["trial"].astype(str).unique() if "trial" in table else []
+    return recommend(table, read_correct(path, trials), **settings)
 
 
 def _number(value: float, digits: int) -> str:
@@ -151,14 +182,7 @@ def analyze(console: Console, options: argparse.Namespace) -> None:
     """
     path = Path(options.results)
     table, notes = read_results(path, total_layers=options.total_layers)
-    trials = table["trial"].astype(str).unique() if "trial" in table else []
-    best = recommend(
-        table,
-        read_correct(path, trials),
-        epsilon=options.epsilon,
-        bootstrap=options.bootstrap,
-        seed=options.seed,
-    )
+    best = recommend_table(path, table, options)
     clean, _ = clean_results(table)
     for bn, rows in clean.groupby("bn", sort=False):
         depth, accuracy = rows["depth_layers"], rows["val_accuracy"]

@@ -323,14 +323,17 @@ def test_command_analyzes_a_foreign_table(table, capsys):
     assert written["depth_layers"] == 20 and written["interval_layers"] == [20, 40]
 
 
-def test_command_uses_pictures_beside_the_table(tmp_path, capsys):
+@pytest.mark.parametrize("by_epoch", [False, True])
+def test_command_uses_pictures_beside_the_table(by_epoch, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "somebody else\'s"}')
     rng = np.random.default_rng(0)
     rows = []
     for depth, share in ((0, 0.5), (5, 0.9), (10, 0.6)):
         right = rng.random(400) < share
         folder = tmp_path / "trials" / f"t{depth}"
         folder.mkdir(parents=True)
-        np.save(folder / "val_correct.npy", right)
+        known = np.stack([~right, right]) if by_epoch else right
+        np.save(folder / "val_correct.npy", known)
         rows.append((f"t{depth}", depth, right.mean(), "frozen"))
     frame = pd.DataFrame(rows, columns=["trial", "depth_layers", "val_accuracy", "bn"])
     frame.to_csv(tmp_path / "results.csv", index=False)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import fit
 from experiments import sweep as command
 from ftjax import prepare as preparation
 from ftjax import records, sweep
@@ -266,7 +267,9 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_search_names_the_depth_that_it_believes_and_resumes(pictures, tmp_path):
+def test_a_search_names_the_depth_that_it_believes_and_resumes(
+    pictures, tmp_path, capsys
+):
     words = "--depths auto --bn frozen --epochs 4 --lr 0.003 --seeds 2".split()
     assert run(pictures, tmp_path, *words) == 0
     results = table(tmp_path)
@@ -281,6 +284,8 @@ def test_a_search_names_the_depth_that_it_believes_and_resumes(pictures, tmp_pat
     assert decision.done and len(results) > 6
     assert (answer["depth_layers"], answer["bn"]) == decision.best
     assert tuple(answer["interval_layers"]) == decision.interval
+    assert fit.main([str(tmp_path / "results.csv")]) == 0
+    assert answer["sentence"] in capsys.readouterr().out
     before = (tmp_path / "results.csv").read_bytes()
     assert run(pictures, tmp_path, *words) == 0
     assert (tmp_path / "results.csv").read_bytes() == before
