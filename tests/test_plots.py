@@ -100,6 +100,16 @@ def test_intervals_and_replicates_only_with_seeds():
     assert [len(line.get_xdata()) for line in dots] == [27, 27]
 
 
+def test_a_parabola_through_three_points_is_not_drawn():
+    few = made_results(bn=("follow",), depths=LAYERS[:3])
+    more = made_results(bn=("follow",), depths=LAYERS[:4])
+    names = {}
+    for table in (few, more):
+        figure = plots.depth_curve(table, recommend(table, bootstrap=100))
+        names[len(table)] = "fitted quadratic, its vertex" in texts(figure)
+    assert names == {3: False, 4: True}
+
+
 def test_both_panels_shade_the_depths_of_the_recommended_policy():
     """The other policies may have been tried at fewer depths, as after a search."""
     results = made_results()

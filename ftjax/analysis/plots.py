@@ -213,8 +213,9 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     _mark_best(ax, done, best)
     bottom, top = ax.get_ylim()
     grid = np.linspace(0, best.total_layers, 200)
+    depths = done.groupby("bn")["depth_layers"].nunique()
     for bn, fit in best.quadratic.items():
-        if fit is None or bn not in set(done["bn"]):
+        if fit is None or depths.get(bn, 0) <= len(fit.coef):  # goes through any points
             continue
         color = LOOKS.get(bn, OTHER).color
         ax.plot(grid, predict(fit, grid), ":", c=color, lw=1.2)
