@@ -12,7 +12,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from pathlib import Path
 
+import cv2
 import jax
+import numpy as np
 import pytest
 
 from ftjax.environment import known
@@ -27,7 +29,14 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join([*known(FLAGS), os.environ.get("XLA_FLAGS", "")])
 
-SLOW = "test_sweep", "test_notebooks", "test_mesh", "test_train", "test_layers"
+SLOW = (
+    "test_sweep",
+    "test_chosen_depths",
+    "test_notebooks",
+    "test_mesh",
+    "test_train",
+    "test_layers",
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -84,6 +93,27 @@ def undrawn_module(undraw):
     with pytest.MonkeyPatch.context() as monkeypatch:
         undraw(monkeypatch)
         yield
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of two classes that differ in colour."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 12)):
+        for label, name in enumerate(("blue", "red")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = rng.integers(0, 120, (20, 20, 3), np.uint8)
+                picture[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path_factory, monkeypatch):
+    """A cache folder of this run of the tests, not the user's."""
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,33 @@
+"""The command on `tiny`, with random weights: a run in seconds, and its tables."""
+
+import pandas as pd
+
+from experiments import sweep as command
+from ftjax import records
+
+TIMES = ["seconds", "compile_seconds"]
+TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
+
+
+def run(pictures, out, *more):
+    return command.main(
+        [*TINY, "--data", str(pictures), "--out", str(out), *map(str, more)]
+    )
+
+
+def table(out, name="results.csv"):
+    return pd.read_csv(out / name).drop(columns=TIMES, errors="ignore")
+
+
+def interrupt_after(count, monkeypatch):
+    """Ctrl-C when so many epochs have been trained."""
+    write, seen = records.write_trial, []
+
+    def counted(*args, **kwargs):
+        write(*args, **kwargs)
+        seen.append(kwargs["status"])
+        if seen.count("pending") == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "write_trial", counted)
+    monkeypatch.setattr("ftjax.trials.KEEP_EVERY", 0)  # every epoch is written
