@@ -74,30 +74,32 @@ def recommend_run(
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     correct = read_correct(out, results)
+    search = None
+    if tuple(saved["config"]["depths"]) == AUTO:
+        search = decide(saved["config"], backbone, results, correct)
     return recommend(
         results,
         correct,
-        search=searched(saved["config"], backbone, results, correct),
+        search=search,
         num_classes=len(saved["class_names"]),
         batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
         **settings,
     )
 
 
-def searched(
+def decide(
     config: Mapping[str, Any],
     backbone: Backbone,
     results: pd.DataFrame,
     correct: Mapping[str, np.ndarray],
-) -> Decision | None:
-    """What `--depths auto` found; None for other sweeps.
+) -> Decision:
+    """What `--depths auto` has found so far, and which depths to train next.
 
     Args:
         config: as config.json holds it.
+        results: of what was trained.
         correct: as for `recommend`.
     """
-    if tuple(config["depths"]) != AUTO:
-        return None
     return next_depths(
         results,
         block_depths(backbone),

@@ -20,15 +20,15 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments.answer import write_answer
+from experiments.answer import decide, write_answer
 from experiments.forecast import print_forecast
 from experiments.progress import Display
 from ftjax import environment, sweep
 from ftjax.analysis.halving import halving, rung_epochs
-from ftjax.analysis.search import Decision, explain_trials, next_depths
+from ftjax.analysis.search import Decision, explain_trials
 from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.cores import one_core_each
-from ftjax.depth import AUTO, block_depths
+from ftjax.depth import AUTO
 from ftjax.heap import keep_freed_memory
 from ftjax.mesh import from_first_process, is_first_process
 from ftjax.plan import Point
@@ -208,7 +208,7 @@ def search_depths(
     grid: list[Point] = []
     found = Round(setup, *write_results(setup, out))
     while True:
-        decision = from_first_process(partial(decide, setup, out, found.results))
+        decision = from_first_process(partial(decide_run, setup, out, found.results))
         console.print(decision.reason, highlight=False)
         if decision.done:
             return found
@@ -217,15 +217,10 @@ def search_depths(
         found = train_grid(setup, out, console, failed)
 
 
-def decide(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
+def decide_run(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
     """Which depths to train next, from what is trained so far."""
-    return next_depths(
-        results,
-        block_depths(setup.network),
-        seeds=setup.config.seeds,
-        bn=setup.config.bn,
-        correct=read_correct(out, results),
-    )
+    correct = read_correct(out, results)
+    return decide(to_json(setup.config), setup.network, results, correct)
 
 
 def explain_fall(

@@ -91,6 +91,8 @@ def test_picture_noise_is_paired_and_has_the_binomial_size():
     noise = bootstrap.picture_noise(right, 4000, rng)
     size = np.sqrt(right[0].mean() * (1 - right[0].mean()) / 500)
     assert np.std(noise[:, 0]) == pytest.approx(size, rel=0.1)
+    covariance = bootstrap.picture_covariance(right)
+    np.testing.assert_allclose(np.cov(noise.T), covariance, atol=0.1 * size**2)
     same = bootstrap.picture_noise(np.stack([right[0], right[0]]), 100, rng)
     assert same[:, 0] == pytest.approx(same[:, 1])
 

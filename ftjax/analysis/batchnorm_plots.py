@@ -125,7 +125,7 @@ def _gap_title(done: pd.DataFrame) -> str:
         )
         gain = frozen_gains(done).max()
         if gain >= CLEAR_GAP:
-            title += f", yet BatchNorm frozen gains up to {100 * gain:.0f}"
+            title += f", yet BatchNorm frozen gains up to {100 * gain:.0f} points"
         return title
     rows = done[(done["bn"] == bn) & (done["depth_layers"] == depth)]
     row = rows[list(MODES)].mean()

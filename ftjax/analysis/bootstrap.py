@@ -50,7 +50,7 @@ class CurveBootstrap(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Index of the depth to name: the search's, else that of the highest mean."""
+        """Index of the best depth: the search's, else that of the highest mean."""
         return int(np.argmax(self.means)) if self.named is None else self.named
 
 

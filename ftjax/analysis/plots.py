@@ -47,7 +47,7 @@ from ftjax.analysis.drawing import (
 )
 from ftjax.analysis.fits import predict
 from ftjax.analysis.recommend import Recommendation
-from ftjax.analysis.wording import evidence
+from ftjax.analysis.wording import interval_scope
 
 __all__ = [
     "NARROW",
@@ -230,7 +230,7 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
     if best.interval_layers is not None:
         ax.plot(best.interval_layers, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5)
-        over = evidence(best.interval_source)
+        over = interval_scope(best.interval_source)
         label = f"{INTERVAL}{over or ' of the best depth'}"
         ax.lines[-1].set(transform=strip, label=label)
     share = here / max(best.total_layers, 1)

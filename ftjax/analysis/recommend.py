@@ -256,18 +256,16 @@ def recommend(
     if search is None or search.best is None:
         chosen, note = choose_curve(curves, draws, [len(depths) for depths in early])
         warnings.extend(note)
-        named = None
-    else:
-        chosen, named = choose_searched(curves, search.best)
-    curve, draw = curves[chosen], draws[chosen]._replace(named=named)
-    best = draw.best
-    depth = int(curve.depths[best])
-    if named is None or search is None:
+        curve, draw = curves[chosen], draws[chosen]
         interval, source = best_depth_interval(curve.depths, draw), draw.source
     else:
+        chosen, named = choose_searched(curves, search.best)
+        curve, draw = curves[chosen], draws[chosen]._replace(named=named)
         interval, source = search.interval, "search"
     if len(curve.depths) == 1:
         interval = None
+    best = draw.best
+    depth = int(curve.depths[best])
     total = int(_column_value(table, "total_layers") or curve.depths[-1])
     units = _column_value(curve.table.loc[[depth]], "depth_units")
     total_units = _column_value(table, "total_units")

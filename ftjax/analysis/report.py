@@ -28,6 +28,7 @@ from ftjax.analysis.report_content import (
     notices,
     trial_table,
 )
+from ftjax.analysis.search import MASS
 
 # Colors of the drawings -> the CSS variables that hold them in the page.
 VARIABLES = {
@@ -225,6 +226,7 @@ def write_report(
         config=_flat(config),
         environment=_flat(environment),
         data_hash=first.get("data_hash", MISSING),
+        search_mass=round(100 * MASS),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from ftjax.analysis import batchnorm_plots, drawing
 from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
-from ftjax.analysis.wording import evidence
+from ftjax.analysis.wording import interval_scope
 
 MISSING = "–"
 
@@ -235,7 +235,7 @@ def key_facts(
     facts = [("Validation accuracy", drawing.percent(best.val_accuracy))]
     if best.interval_layers is not None:
         low, high = best.interval_layers
-        over = evidence(best.interval_source)
+        over = interval_scope(best.interval_source)
         name = f"95 % interval of the best depth{over}"
         span = f"{low} to {high}" if low < high else f"{low}"
         facts.append((name, f"{span} layers"))

@@ -36,10 +36,10 @@ def pareto_depths(curve: DepthCurve, means: np.ndarray) -> tuple[int, ...]:
 
 
 def smallest_within_one_stderr(curve: DepthCurve, draws: CurveBootstrap) -> int:
-    """Smallest depth whose paired difference to the named one is at most one SE of it.
+    """Smallest depth whose paired difference to the best is at most one SE of it.
 
     Source: Breiman, Friedman, Olshen and Stone 1984, section 3.4.3, with the standard
-    error of the paired difference instead of that of the best alone. The named depth
+    error of the paired difference instead of that of the best alone. The best depth
     itself when nothing is known about the noise.
     """
     best = draws.best
@@ -61,7 +61,7 @@ def curve_shape(
     """Name what the curve does: where its best lies and whether that is shown.
 
     Args:
-        curve: of the depths trained to the end. draws: of its noise.
+        curve: of the depths trained to the end. draws: its means, best and noise.
         interval: of the best depth. epsilon: accuracy that does not matter.
         stopped: depths that a search stopped early.
 
@@ -93,7 +93,7 @@ def curve_shape(
 
 
 def full_difference(curve: DepthCurve, draws: CurveBootstrap) -> dict[str, float]:
-    """Deepest tested depth against the named: accuracy, paired SE, ratio of seconds."""
+    """Deepest tested depth against the best: accuracy, paired SE, ratio of seconds."""
     best, last = draws.best, len(draws.means) - 1
     ratio = math.nan
     if "seconds" in curve.table:

@@ -20,8 +20,8 @@ SHAPE_WORDS = {
 }
 
 
-def evidence(source: str) -> str:
-    """What an interval leaves out, to be said behind it: '' or ' over pictures alone'.
+def interval_scope(source: str) -> str:
+    """What to say behind an interval: ' over pictures alone' without seeds, else ''.
 
     Args:
         source: `interval_source` of a `Recommendation`.
@@ -102,7 +102,7 @@ def recommendation_sentence(
         )
     interval = fields["interval_layers"]
     if interval is not None:
-        over = evidence(fields["interval_source"])
+        over = interval_scope(fields["interval_source"])
         parts.append(f"95 % interval {interval[0]}-{interval[1]}{over}")
     elif fields["shape"] not in ("single", "stopped"):
         parts.append("no interval (no replicates)")

@@ -88,7 +88,7 @@ def _suits_patches(kernel: jax.Array, pixels: int) -> bool:
 
 
 def _suits_winograd(kernel: jax.Array, strides: int, pixels: int) -> bool:
-    """Whether Winograd's form is the faster one, to a map of that many pixels."""
+    """Whether Winograd's form is the faster one; pixels: of the output map."""
     height, width, channels, features = kernel.shape
     return (
         (height, width, strides) == (3, 3, 1)
