@@ -2,7 +2,7 @@
 
 from multiprocessing import current_process
 
-from ftjax.heap import use_one_arena
+from ftjax.machine.heap import use_one_arena
 
 # Other frameworks that the benchmark starts (`experiments.peers`) keep their own ways.
 if current_process().name in ("MainProcess", "ftjax"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arguments import Parser
+from experiments.console import Parser
 
 LOG_WIDTH = 120  # columns of a log file; a terminal has its own
 PAPER_MODEL = "effnetb0"  # the network whose blocks the depth paper lists
@@ -109,8 +109,8 @@ def list_units(backbone, size: int, depth: int) -> list[Row]:
         size: height and width of the pictures, in pixels.
         depth: layers unfrozen from the top.
     """
-    from ftjax.plan import measure_cost
-    from ftjax.prefix import boundary_bytes
+    from ftjax.frozen.placement import boundary_bytes
+    from ftjax.sweep.cost import measure_cost
 
     cost = measure_cost(backbone, size)
     sizes = boundary_bytes(backbone, size)
@@ -195,7 +195,7 @@ def paper_notes(backbone, rows: list[Row]) -> list[str]:
     Philip 2025, section 4.3. Everything is counted from our layer table, which is
     Keras'; only the printed numbers are taken from the paper.
     """
-    from ftjax.analysis.paper_source import load_paper
+    from ftjax.paper.source import load_paper
 
     printed = load_paper()["efficientnetb0_blocks"]
     counts: Mapping[str, list[int]] = printed["printed"]

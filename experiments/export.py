@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.arguments import Parser
+from experiments.console import Parser
 
 SUFFIXES = {"keras": ".weights.h5", "safetensors": ".safetensors"}
 

@@ -26,9 +26,9 @@ from rich.table import Table
 from ftjax.analysis.bootstrap import bootstrap_quadratic_optimum
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.fits import FiellerInterval, QuadraticFit, fit_all
-from ftjax.analysis.paper import audit_paper, verdict_counts
-from ftjax.analysis.paper_source import VERDICTS
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.paper.audit import audit_paper, verdict_counts
+from ftjax.paper.source import VERDICTS
 
 COLORS = {"agrees": "green", "added": "cyan", "misleading": "yellow"}
 
@@ -119,7 +119,7 @@ def recommend_table(
         epsilon=options.epsilon, bootstrap=options.bootstrap, seed=options.seed
     )
     if is_run(path):
-        from experiments.answer import recommend_run  # it needs JAX, a table does not
+        from ftjax.report.answer import recommend_run
 
         return recommend_run(path.parent, table, **settings)
     trials = table["trial"].astype(str).unique() if "trial" in table else []

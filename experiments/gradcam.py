@@ -21,6 +21,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ftjax.machine.caches import use_compilation_cache
+
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
 SHOWN = 4  # pictures in the figure
 SANITY = 16  # pictures of the randomization check
@@ -83,13 +85,13 @@ def run(config: CamConfig, console: Console) -> None:
     # JAX starts here, so that a wrong folder is answered at once.
     check(config)
     from experiments import gradcam_run as opened
-    from ftjax import environment
-    from ftjax.gradcam import find_stages
-    from ftjax.gradcam_checks import randomization
-    from ftjax.gradcam_table import measure
+    from ftjax.gradcam.checks import randomization
+    from ftjax.gradcam.maps import find_stages
+    from ftjax.gradcam.table import measure
+    from ftjax.machine import xla
 
-    environment.tune_xla()
-    environment.use_compilation_cache()
+    xla.tune_xla()
+    use_compilation_cache()
     trials = opened.open_run(config.run_dir, config.bn, config.seed)
     opened.check_target(trials, config.target)
     depths = opened.choose_depths(trials, config.depth)
@@ -143,12 +145,12 @@ def answer(
     import pandas as pd
 
     from experiments import gradcam_run as opened
-    from experiments.answer import rewrite_page
-    from ftjax.analysis.drawing import save
-    from ftjax.analysis.gradcam_plots import stage_figure
-    from ftjax.gradcam_rule import RECORD, compare, suggest_depth
-    from ftjax.gradcam_table import stage_values
-    from ftjax.records import write_atomically, write_json
+    from ftjax.gradcam.rule import RECORD, compare, suggest_depth
+    from ftjax.gradcam.table import stage_values
+    from ftjax.machine.files import write_atomically, write_json
+    from ftjax.report.answer import rewrite_page
+    from ftjax.report.drawing import save
+    from ftjax.report.gradcam_plots import stage_figure
 
     depth = int(tables[0]["depth_layers"].iloc[0])
     rates = stage_values(tables[0], stages, "class_hit")

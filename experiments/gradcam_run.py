@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pandas as pd
 
-from ftjax import records
-from ftjax.analysis.drawing import percent, shorten
-from ftjax.analysis.gradcam_plots import Row
 from ftjax.data import Dataset, load_object_masks
 from ftjax.data import load as load_data
-from ftjax.gradcam import explain
-from ftjax.gradcam_rule import Suggestion
-from ftjax.gradcam_table import COLUMNS, Explained
+from ftjax.frozen.forward import batches, infer
+from ftjax.gradcam.maps import explain
+from ftjax.gradcam.rule import Suggestion
+from ftjax.gradcam.table import COLUMNS, Explained
+from ftjax.machine.files import read_json
 from ftjax.predictor import Predictor
 from ftjax.predictor import load as load_trial
-from ftjax.prefix import batches, infer
+from ftjax.report.drawing import percent, shorten
+from ftjax.report.gradcam_plots import Row
 
 BATCH_SIZE = 16  # as in `gradcam.explain`
 PICTURES = 50  # measured, where the command names files for the figure
@@ -80,7 +80,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
         ValueError: the folder or its data cannot be read, or no trial of that policy
             and seed is finished.
     """
-    saved = records.read_json(folder / "config.json")
+    saved = read_json(folder / "config.json")
     if saved is None or not (folder / "results.csv").is_file():
         raise ValueError(
             f"{folder} holds no sweep (config.json and results.csv); give the --out "
@@ -88,7 +88,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
         )
     results = pd.read_csv(folder / "results.csv")
     done = results[results["status"] == "done"]
-    measured = records.read_json(folder / "recommendation.json") or {}
+    measured = read_json(folder / "recommendation.json") or {}
     bn = bn or measured.get("bn") or str(results["bn"].iloc[0])
     rows = done[(done["bn"] == bn) & (done["seed"] == seed)]
     if rows.empty:

@@ -10,7 +10,8 @@ or input.
 import argparse
 import sys
 
-from experiments.arguments import Parser
+from experiments.console import Parser
+from ftjax.machine.caches import use_compilation_cache
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,12 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     # JAX starts here, not at import, so that a wrong argument is answered at once.
-    from ftjax import environment
+    from ftjax.machine import xla
     from ftjax.predictor import load
 
     try:
-        environment.tune_xla()
-        environment.use_compilation_cache()
+        xla.tune_xla()
+        use_compilation_cache()
         predictor = load(
             options.run_dir,
             options.depth,

@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
-from ftjax.prepare import Setup
-from ftjax.sweep import Progress, all_goals
+from ftjax.sweep.run import Progress, all_goals
+from ftjax.sweep.setup import Setup
 
 
 class Display:

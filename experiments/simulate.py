@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ftjax.analysis.search import Decision, next_depths
+from ftjax.analysis.decision import Decision
+from ftjax.search.depths import next_depths
 
 SHAPES = ("plateau", "unimodal", "monotone", "steps")
 NOISES = (0.003, 0.005, 0.007)  # accuracy of one trial, standard deviation
@@ -142,7 +143,7 @@ def unit_costs(model: str, kind: str, *, size: int, epochs: int = 5) -> list[flo
     from ftjax.backbones import make_backbone
     from ftjax.backbones.backbone import with_head
     from ftjax.depth import make_cut, parse_depths
-    from ftjax.plan import measure_cost, trial_flops
+    from ftjax.sweep.cost import measure_cost, trial_flops
 
     backbone = make_backbone(model)
     network = with_head(backbone, 10)

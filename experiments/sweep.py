@@ -20,23 +20,27 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments.answer import decide, write_answer
-from experiments.forecast import print_forecast
+from experiments.answer import write_answer
+from experiments.console import LOG_WIDTH, print_error, refuse
+from experiments.plan_table import print_forecast
 from experiments.progress import Display
-from ftjax import environment, sweep
-from ftjax.analysis.halving import halving, rung_epochs
-from ftjax.analysis.search import Decision, explain_trials
+from ftjax.analysis.decision import Decision
+from ftjax.analysis.explain import explain_trials
 from ftjax.config import HALVING, Config, complete, to_json
-from ftjax.cores import one_core_each
 from ftjax.depth import AUTO
-from ftjax.heap import keep_freed_memory
-from ftjax.mesh import from_first_process, is_first_process
-from ftjax.plan import Point
-from ftjax.prepare import Setup, prepare, with_grid
-from ftjax.results import read_correct, write_probes, write_results
-from ftjax.sweep import Progress
-
-LOG_WIDTH = 160  # columns of a log file; a terminal has its own
+from ftjax.machine import xla
+from ftjax.machine.caches import use_compilation_cache
+from ftjax.machine.heap import keep_freed_memory
+from ftjax.machine.mesh import from_first_process, is_first_process
+from ftjax.search.halving import halving, rung_epochs
+from ftjax.sweep import run as sweep
+from ftjax.sweep.cores import one_core_each
+from ftjax.sweep.plan import Point
+from ftjax.sweep.records import write_run
+from ftjax.sweep.results import read_correct, write_probes, write_results
+from ftjax.sweep.run import Progress
+from ftjax.sweep.setup import Setup, prepare, with_grid
+from ftjax.sweep.strategies import decide
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,17 +75,17 @@ def run(
         The exit code.
     """
     try:
-        environment.tune_xla()
+        xla.tune_xla()
         if config.mesh != "auto" or config.distributed:  # then they share batches
-            environment.give_devices_threads()
+            xla.give_devices_threads()
         if config.distributed:
-            environment.join_processes()
+            xla.join_processes()
             console.quiet = not is_first_process()
         config = complete(config)
         keep_freed_memory()
         if own_process:
-            environment.collect_garbage_rarely()
-        environment.use_compilation_cache()
+            xla.collect_garbage_rarely()
+        use_compilation_cache()
         setup = prepare(config)
         config = setup.config
         out = from_first_process(partial(open_folder, config))
@@ -92,7 +96,7 @@ def run(
         print_forecast(setup, console)
         return 0
     start = time.perf_counter()
-    environment.write_run(out, to_json(config), command, setup.dataset.class_names)
+    write_run(out, to_json(config), command, setup.dataset.class_names)
     if config.probes:
         write_probes(setup, out)
     if own_process:
@@ -117,18 +121,6 @@ def run(
             f"{event.trial.seed}: {event.message}"
         )
     return 1 if failed else 0
-
-
-def print_error(line: str) -> None:
-    """One line on stderr, whatever its length and characters."""
-    console = Console(stderr=True)
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def refuse(error: ValueError) -> int:
-    """Says what is wrong with the arguments or the input; the exit code for it."""
-    print_error(f"error: {error}")
-    return 2
 
 
 class Round(NamedTuple):

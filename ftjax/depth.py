@@ -7,7 +7,8 @@ blocks. Depth 0 trains the classifier alone.
 
 from dataclasses import dataclass
 
-from ftjax.backbones.backbone import Backbone, Tree
+from ftjax.backbones.backbone import Backbone
+from ftjax.trees import Tree
 
 # Depths measured in the paper (Philip 2025, tables 3 to 5).
 PAPER_DEPTHS = {

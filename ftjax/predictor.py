@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ftjax import records
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import Backbone, Tree, with_head
+from ftjax.backbones.backbone import Backbone, with_head
 from ftjax.backbones.preprocessing import check_range
-from ftjax.checkpoint import Checkpoints
 from ftjax.data.decode import decode_picture, resize_square
 from ftjax.depth import make_cut
-from ftjax.prefix import batches, infer
-from ftjax.train import make_suffix
+from ftjax.frozen.forward import batches, infer
+from ftjax.machine.files import read_json
+from ftjax.sweep import records
+from ftjax.sweep.checkpoint import Checkpoints
+from ftjax.training.suffix import make_suffix
+from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import convert, leaf_shapes
 from ftjax.weights.pretrained import load_pretrained
@@ -142,7 +144,7 @@ def load(
         ValueError: no run, no such trial, or the pretrained weights have changed.
     """
     run_dir = Path(run_dir).expanduser()
-    run = records.read_json(run_dir / "config.json")
+    run = read_json(run_dir / "config.json")
     if run is None:
         raise ValueError(
             f"{run_dir} holds no run: config.json is missing; give the folder that "
@@ -151,7 +153,7 @@ def load(
     class_names = tuple(run["class_names"])
     network = with_head(make_backbone(run["config"]["model"]), len(class_names))
     if depth is None:
-        advice = records.read_json(run_dir / "recommendation.json") or {}
+        advice = read_json(run_dir / "recommendation.json") or {}
         depth, bn = advice.get("depth_layers"), bn or advice.get("bn")
     num_epochs = run["config"]["epochs"]
     record = choose_trial(run_dir, network, depth, bn, seed, num_epochs)
@@ -206,7 +208,7 @@ def choose_trial(
     """
     done = []
     for path in sorted((run_dir / "trials").glob("*/trial.json")):
-        record = records.read_json(path)
+        record = read_json(path)
         if record["status"] == "done" and len(record["epochs"]) >= num_epochs:
             done.append(record)
     fitting = done

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from ftjax.environment import known
+from ftjax.machine.xla import known
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8",

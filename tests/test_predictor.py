@@ -13,9 +13,11 @@ import ftjax
 from experiments import export as export_command
 from experiments import predict as predict_command
 from experiments import sweep as command
-from ftjax import data, records
+from ftjax import data
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
+from ftjax.machine.files import read_json
+from ftjax.sweep import records
 from ftjax.weights.export import export_keras, export_safetensors, keras_code
 from ftjax.weights.pretrained import load_pretrained
 
@@ -76,7 +78,7 @@ def test_files_are_cut_and_resized_as_in_training(run_dir, pictures):
 
 
 def test_without_a_depth_it_is_the_recommended_one(run_dir):
-    advice = records.read_json(run_dir / "recommendation.json")
+    advice = read_json(run_dir / "recommendation.json")
     predictor = ftjax.load(run_dir)
     assert predictor.depth_layers == advice["depth_layers"]
 

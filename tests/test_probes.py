@@ -11,21 +11,15 @@ import pytest
 from scipy import optimize, stats
 from sklearn.linear_model import RidgeClassifierCV
 
-from ftjax.analysis.drawing import NARROW, save
-from ftjax.analysis.linear_probe import STRENGTHS, decompose, fit_ridge, log_evidence
-from ftjax.analysis.probe_plots import probe_curves
+from ftjax.analysis.rank_correlation import PROBES, RankCorrelation, rank_correlation
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import apply, init, with_head
 from ftjax.data.images import Arrays, Dataset
-from ftjax.prefix import infer
-from ftjax.probes import (
-    PROBES,
-    RankCorrelation,
-    gradient_norms,
-    pooled_features,
-    probe_curve,
-    rank_correlation,
-)
+from ftjax.frozen.forward import infer
+from ftjax.probes import gradient_norms, pooled_features, probe_curve
+from ftjax.report.drawing import NARROW, save
+from ftjax.report.probe_plots import probe_curves
+from ftjax.stats.linear_probe import STRENGTHS, decompose, fit_ridge, log_evidence
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from experiments import sweep as command
-from ftjax import records
+from ftjax.sweep import records
 
 TIMES = ["seconds", "compile_seconds"]
 TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
@@ -30,4 +30,4 @@ def interrupt_after(count, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(records, "write_trial", counted)
-    monkeypatch.setattr("ftjax.trials.KEEP_EVERY", 0)  # every epoch is written
+    monkeypatch.setattr("ftjax.sweep.trials.KEEP_EVERY", 0)  # every epoch is written

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ftjax.config import Config, complete
-from ftjax.prepare import Setup, prepare
+from ftjax.sweep.setup import Setup, prepare
 
 
 def tiny_setup(out: Path, **options) -> Setup:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftjax.analysis.least_squares import check_points, least_squares
+from ftjax.stats.least_squares import check_points, least_squares
 
 PRIOR_DOF = 4.0  # weight of the pooled variance against one depth's own
 _CHUNK_ELEMENTS = 4_000_000  # picture weights held at a time: 32 MB

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-BN_POLICIES = ("follow", "frozen", "recalibrate")
+from ftjax.batch_norm import BN_POLICIES
+
 COSTS = ("seconds", "flops", "trainable_params")
 # Why rows are dropped: the words of the warnings.
 NOT_DONE, STOPPED = "not done", "stopped early by the search"

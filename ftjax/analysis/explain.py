@@ -26,6 +26,7 @@ from ftjax.analysis.causes import (
     describe_causes,
     describe_remedy,
 )
+from ftjax.analysis.curves import clean_results
 from ftjax.analysis.wording import percent, points
 
 _NAMES = {
@@ -278,3 +279,44 @@ def explain(
                 f"depth from {percent(best['follow'])} to {percent(best['frozen'])}."
             )
     return Explanation(depths, split, tuple(sentences))
+
+
+def explain_trials(
+    results: pd.DataFrame, *, min_fall: float = MIN_FALL, most: int = 3
+) -> tuple[tuple[int, str], ...]:
+    """Matched trials that are missing to say why the follow curve falls.
+
+    At the best depth, at the deepest (where `explain.decompose_fall` looks), and where
+    half of the fall has happened: the same depth under `recalibrate` tells lag of the
+    running statistics from overfitting, under `frozen` it shows the remedy.
+
+    Args:
+        results: rows of results.csv so far.
+        min_fall: accuracy (0..1); smaller falls are not explained.
+        most: depths at most.
+
+    Returns:
+        (depth_layers, bn) pairs, empty without a fall.
+    """
+    table, _ = clean_results(results)
+    follow = table[table["bn"] == "follow"].groupby("depth_layers")["val_accuracy"]
+    curve = follow.mean()
+    if curve.empty or most < 1:
+        return ()
+    best = int(curve.idxmax())
+    fallen = curve[(curve.index > best) & (curve <= curve.max() - min_fall)]
+    deepest = curve.index.max()
+    if fallen.empty or deepest not in fallen.index:
+        return ()
+    known = results
+    if "status" in results:  # what halving stopped has no accuracy to compare
+        known = results[results["status"] != "stopped"]
+    half = fallen[fallen <= (curve.max() + curve[deepest]) / 2].index[0]
+    wanted = list(dict.fromkeys([best, int(deepest), int(half)]))[:most]
+    tried = set(zip(known["depth_layers"], known.get("bn", ()), strict=False))
+    return tuple(
+        (depth, bn)
+        for depth in sorted(wanted)
+        for bn in ("frozen", "recalibrate")
+        if (depth, bn) not in tried
+    )

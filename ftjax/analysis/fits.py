@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftjax.analysis.distributions import student_t_quantile, student_t_two_sided
-from ftjax.analysis.fieller import FiellerInterval, vertex_fieller
-from ftjax.analysis.hinge import solve_hinge
-from ftjax.analysis.isotonic import fit_unimodal
-from ftjax.analysis.least_squares import check_points, corrected_aic, least_squares
+from ftjax.stats.distributions import student_t_quantile, student_t_two_sided
+from ftjax.stats.fieller import FiellerInterval, vertex_fieller
+from ftjax.stats.hinge import solve_hinge
+from ftjax.stats.isotonic import fit_unimodal
+from ftjax.stats.least_squares import check_points, corrected_aic, least_squares
 
 # Functions of depth of each shape that is linear in its coefficients.
 BASES = {

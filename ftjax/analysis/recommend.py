@@ -18,16 +18,10 @@ from ftjax.analysis.bootstrap import (
     best_depth_interval,
     bootstrap_curve,
 )
-from ftjax.analysis.curves import (
-    BN_POLICIES,
-    DepthCurve,
-    clean_results,
-    depth_curve,
-    stopped_depths,
-)
+from ftjax.analysis.curves import DepthCurve, clean_results, depth_curve, stopped_depths
+from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain
 from ftjax.analysis.fits import QuadraticFit, fit_quadratic
-from ftjax.analysis.search import Decision
 from ftjax.analysis.selection import (
     choose_curve,
     choose_searched,
@@ -37,6 +31,7 @@ from ftjax.analysis.selection import (
     smallest_within_one_stderr,
 )
 from ftjax.analysis.wording import recommendation_sentence
+from ftjax.batch_norm import BN_POLICIES
 
 
 @dataclass(frozen=True)

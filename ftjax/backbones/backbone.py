@@ -8,7 +8,6 @@ cache, Grad-CAM, probes) is a loop over a slice of that tuple. `params` and
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax.backbones.layers import global_average_pool, plain_lowering
-from ftjax.backbones.normalization import at_least_float32
-
-Tree = dict[str, Any]
+from ftjax.kernels.normalization import at_least_float32
+from ftjax.trees import Tree
 
 
 @dataclass(frozen=True)

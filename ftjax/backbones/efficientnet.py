@@ -22,8 +22,8 @@ from ftjax.backbones.layers import (
     relu6,
     scale_pictures,
 )
-from ftjax.backbones.normalization import identity
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
+from ftjax.kernels.normalization import identity
 
 EPSILON = 1e-3
 MOMENTUM = 0.99

@@ -18,19 +18,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from ftjax.backbones.convolution import (
+from ftjax.kernels.convolution import (
     conv_by_products,
     conv_reference,
     pixelwise_product,
 )
-from ftjax.backbones.depthwise import (
+from ftjax.kernels.depthwise import (
     depthwise_conv_reference,
     depthwise_conv_shifted,
     explicit_pads,
 )
-from ftjax.backbones.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
-from ftjax.backbones.max_pooling import max_pool_reference, max_pool_shifted
-from ftjax.backbones.normalization import (
+from ftjax.kernels.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
+from ftjax.kernels.max_pooling import max_pool_reference, max_pool_shifted
+from ftjax.kernels.normalization import (
     Activation,
     affine,
     identity,
@@ -39,8 +39,8 @@ from ftjax.backbones.normalization import (
     per_channel,
     scale_and_shift,
 )
-from ftjax.backbones.product_norm import MANY_PIXELS, product_norm
-from ftjax.xla_calls import in_new_array
+from ftjax.kernels.product_norm import MANY_PIXELS, product_norm
+from ftjax.kernels.xla_calls import in_new_array
 
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 

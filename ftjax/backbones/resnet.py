@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import BatchNorm, Conv, max_pool, relu
-from ftjax.backbones.normalization import identity
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from ftjax.kernels.normalization import identity
 
 BLOCKS = {
     "resnet50": (3, 4, 6, 3),

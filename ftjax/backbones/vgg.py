@@ -10,8 +10,8 @@ import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import Conv, max_pool, relu
-from ftjax.backbones.normalization import at_least_float32
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from ftjax.kernels.normalization import at_least_float32
 
 # Convolutions per block, and their width (table 1, columns D and E).
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}

@@ -7,7 +7,6 @@ rename publishes array and checksum together and `numpy.load` still opens the fi
 import hashlib
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,23 +23,6 @@ class StoredArray(NamedTuple):
 
     array: np.ndarray
     digest: str
-
-
-def default_cache_dir() -> Path:
-    """Folder for what can be rebuilt.
-
-    Returns:
-        $FTJAX_CACHE, else $XDG_CACHE_HOME/ftjax, else the platform's cache folder.
-    """
-    if own := os.environ.get("FTJAX_CACHE"):
-        return Path(own).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "ftjax"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ftjax"
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "ftjax"
-    return Path.home() / ".cache" / "ftjax"
 
 
 def load_or_build(

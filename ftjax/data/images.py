@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ftjax.data.boxes import object_masks
-from ftjax.data.cache import StoredArray, default_cache_dir, load_or_build
+from ftjax.data.cache import StoredArray, load_or_build
 from ftjax.data.decode import RULE, decode_items
 from ftjax.data.index import Source, Split
 from ftjax.data.sources import open_source
 from ftjax.data.splits import balanced_order, hold_out, take
+from ftjax.machine.caches import default_cache_dir
 
 MIN_IMAGE_SIZE = 8
 

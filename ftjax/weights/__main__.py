@@ -8,7 +8,8 @@ import argparse
 import sys
 from typing import NoReturn
 
-from ftjax.weights.fetch import LITE0, OFFICIAL, fetch, find_cache_dir
+from ftjax.machine.caches import find_cache_dir
+from ftjax.weights.fetch import LITE0, OFFICIAL, fetch
 
 
 class _Parser(argparse.ArgumentParser):

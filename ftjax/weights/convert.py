@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftjax.backbones.backbone import Backbone, Tree, variable_shapes
+from ftjax.backbones.backbone import Backbone, variable_shapes
+from ftjax.trees import Tree
 
 STATISTICS = ("mean", "var")
 

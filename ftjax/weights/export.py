@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 from safetensors.numpy import save
 
-from ftjax.backbones.backbone import Backbone, Layer, Tree
+from ftjax.backbones.backbone import Backbone, Layer
+from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import STATISTICS
 from ftjax.weights.keras_names import (

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pooch
 
+from ftjax.machine.caches import find_cache_dir
+
 KERAS = "https://storage.googleapis.com/keras-applications/"
 KERAS_RESNET = (
     "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
@@ -185,15 +187,6 @@ def fetch(
             f"{advice}"
         ) from error
     return Path(downloaded)
-
-
-def find_cache_dir(cache_dir: str | Path | None = None) -> Path:
-    """The folder for weight files: `cache_dir`, else $FTJAX_CACHE/weights, else the
-    user's cache folder of this platform (~/.cache/ftjax/weights on Linux)."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    root = os.environ.get("FTJAX_CACHE") or pooch.os_cache("ftjax")
-    return Path(root).expanduser() / "weights"
 
 
 def list_names() -> list[str]:

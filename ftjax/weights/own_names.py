@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from ftjax.backbones.backbone import Backbone, Tree
+from ftjax.backbones.backbone import Backbone
+from ftjax.trees import Tree
 from ftjax.weights.convert import STATISTICS, Origin, Target
 
 COLLECTIONS = ("params", "batch_stats")

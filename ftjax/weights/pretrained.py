@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ftjax.backbones import BACKBONES, make_backbone
-from ftjax.backbones.backbone import Backbone, Tree, init
+from ftjax.backbones.backbone import Backbone, init
+from ftjax.trees import Tree
 from ftjax.weights import keras_names, own_names, torch_names
 from ftjax.weights.convert import Origin, Target, convert, leaf_shapes
 from ftjax.weights.fetch import fetch

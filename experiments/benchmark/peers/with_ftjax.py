@@ -1,0 +1,102 @@
+"""ftjax' own part: the step of `ftjax.train` and the sweep of `ftjax.sweep`."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmark.peers import STEPS, Work, random_batch, seconds_of
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.config import Config, complete
+from ftjax.depth import make_cut
+from ftjax.frozen.forward import infer
+from ftjax.machine import xla
+from ftjax.machine.clock import compile_seconds
+from ftjax.machine.heap import keep_freed_memory
+from ftjax.sweep import run as sweep
+from ftjax.sweep.cores import one_core_each
+from ftjax.sweep.results import write_results
+from ftjax.sweep.setup import prepare
+from ftjax.training.optimizer import Hyper
+from ftjax.training.step import init_state, train_step
+from ftjax.training.suffix import make_suffix
+
+
+def start() -> None:
+    """As the command starts, but no program of an earlier run is used."""
+    xla.tune_xla()
+    keep_freed_memory()
+    xla.collect_garbage_rarely()
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def steps(work: Work) -> Iterator[float]:
+    """Steps on the stored inputs of the cut's unit, as in every epoch of a sweep.
+
+    A sweep leaves out the frozen steps of that unit as well, where memory allows.
+    """
+    start()
+    network = with_dtype(with_head(make_backbone(work.model), 10), work.dtype)
+    params, stats = init(network.units, 0, work.image_size)
+    cut = make_cut(network, work.depths[0])
+    suffix = make_suffix(network, cut, "follow")
+    state = init_state(suffix, params, stats, optimizer="adam")
+    images, labels = random_batch(work)
+    x = infer(network[: cut.unit], params, stats, jax.device_put(images))
+    y = jax.device_put(labels)
+    hyper = Hyper(jnp.float32(1e-4), jnp.float32(10), jnp.float32(0))
+
+    def run(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state, metrics = train_step(
+                suffix, state, x, y, None, hyper, optimizer="adam"
+            )
+        jax.block_until_ready((state, metrics))
+
+    yield seconds_of(lambda: run(1))
+    while True:
+        yield seconds_of(lambda: run(STEPS)) / STEPS
+
+
+def grid(work: Work) -> Iterator[float]:
+    """A sweep of the product, in one turn: it may train several depths side by side.
+
+    Yields:
+        Seconds in all; those of compilation; those of each training, the deepest first.
+    """
+    start()
+    clock = time.perf_counter()
+    compiled = compile_seconds()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        config = Config(
+            model=work.model,
+            weights="random",
+            data=work.data,
+            data_dir=Path(work.data_dir) if work.data_dir else None,
+            depths=tuple(map(str, work.depths)),
+            bn=("follow",),
+            seeds=work.seeds,
+            epochs=work.epochs,
+            image_size=work.image_size,
+            batch_size=work.batch_size,
+            dtype=work.dtype,
+            train_size=work.train_size,
+            val_size=work.val_size,
+            drop_connect=0.0,
+            out=out,
+        )
+        setup = one_core_each(prepare(complete(config)))
+        for event in sweep.run(setup, out):
+            if event.status == "failed":
+                raise RuntimeError(event.message)
+        results, _ = write_results(setup, out)
+        yield time.perf_counter() - clock
+    yield compile_seconds() - compiled
+    results = results.sort_values("depth_layers", ascending=False)
+    yield from results["seconds"] + results["compile_seconds"]

@@ -1,0 +1,1 @@
+"""The frozen part: passed once, kept, proven unchanged."""

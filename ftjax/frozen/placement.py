@@ -1,0 +1,93 @@
+"""Where the activations of the frozen part are kept, and what they take."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ftjax.backbones.backbone import Backbone, boundary_shapes, trace_shapes
+
+# FLOPs of inference in the time in which a byte is read from disk: rules of thumb for
+# 1 GB/s beside 20 GFLOP/s on a few cores, and beside 2 TFLOP/s on an accelerator.
+FLOPS_PER_BYTE = {"cpu": 20.0}
+ACCELERATOR_FLOPS_PER_BYTE = 2000.0
+
+
+class Room(NamedTuple):
+    """What the activations of a data set take before each unit, and what there is.
+
+    Attributes:
+        sizes: bytes before each unit.
+        flops: of each unit's forward pass over the data set.
+        memory: bytes for activations.
+        disk: bytes for those that the memory does not hold.
+        flops_per_byte: FLOPs in the time in which a byte is read from disk.
+        device: bytes of the device for those that are trained on.
+    """
+
+    sizes: tuple[int, ...]
+    flops: tuple[float, ...]
+    memory: int
+    disk: int = 0
+    flops_per_byte: float = 0.0
+    device: int = 0
+
+    def on_device(self, boundary: int) -> bool:
+        """Whether a trial that trains from there has them on the device."""
+        return self.sizes[boundary] <= self.device
+
+    def on_disk(self, boundary: int) -> bool:
+        """Whether the memory does not hold them; the pictures take none of it."""
+        return boundary > 0 and self.sizes[boundary] > self.memory
+
+
+def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
+    """Bytes of one picture's activation before each unit.
+
+    The pictures are uint8; maps are of the network's type, vectors (small) float32.
+    """
+    structs = (
+        activation_struct(network, size, boundary, 1)
+        for boundary in range(len(network.units))
+    )
+    return tuple(struct.size * struct.dtype.itemsize for struct in structs)
+
+
+def activation_struct(
+    network: Backbone, size: int, boundary: int, batch_size: int, begin: str = ""
+) -> jax.ShapeDtypeStruct:
+    """Shape and type of what is handed to unit `boundary`, or to its step `begin`."""
+    shape = boundary_shapes(network.units, size)[boundary]
+    if begin:
+        module = network.units[boundary].before(begin).module
+        (_, *shape), _ = trace_shapes(module, (1, *shape))
+    dtype = network.dtype if len(shape) > 1 else "float32"
+    if boundary == 0:
+        dtype = "uint8"
+    return jax.ShapeDtypeStruct((batch_size, *shape), jnp.dtype(dtype))
+
+
+def choose_boundary(room: Room, cut: int, previous: int = 0) -> int:
+    """The boundary not after `cut` from which a pass over the data costs least.
+
+    The units between it and the cut are run again in every step, and what the memory
+    does not hold is read from disk. The pictures (boundary 0) are there anyway.
+
+    Args:
+        room: sizes and budgets.
+        cut: index of the first unit that is trained.
+        previous: where the stored activations are before; they are read while the new
+            ones are written, so the disk must hold both.
+    """
+    held = room.sizes[previous] if room.on_disk(previous) else 0
+
+    def fits(boundary: int) -> bool:
+        if boundary == previous or not room.on_disk(boundary):
+            return True
+        return held + room.sizes[boundary] <= room.disk
+
+    def cost(boundary: int) -> float:
+        read = room.sizes[boundary] if room.on_disk(boundary) else 0
+        return sum(room.flops[boundary:cut]) + room.flops_per_byte * read
+
+    return min(filter(fits, range(cut, previous - 1, -1)), key=cost)

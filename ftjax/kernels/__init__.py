@@ -1,0 +1,1 @@
+"""Layers in the forms that are fast on a CPU."""

@@ -1,0 +1,1 @@
+"""The depth paper's numbers, and their audit."""

@@ -1,0 +1,131 @@
+"""What a few trials say about one curve of accuracy over depth."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ftjax.search.gaussian_process import CurvePosterior, fit_curve
+
+NOISE = 0.005  # accuracy; run-to-run noise where the table says nothing about it
+
+
+class CurveBelief(NamedTuple):
+    """One policy: what was tried and what is believed.
+
+    tried: indices of candidates with a trial, failed ones included. seen: with a
+    finished one. best: the seen index with the highest expected accuracy. highest: the
+    seen index with the highest measured accuracy.
+    """
+
+    bn: str
+    tried: frozenset[int]
+    seen: np.ndarray
+    best: int
+    highest: int
+    posterior: CurvePosterior
+
+
+def noise_before(
+    rows: pd.DataFrame, correct: Mapping[str, np.ndarray] | None
+) -> tuple[float, float]:
+    """What is known about one trial's noise before depths are compared.
+
+    With per-picture results: half the variance of the difference between neighboring
+    depths, paired over the pictures (McNemar 1947). Otherwise the binomial error of
+    the validation set, which is unpaired and too large if anything.
+
+    Args:
+        rows: finished trials of one policy, with `trial` and `val_size` if known.
+        correct: trial -> (n,) bool.
+
+    Returns:
+        Standard deviation, and the number of observations it is worth.
+    """
+    if correct and "trial" in rows:
+        ordered = rows.sort_values(["seed", "depth_layers"])
+        known = [
+            (seed, np.asarray(correct[str(trial)], float))
+            for seed, trial in zip(ordered["seed"], ordered["trial"], strict=True)
+            if str(trial) in correct
+        ]
+        pairs = [
+            np.var(after - before) / (2 * len(after))
+            for (one, before), (other, after) in zip(known, known[1:], strict=False)
+            if one == other and len(before) == len(after)
+        ]
+        if pairs and np.median(pairs) > 0:
+            return float(np.sqrt(np.median(pairs))), 6.0
+    sizes = rows["val_size"].dropna() if "val_size" in rows else []
+    if len(sizes) and float(sizes.max()) > 0:
+        share = float(np.clip(rows["val_accuracy"].max(), 0.02, 0.98))
+        return float(np.sqrt(share * (1 - share) / sizes.max())), 3.0
+    return NOISE, 6.0
+
+
+def level_falls(values: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies with deep falls compressed; the order and the top stay.
+
+    A curve that collapses at some depth says nothing about the shape near its top, but
+    would set the amplitude of the whole process.
+
+    Returns:
+        (n,) values, and (n,) what became of each noise variance (delta method).
+    """
+    scale = max(4 * NOISE, 6 * noise)
+    gap = values.max() - values
+    slopes = 1.0 / (1.0 + gap / scale)
+    return values.max() - scale * np.log1p(gap / scale), np.maximum(slopes**2, 0.05)
+
+
+def believe(
+    bn: str,
+    rows: pd.DataFrame,
+    tried: Collection[int],
+    depths: Sequence[int],
+    correct: Mapping[str, np.ndarray] | None,
+) -> CurveBelief:
+    """Fit one policy's curve over the ranks of the candidate depths.
+
+    Args:
+        bn: policy. rows: its finished trials. tried: ranks with a trial, failed ones
+            included. depths: (m,) candidates in layers, increasing.
+        correct: as for `noise_before`.
+    """
+    index = np.searchsorted(depths, rows["depth_layers"].to_numpy())
+    noise, dof = noise_before(rows, correct)
+    values, variances = level_falls(rows["val_accuracy"].to_numpy(float), noise)
+    posterior = fit_curve(
+        index,
+        values,
+        rows["seed"].to_numpy(),
+        size=len(depths),
+        noise=noise,
+        noise_dof=dof,
+        variances=variances,
+    )
+    seen = np.unique(index)
+    best = int(seen[np.argmax(posterior.mean[seen])])
+    means = np.bincount(index, weights=values)[seen] / np.bincount(index)[seen]
+    highest = int(seen[np.argmax(means)])
+    return CurveBelief(bn, frozenset(tried), seen, best, highest, posterior)
+
+
+def shortest_interval(
+    winners: np.ndarray, size: int, inside: int, mass: float
+) -> tuple[int, int]:
+    """Shortest run of ranks that holds the optimum with the given mass of the draws.
+
+    Args:
+        winners: (draws,) rank of the optimum. size: number of ranks. inside: a rank
+            that the interval is widened to hold. mass: 0..1.
+    """
+    counts = np.bincount(winners, minlength=size)
+    total = np.concatenate([[0], np.cumsum(counts)])
+    needed = int(np.ceil(mass * len(winners)))
+    low = np.arange(size)
+    high = np.searchsorted(total, total[:-1] + needed) - 1
+    width = np.where(high < size, high - low, size)
+    start = int(np.argmin(width))
+    return min(start, inside), max(int(high[start]), inside)

@@ -1,0 +1,1 @@
+"""Least squares, distributions, probes; pure NumPy."""

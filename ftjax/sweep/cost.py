@@ -1,0 +1,134 @@
+"""FLOPs and parameters of units and trials."""
+
+from functools import cache, partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ftjax.backbones.backbone import (
+    Backbone,
+    boundary_shapes,
+    trace_shapes,
+    variable_shapes,
+)
+from ftjax.backbones.layers import plain_lowering
+from ftjax.depth import Cut
+
+
+class Cost(NamedTuple):
+    """FLOPs of one picture through each unit, and parameters of each layer.
+
+    Attributes:
+        forward: per unit, multiplications and additions of one forward pass.
+        parameters: (unit, key) -> number of trainable values.
+    """
+
+    forward: tuple[float, ...]
+    parameters: dict[tuple[str, str], int]
+
+
+def measure_cost(network: Backbone, size: int) -> Cost:
+    """FLOPs of every unit (`forward_flops`), and parameters of every layer."""
+    units = network.units
+    parameters = {
+        (unit.name, layer): sum(leaf.size for leaf in leaves.values())
+        for unit, shapes in zip(units, variable_shapes(units, size), strict=True)
+        for layer, leaves in shapes.get("params", {}).items()
+    }
+    shapes = boundary_shapes(units, size)[:-1]
+    forward = (
+        forward_flops(unit.module, shape)
+        for unit, shape in zip(units, shapes, strict=True)
+    )
+    return Cost(tuple(forward), parameters)
+
+
+@cache
+def forward_flops(module: nn.Module, shape: tuple[int, ...]) -> float:
+    """FLOPs of one picture, by the compiler's analysis of the lowered program.
+
+    The count is that of plain convolutions on every backend; the forms for the CPU that
+    need fewer products (`backbones/winograd.py`) do not change it.
+
+    Args:
+        module: of a unit.
+        shape: of its input, without the batch axis.
+    """
+    _, shapes = trace_shapes(module, (1, *shape))
+    variables = {"params": {}, "batch_stats": {}, **shapes}
+    with plain_lowering():
+        # A function of its own, so that JAX does not trace the other form.
+        forward_pass = partial(module.apply)
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        lowered = jax.jit(forward_pass).lower(variables, x)
+    return float((lowered.cost_analysis() or {}).get("flops", 0.0))
+
+
+def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
+    """Trainable values of the backbone at this cut, the head's not counted."""
+    return sum(
+        cost.parameters[unit.name, key]
+        for unit, keys in zip(network.units[cut.unit :], cut.trainable, strict=True)
+        if unit.counted
+        for key in keys
+    )
+
+
+class Flops(NamedTuple):
+    """Multiplications and additions.
+
+    Attributes:
+        train: of training steps, forward and backward.
+        inference: of forward passes alone: evaluation, and frozen units run again.
+    """
+
+    train: float
+    inference: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.train + self.inference
+
+
+def trial_flops(
+    cut: Cut,
+    cost: Cost,
+    *,
+    boundary: int,
+    epochs: int,
+    steps: int,
+    batch_size: int,
+    evaluated: int,
+    evaluated_last: int = 0,
+    recalibrated: int = 0,
+    passed: float = 0.0,
+) -> Flops:
+    """FLOPs of a whole trial; a backward pass is counted as two forward passes.
+
+    The first unit of the suffix needs no gradient of its input, so its backward pass
+    is counted as one.
+
+    Args:
+        cut: where the trainable part begins.
+        cost: of the network's units.
+        boundary: where the stored activations are.
+        epochs: number of epochs.
+        steps: optimizer steps per epoch.
+        batch_size: pictures per step.
+        evaluated: pictures evaluated per epoch.
+        evaluated_last: those evaluated after the last epoch alone.
+        recalibrated: pictures passed per epoch to estimate statistics anew.
+        passed: of the cut's unit, FLOPs of a picture in steps whose outputs are stored.
+    """
+    recomputed = sum(cost.forward[boundary : cut.unit])
+    first, *others = cost.forward[cut.unit :]
+    first -= passed
+    suffix = first + sum(others)
+    pictures = steps * batch_size
+    train = pictures * (2 * first + 3 * sum(others))
+    seen = epochs * (evaluated + recalibrated) + evaluated_last
+    inference = (recomputed + suffix) * seen + epochs * pictures * recomputed
+    return Flops(epochs * train, inference)

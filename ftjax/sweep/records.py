@@ -1,0 +1,107 @@
+"""The trial store: plain files that survive a kill at any moment."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ftjax.machine.describe import describe
+from ftjax.machine.files import read_json, write_atomically, write_json
+
+RESULT_COLUMNS = (
+    "trial model weights data data_hash depth_layers depth_units depth_percent "
+    "total_layers total_units trainable_params trainable_percent bn seed epochs "
+    "image_size batch_size train_size val_size optimizer lr head_lr_factor "
+    "weight_decay drop_connect accuracy loss val_accuracy val_loss "
+    "train_mode_accuracy seconds compile_seconds flops frozen_intact status"
+).split()
+EPOCH_COLUMNS = (
+    "trial model data depth_layers depth_units bn seed epoch accuracy loss "
+    "val_accuracy val_loss train_mode_accuracy train_mode_loss seconds steps"
+).split()
+
+
+def trial_folder(out: Path, trial: str) -> Path:
+    """Where a trial keeps its checkpoint and its log."""
+    return out / "trials" / trial
+
+
+def write_trial(
+    out: Path,
+    trial: str,
+    *,
+    canonical: Mapping[str, Any],
+    status: str,
+    epochs: Sequence[Mapping[str, Any]],
+    frozen_intact: bool | None = None,
+    message: str = "",
+) -> None:
+    """Writes a trial's record.
+
+    Args:
+        out: the run's folder.
+        trial: its id.
+        canonical: all that determines its result.
+        status: `done`, `failed` or `pending`.
+        epochs: one mapping per finished epoch.
+        frozen_intact: verdict of the proof of freeze.
+        message: why it failed.
+    """
+    write_json(
+        trial_folder(out, trial) / "trial.json",
+        {
+            "trial": trial,
+            "status": status,
+            "frozen_intact": frozen_intact,
+            "message": message,
+            "config": dict(canonical),
+            "epochs": list(epochs),
+        },
+    )
+
+
+def read_trial(out: Path, trial: str) -> dict[str, Any] | None:
+    """A trial's record, or None."""
+    return read_json(trial_folder(out, trial) / "trial.json")
+
+
+def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
+    """Per epoch and validation picture, whether the answer was right: (epochs, n)."""
+    path = trial_folder(out, trial) / "val_correct.npy"
+    with tempfile.TemporaryFile() as file:
+        np.save(file, correct.astype(bool), allow_pickle=False)
+        file.seek(0)
+        write_atomically(path, file.read())
+
+
+def read_correct(out: Path, trial: str) -> np.ndarray | None:
+    """What `write_correct` wrote, or None."""
+    path = trial_folder(out, trial) / "val_correct.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Writes rows as CSV and returns them as a table."""
+    table = pd.DataFrame(list(rows), columns=list(columns))
+    write_atomically(path, table.to_csv(index=False).encode())
+    return table
+
+
+def write_run(
+    out: Path, config: dict[str, Any], command: str, class_names: tuple[str, ...]
+) -> None:
+    """Writes `config.json`: configuration, command, environment, names of classes."""
+    write_json(
+        out / "config.json",
+        {
+            "config": dict(config),
+            "command": command,
+            "class_names": list(class_names),
+            "environment": describe(),
+        },
+    )

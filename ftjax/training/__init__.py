@@ -1,0 +1,1 @@
+"""Training the suffix above a cut."""

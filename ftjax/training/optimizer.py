@@ -1,0 +1,167 @@
+"""Labels become an optimizer: frozen parameters have no state and get no update.
+
+The learning rate, the head's factor and the weight decay are arrays given at run time,
+so trials that differ in them share one compiled program.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ftjax.kernels.xla_calls import one_kernel
+from ftjax.machine.stacking import Variants, each_variant
+from ftjax.trees import Tree
+
+SGD_MOMENTUM = 0.9
+
+
+class Hyper(NamedTuple):
+    """Run-time numbers of the optimizer, float32 scalars.
+
+    Attributes:
+        learning_rate: of the backbone.
+        head_lr_factor: the head's learning rate over the backbone's.
+        weight_decay: decoupled, per step as a fraction of the learning rate.
+    """
+
+    learning_rate: jax.Array
+    head_lr_factor: jax.Array
+    weight_decay: jax.Array
+
+
+def adam(learning_rate: jax.Array, weight_decay: jax.Array, *, epsilon: float = 1e-7):
+    """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019).
+
+    Equal to Keras' step by step, its default epsilon included.
+    """
+    return optax.chain(
+        scale_by_keras_adam(epsilon),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_keras_adam(
+    epsilon: float, *, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam's direction with epsilon added where Keras adds it.
+
+    Keras (keras/src/optimizers/adam.py) follows the end of section 2 of the paper: the
+    bias correction of the second moment is taken out of the root, so epsilon stands
+    beside the uncorrected root and weighs 1 / sqrt(1 - b2^t) as much, 32 times at the
+    first step. optax adds it to the corrected root (algorithm 1).
+    """
+
+    def update(grads, state, params=None):
+        del params
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
+        count = optax.safe_increment(state.count)
+        factor = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(
+            lambda m, v: factor * m / (jnp.sqrt(v) + epsilon), mu, nu
+        )
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1=b1, b2=b2).init, update)
+
+
+def sgd(learning_rate: jax.Array, weight_decay: jax.Array):
+    """Momentum 0.9; decay decoupled, so it does not enter the momentum."""
+    return optax.chain(
+        optax.trace(decay=SGD_MOMENTUM),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+OPTIMIZERS: dict[str, Callable] = {"adam": adam, "sgd": sgd}
+
+
+def make_optimizer(
+    name: str, labels: Tree, hyper: Hyper, *, head: bool = False
+) -> optax.GradientTransformation:
+    """The whole chain for what is labelled 'train', nothing for 'freeze'.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        labels: prefix tree of 'train' and 'freeze'.
+        hyper: may be traced.
+        head: whether these are the classifier's parameters.
+    """
+    rate = hyper.learning_rate * (hyper.head_lr_factor if head else 1.0)
+    train = OPTIMIZERS[name](rate, hyper.weight_decay)
+    return optax.partition({"train": train, "freeze": optax.set_to_zero()}, labels)
+
+
+def unit_labels(params: Tree, trainable: tuple[str, ...]) -> Tree:
+    """Labels of one unit's layers."""
+    return {key: "train" if key in trainable else "freeze" for key in params}
+
+
+@partial(jax.jit, static_argnames=("name", "trainable"))
+def _start(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
+    zero = jnp.zeros(())
+    labels = unit_labels(params, trainable)
+    return make_optimizer(name, labels, Hyper(zero, zero, zero)).init(params)
+
+
+def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
+    """Optimizer state of one unit; frozen layers hold none.
+
+    All of `OPTIMIZERS` start from zeros, so nothing need be compiled for it.
+    """
+    start = partial(_start, name=name, trainable=trainable)
+    return jax.tree.map(
+        lambda struct: jax.device_put(np.zeros(struct.shape, struct.dtype)),
+        jax.eval_shape(start, params),
+    )
+
+
+@partial(jax.jit, static_argnames=("name", "trainable", "head", "variants"))
+def update_unit(
+    params: Tree,
+    grads: Tree,
+    opt_state: Any,
+    hyper: Hyper,
+    *,
+    name: str,
+    trainable: tuple[str, ...],
+    head: bool,
+    variants: Variants | None = None,
+) -> tuple[Tree, Any]:
+    """One optimizer step of one unit.
+
+    Nothing is donated: XLA:CPU would copy the moments before it writes over them, which
+    takes twice as long as writing elsewhere, and memory for one unit more is little.
+
+    Args:
+        params: of all its layers.
+        grads: of its trainable layers only.
+        opt_state: as `init_unit` made it.
+        hyper: run-time numbers.
+        name: a key of `OPTIMIZERS`.
+        trainable: keys of its trainable layers.
+        head: whether the unit is the classifier.
+        variants: trials whose arrays are stacked in all of the above.
+
+    Returns:
+        New parameters, whose frozen leaves are the given ones, and new state.
+    """
+
+    def update(params, grads, opt_state, hyper):
+        labels = unit_labels(params, trainable)
+        optimizer = make_optimizer(name, labels, hyper, head=head)
+        all_grads = {**jax.tree.map(jnp.zeros_like, params), **grads}
+        updates, opt_state = optimizer.update(all_grads, opt_state, params)
+        updated = optax.apply_updates(params, updates)
+        return {key: updated[key] for key in trainable}, opt_state
+
+    run = one_kernel(each_variant(update, variants))
+    updated, opt_state = run(params, grads, opt_state, hyper)
+    return {**params, **updated}, opt_state

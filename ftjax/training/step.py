@@ -1,0 +1,182 @@
+"""One training step of the suffix, built from programs of single units.
+
+Each distinct unit is compiled once, forward and backward, and chained by an ordinary
+loop, so a new depth compiles nothing. Only trainable layers are differentiated.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ftjax.machine.stacking import Variants
+from ftjax.training.optimizer import Hyper, init_unit
+from ftjax.training.programs import (
+    Metrics,
+    add_trees,
+    backward_unit,
+    finish_unit,
+    forward_unit,
+    gives_input_gradient,
+    loss_gradient,
+)
+from ftjax.training.suffix import SuffixUnit
+from ftjax.trees import Tree
+
+
+class State(NamedTuple):
+    """What changes in training: the suffix, by unit.
+
+    Attributes:
+        params: of all layers of the suffix.
+        batch_stats: running statistics of all BatchNorms of the suffix.
+        opt_state: optimizer state.
+    """
+
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+def init_state(
+    suffix: Sequence[SuffixUnit], params: Tree, batch_stats: Tree, *, optimizer: str
+) -> State:
+    """State at the start of a trial, from pretrained parameters and a fresh head."""
+    own, stats = (
+        {unit.name: on_device(tree[unit.name]) for unit, *_ in suffix}
+        for tree in (params, batch_stats)
+    )
+    opt_state = {
+        unit.name: init_unit(own[unit.name], name=optimizer, trainable=trainable)
+        for unit, trainable, _ in suffix
+    }
+    return State(own, stats, opt_state)
+
+
+def on_device(tree: Tree) -> Tree:
+    """JAX arrays as they are, those of NumPy on the default device.
+
+    Not by `jnp.asarray`: it compiles a program for every shape (JAX 0.10).
+    """
+    return jax.tree.map(
+        lambda x: x if isinstance(x, jax.Array) else jax.device_put(x), tree
+    )
+
+
+class Batch(NamedTuple):
+    """What one pass through the suffix takes; of stacked trials, (variants, ...).
+
+    Attributes:
+        x: (batch, ...) inputs of the first unit.
+        labels: (batch,) class indices.
+        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+    """
+
+    x: jax.Array
+    labels: jax.Array
+    scales: np.ndarray | None
+
+
+def train_step(
+    suffix: Sequence[SuffixUnit],
+    state: State,
+    x: jax.Array,
+    labels: jax.Array,
+    scales: np.ndarray | None,
+    hyper: Hyper,
+    *,
+    optimizer: str,
+) -> tuple[State, Metrics]:
+    """One optimizer step on one batch of the suffix's inputs.
+
+    Args:
+        suffix: units from the cut on.
+        state: parameters, statistics and optimizer state by unit.
+        x: as of `Batch`, likewise `labels` and `scales`.
+        hyper: learning rate, head factor and decay.
+        optimizer: a key of `OPTIMIZERS`.
+    """
+    batches = [Batch(x, labels, scales)]
+    state, (metrics,) = accumulated_step(
+        suffix, state, batches, 1, hyper, optimizer=optimizer
+    )
+    return state, metrics
+
+
+def accumulated_step(
+    suffix: Sequence[SuffixUnit],
+    state: State,
+    batches: Iterable[Batch],
+    parts: int,
+    hyper: Hyper,
+    *,
+    optimizer: str,
+    variants: Variants | None = None,
+) -> tuple[State, list[Metrics]]:
+    """One optimizer step on a batch that comes in equal parts, one after the other.
+
+    The gradients of the parts are added up, so the activations of only one are held.
+    With BatchNorm frozen the step is that of the whole batch; a BatchNorm that is
+    trained uses the statistics of each part, and its running ones move with each.
+
+    Args:
+        suffix: units from the cut on.
+        state: parameters, statistics and optimizer state by unit.
+        batches: the parts.
+        parts: how many they are.
+        hyper: learning rate, head factor and decay.
+        optimizer: a key of `OPTIMIZERS`.
+        variants: trials that are trained at once; all arrays above are stacked.
+
+    Returns:
+        The new state, and the metrics of every part.
+    """
+    params, batch_stats, opt_state = map(dict, state)
+    totals: Tree = {}
+    history = []
+    for number, (x, labels, scales) in enumerate(batches, start=1):
+        pullbacks = []
+        for index, (unit, trainable, batch_norm) in enumerate(suffix):
+            scale = None
+            if scales is not None and unit.drop_share:
+                scale = scales[..., index, :]
+            x, new_stats, pullback = forward_unit(
+                unit.module,
+                trainable,
+                batch_norm,
+                params[unit.name],
+                batch_stats[unit.name],
+                x,
+                scale,
+                variants=variants,
+            )
+            batch_stats[unit.name] = new_stats
+            pullbacks.append(pullback)
+        gradient, metrics = loss_gradient(x, labels, parts, variants)
+        history.append(metrics)
+        for index in reversed(range(len(suffix))):
+            unit, trainable, _ = suffix[index]
+            wanted = gives_input_gradient(index, unit)
+            pullback, total = pullbacks.pop(), totals.pop(unit.name, None)
+            if number < parts:
+                grads, gradient = backward_unit(
+                    wanted, pullback, gradient, variants=variants
+                )
+                totals[unit.name] = grads if total is None else add_trees(total, grads)
+                continue
+            updated, opt_state[unit.name], gradient = finish_unit(
+                wanted,
+                pullback,
+                gradient,
+                total,
+                params[unit.name],
+                opt_state[unit.name],
+                hyper,
+                name=optimizer,
+                trainable=trainable,
+                head=not unit.counted,
+                variants=variants,
+            )
+            params[unit.name] = {**params[unit.name], **updated}
+    return State(params, batch_stats, opt_state), history

@@ -1,0 +1,51 @@
+"""The suffix of a cut: its units, and what of each is trained."""
+
+from typing import NamedTuple
+
+from ftjax.backbones.backbone import Backbone, Unit
+from ftjax.batch_norm import check_policy
+from ftjax.depth import Cut
+
+
+class SuffixUnit(NamedTuple):
+    """A unit at or above the cut, and what of it is trained; static.
+
+    Attributes:
+        unit: the unit.
+        trainable: keys of its trainable layers.
+        batch_norm: keys of the BatchNorms that use batch statistics in training.
+    """
+
+    unit: Unit
+    trainable: tuple[str, ...]
+    batch_norm: tuple[str, ...]
+
+
+def make_suffix(
+    network: Backbone, cut: Cut, policy: str, begin: str = ""
+) -> tuple[SuffixUnit, ...]:
+    """The suffix of a cut under a BatchNorm policy.
+
+    `follow` and `recalibrate`: a BatchNorm uses batch statistics if it is trainable,
+    as `trainable` means in Keras (keras/src/layers/normalization). `frozen`: none
+    does, as the Keras guide advises (`base_model(x, training=False)`).
+
+    Args:
+        network: backbone with head.
+        cut: where the trainable part begins.
+        policy: of BatchNorm.
+        begin: as of `prefix.Activations`, whose pictures have passed the layers before.
+
+    Raises:
+        ValueError: the policy is unknown.
+    """
+    check_policy(policy)
+    suffix = []
+    first, *others = network[cut.unit :]
+    units = first.onward(begin), *others
+    for unit, keys in zip(units, cut.trainable, strict=True):
+        norms = () if policy == "frozen" else unit.batch_norm_keys
+        suffix.append(
+            SuffixUnit(unit, keys, tuple(key for key in norms if key in keys))
+        )
+    return tuple(suffix)

@@ -1,0 +1,167 @@
+"""Units, layer tables, and slices of a network."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftjax.backbones import BACKBONES, make_backbone
+from ftjax.backbones.backbone import apply, boundary_shapes, init, with_head
+from ftjax.weights.pretrained import load_pretrained
+
+KERAS = json.loads((Path(__file__).parents[1] / "keras_layers.json").read_text())
+
+
+def test_backbones_import_nothing_of_the_floors_above():
+    program = (
+        "import sys, ftjax.backbones.layers; above = {'pandas', 'optax', 'orbax', "
+        "'ftjax.sweep.records', 'ftjax.machine.xla'} & set(sys.modules); "
+        "sys.exit(str(above) if above else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_layer_table_is_keras_model_layers(name):
+    layers = make_backbone(name).layers
+    expected = [line.split() for line in KERAS[name]]
+    assert [layer.name for layer in layers] == [line[0] for line in expected]
+    assert [layer.kind for layer in layers] == [line[1] for line in expected]
+    trainable = [int(line[2]) > 0 for line in expected]
+    assert [bool(layer.key) for layer in layers] == trainable
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_layer_table_holds_as_many_parameters_as_keras(name):
+    backbone = make_backbone(name)
+    params, _ = init(backbone.units, 0, 32)
+    counts = {
+        (unit.name, key): sum(leaf.size for leaf in leaves.values())
+        for unit in backbone.units
+        for key, leaves in params[unit.name].items()
+    }
+    expected = {
+        line.split()[0]: int(line.split()[2])
+        for line in KERAS[name]
+        if line.split()[2] != "0"
+    }
+    found = {
+        layer.name: counts[unit.name, layer.key]
+        for unit in backbone.units
+        for layer in unit.layers
+        if layer.key
+    }
+    assert found == expected
+
+
+def test_lite0_is_the_same_scheme_without_squeeze_and_padding():
+    left_out = ("_se_", "_pad", "rescaling", "normalization")
+    expected = [
+        line.split()[0]
+        for line in KERAS["effnetb0"]
+        if not any(part in line.split()[0] for part in left_out)
+    ]
+    assert [layer.name for layer in make_backbone("effnetlite0").layers] == expected
+    assert len(expected) == 149
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    network = with_head(make_backbone("tiny"), 3)
+    params, stats = init(network.units, 0, 32)
+    rng = np.random.default_rng(0)
+    stats = jax.tree.map(lambda x: x + rng.uniform(0, 0.5, x.shape), stats)
+    images = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    return network, params, jax.tree.map(np.float32, stats), images
+
+
+def test_prefix_then_suffix_is_the_whole_at_every_cut(tiny):
+    network, params, stats, images = tiny
+    whole = apply(network[:], params, stats, jnp.asarray(images))
+    for cut in range(len(network.units) + 1):
+        below = {unit.name: params[unit.name] for unit in network[:cut]}
+        above = {unit.name: params[unit.name] for unit in network[cut:]}
+        middle = apply(network[:cut], below, stats, jnp.asarray(images))
+        np.testing.assert_array_equal(apply(network[cut:], above, stats, middle), whole)
+
+
+def test_boundary_shapes_are_those_of_the_activations(tiny):
+    network, params, stats, images = tiny
+    shapes = boundary_shapes(network.units, 32)
+    x = jnp.asarray(images)
+    for unit, shape in zip(network.units, shapes, strict=False):
+        assert x.shape[1:] == shape
+        x = apply([unit], params, stats, x)
+    assert x.shape[1:] == shapes[-1] == (3,)
+
+
+def test_units_of_equal_shape_share_their_module():
+    modules = {unit.module for unit in make_backbone("resnet152").units}
+    assert len(modules) == 9
+
+
+def test_every_name_makes_the_backbone_of_that_name():
+    for name in BACKBONES:
+        assert make_backbone(name).name == name
+
+
+def test_unknown_model():
+    with pytest.raises(ValueError, match="unknown model 'resnet9'.*effnetlite0"):
+        make_backbone("resnet9")
+
+
+def test_lite0_logits_are_the_original_networks(shared):
+    reference = np.load(shared / "reference" / "lite0_reference.npz")
+    network = with_head(make_backbone("effnetlite0"), 1000)
+    weights = load_pretrained(network, "imagenet", size=224)
+    images = jnp.asarray(reference["images_uint8_nhwc"][:2])
+    logits = apply(network[:], weights.params, weights.batch_stats, images)
+    np.testing.assert_allclose(logits, reference["logits"][:2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "effnetb1", "effnetlite0", "resnet50"])
+def test_a_divided_unit_is_the_whole(name):
+    rng = np.random.default_rng(0)
+    units = make_backbone(name).units
+    shapes = boundary_shapes(units, 64)
+    params, stats = init(units, 0, 64)
+    begun, seen = set(), set()
+    for unit, shape in zip(units[1:], shapes[1:], strict=False):
+        if (unit.module, shape) in seen:
+            continue
+        seen.add((unit.module, shape))
+        x = jnp.asarray(rng.normal(size=(2, *shape)), jnp.float32)
+        own = {"params": params[unit.name], "batch_stats": stats[unit.name]}
+        expected = unit.module.apply(own, x)
+        for position, key in enumerate(unit.parameter_keys):
+            step = unit.step_of(key)
+            if not step:
+                assert unit.onward(step) is unit
+                continue
+            first, second = unit.before(step), unit.onward(step)
+            assert 0 < unit.parameter_keys.index(step) <= position
+            begun.add(step)
+            y = second.module.apply(own, first.module.apply(own, x))
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+            # The second half reads nothing of the layers before its first step.
+            kept = unit.parameter_keys[unit.parameter_keys.index(step) :]
+            part = {"params": {key: params[unit.name][key] for key in kept}}
+            part["batch_stats"] = own["batch_stats"]
+            second.module.apply(part, first.module.apply(own, x))
+    every = {"dwconv", "se_reduce", "project_conv", "2_conv", "3_conv"}
+    of_resnet = {step for step in every if step[0].isdigit()}
+    expected = {"tiny": every, "resnet50": of_resnet, "effnetb1": every - of_resnet}
+    assert begun == expected.get(name, {"dwconv", "project_conv"})
+
+
+def test_only_blocks_without_a_projection_are_divided():
+    units = {unit.name: unit for unit in make_backbone("resnet50").units}
+    assert units["conv3_block1"].step_of("3_conv") == ""
+    assert units["conv3_block2"].step_of("3_bn") == "3_conv"
+    assert units["conv3_block2"].step_of("1_bn") == ""  # of the first step
+    assert units["conv1"].step_of("conv1_bn") == ""

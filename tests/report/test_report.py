@@ -1,0 +1,293 @@
+"""The report page: complete, self-contained, escaped, and clean in a real browser."""
+
+import html
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from html_page import Page
+from made_sweep import made_epochs, made_results, unfinish
+
+from ftjax.analysis.recommend import recommend
+from ftjax.report.content import (
+    answer_parts,
+    batchnorm_advice,
+    key_facts,
+    notices,
+    trial_table,
+)
+from ftjax.report.page import write_report
+
+FIGURES = {"depth", "batchnorm", "loss", "cost", "epochs"}
+HOSTILE = '<script>alert("x")</script>&/data/my pictures'
+COMMAND = "python -m experiments.sweep --data 'a & b' --bn follow frozen"
+
+
+def report(tmp_path, results, *, epochs=None, **changes) -> tuple[Page, str]:
+    done = bool((results["status"] == "done").any())
+    arguments = {
+        "results": results,
+        "epochs": made_epochs(results) if epochs is None else epochs,
+        "recommendation": recommend(results, bootstrap=200) if done else None,
+        "config": {"model": {"name": "effnetlite0"}, "depths": (0, 3), "lr": 1e-4},
+        "environment": {"jax": "0.0.0", "device": "cpu", "git_commit": "abc123"},
+        "command": COMMAND,
+    }
+    path = write_report(tmp_path / "run" / "report.html", **{**arguments, **changes})
+    text = path.read_text(encoding="utf-8")
+    return Page(text), text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return report(folder, made_results())
+
+
+def one_picture(results):
+    """The columns that only the main picture needs: a page of it is drawn fast."""
+    absent = ["val_loss", "train_mode_accuracy", "seconds", "flops"]
+    return results.drop(columns=absent)
+
+
+NO_EPOCHS = made_epochs(made_results()).iloc[:0]
+
+
+def test_page_needs_nothing_from_outside(page):
+    parsed, text = page
+    assert parsed.links
+    assert [v for v in parsed.links if not v.startswith(("#", "data:"))] == []
+    assert "script" not in parsed.tags and "@import" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+
+
+def test_every_picture_is_there_with_a_text_in_its_place(page):
+    parsed, _ = page
+    assert FIGURES <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.tags.count("svg") == 2 * len(FIGURES)  # a page, a phone
+    assert len(parsed.labels) == len(FIGURES)
+    assert "98.5" in parsed.labels[0] and "84 layers" in parsed.labels[0]
+    targets = {link[1:] for link in parsed.links if link.startswith("#")}
+    assert targets <= set(parsed.ids)
+
+
+def test_drawings_follow_the_color_scheme(page):
+    _, text = page
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", drawings)) == set()
+
+
+def test_page_says_answer_reason_table_and_making(page):
+    parsed, _ = page
+    words = " ".join("".join(parsed.text).split())
+    order = [
+        "Unfreeze the top 84 of 149 layers",
+        "Why",
+        "What the two modes are",
+        "--bn recalibrate",
+        "All depths",
+        "More pictures",
+        "Warnings",
+        COMMAND,
+        "9f2c" * 16,
+        "git_commit",
+        "model.name",
+        "arXiv:1502.03167",
+    ]
+    places = [words.index(part) for part in order]
+    assert places == sorted(places)
+    columns = ["Layers Unfreeze", "Accuracy", "Loss", "Val-accuracy", "Val-loss"]
+    assert set(columns) <= set(parsed.headers)
+    assert "149 (100 %)" in parsed.headers and "recommended" in parsed.headers
+    assert parsed.tags.count("caption") == parsed.tags.count("table") == 3
+
+
+def test_numbers_of_the_table_are_those_of_the_results():
+    results = made_results(seeds=3)
+    table = trial_table(results, None)
+    assert len(table.rows) == 18 and "standard deviation of 3 seeds" in table.caption
+    for _, cells in table.rows:
+        row = dict(zip(table.columns, (cell.text for cell in cells), strict=True))
+        depth, bn = int(row["Layers Unfreeze"].split()[0]), row["BatchNorm"]
+        part = results[(results["depth_layers"] == depth) & (results["bn"] == bn)]
+        for name, column in (
+            ("Accuracy", "accuracy"),
+            ("Val-accuracy", "val_accuracy"),
+        ):
+            mean, spread = 100 * part[column].mean(), 100 * part[column].std()
+            assert row[name] == f"{mean:.1f}\N{NO-BREAK SPACE}% ± {spread:.1f}"
+        assert row["Val-loss"] == f"{part['val_loss'].mean():.4f}"
+        assert row["Trainable params"] == f"{12_810 + 150 * depth**2:,}"
+        assert row["Freeze proven"] == "yes"
+    assert "all done" in table.caption and "Status" not in table.columns
+    unfinished = trial_table(unfinish(results, [0], "failed"), None)
+    statuses = {cells[-1].text for _, cells in unfinished.rows}
+    assert unfinished.columns[-1] == "Status" and statuses == {
+        "done",
+        "2 done, 1 failed",
+    }
+
+
+def test_user_text_is_escaped(tmp_path):
+    results = made_results(model=HOSTILE).assign(data=HOSTILE, bn=HOSTILE)
+    results = results.drop_duplicates(["depth_layers", "seed"]).assign(bn="follow")
+    parsed, text = report(
+        tmp_path,
+        one_picture(results),
+        epochs=NO_EPOCHS,
+        config={HOSTILE: {"name": HOSTILE}},
+        environment={"path": HOSTILE},
+        command=HOSTILE,
+    )
+    assert "script" not in parsed.tags and "alert" in text
+    assert HOSTILE not in text
+    assert "".join(parsed.text).count(HOSTILE) >= 5
+
+
+def test_unfinished_failed_random_and_broken_trials_are_named(tmp_path):
+    results = unfinish(made_results(), [2], "failed")
+    results = unfinish(results, [17], "pending").assign(weights="random")
+    results.loc[4, "frozen_intact"] = False
+    levels = dict.fromkeys(level for level, _ in notices(results))
+    assert set(levels) == {"warn", "bad"}
+    parsed, _ = report(tmp_path, one_picture(results), epochs=NO_EPOCHS)
+    words = " ".join("".join(parsed.text).split())
+    assert "Random weights: this network was not pretrained" in words
+    assert "Freeze broken in 1 trial (depth 54)" in words
+    assert "left out of every mean and fit: 1 trial (depth 12)" in words
+    assert "goes on with them: 1 trial (depth 149)" in words
+    assert notices(made_results()) == ()
+    # Said once: not again among the warnings.
+    assert words.count("nothing about transfer") == 1
+    assert "rows dropped" not in words
+
+
+def test_stopped_trials_are_named(tmp_path):
+    results = unfinish(made_results(), [2, 17], "stopped")
+    parsed, _ = report(tmp_path, one_picture(results), epochs=NO_EPOCHS)
+    words = " ".join("".join(parsed.text).split())
+    assert "Stopped early by --search halving" in words
+    assert "rows dropped" not in words
+    assert words.count("1 stopped") == 2
+
+
+def test_probes_stand_beside_the_measured_curve(tmp_path):
+    results = one_picture(made_results())
+    probes = results.drop_duplicates("depth_layers")[["depth_layers"]].assign(
+        ridge_accuracy=0.5, logme=0.1, gradient_norm=0.2
+    )
+    parsed, text = report(tmp_path, results, epochs=NO_EPOCHS, probes=probes)
+    assert "probes" in parsed.ids and "promises nothing" in text
+
+
+def test_page_without_any_finished_trial(tmp_path):
+    results = unfinish(made_results(), list(range(18)), "pending")
+    parsed, _ = report(tmp_path, results, epochs=NO_EPOCHS)
+    words = "".join(parsed.text)
+    assert "No answer yet" in words and "svg" not in parsed.tags
+    assert words.count("1 pending") == 18
+
+
+def test_page_of_one_depth_and_one_policy(tmp_path):
+    parsed, _ = report(tmp_path, made_results(bn=("follow",), depths=[30]))
+    assert FIGURES <= set(parsed.ids)
+    assert "Only one depth was tested" in "".join(parsed.text)
+
+
+def test_page_of_fifty_depths(tmp_path):
+    depths = np.linspace(0, 149, 50).round().astype(int)
+    results = one_picture(made_results(depths=depths))
+    parsed, text = report(tmp_path, results, epochs=NO_EPOCHS)
+    assert FIGURES & set(parsed.ids) == {"depth"}
+    assert parsed.text.count("yes") == 100 and "breakout tall" in text
+
+
+def test_an_interval_of_one_depth_is_one_number():
+    results = made_results(seeds=3)
+    best = recommend(results, bootstrap=100)
+    name = "95 % interval of the best depth"
+    one, two = best.depth_layers, best.depth_layers + 1
+    for high, text in ((one, f"{one} layers"), (two, f"{one} to {two} layers")):
+        facts = dict(key_facts(results, replace(best, interval_layers=(one, high))))
+        assert facts[name] == text
+
+
+def test_advice_depends_on_the_gap():
+    assert "44 points (BatchNorm follow, 149 layers)" in batchnorm_advice(
+        made_results()
+    )
+    frozen = made_results(bn=("frozen",))
+    assert "frozen in every trial" in batchnorm_advice(frozen)
+    agree = made_results(bn=("recalibrate",))
+    agree["train_mode_accuracy"] = agree["accuracy"] + 0.01
+    assert "no lag of the running statistics shows" in batchnorm_advice(agree)
+    assert "Nothing needs to be done" in batchnorm_advice(agree)
+    assert batchnorm_advice(agree.drop(columns="accuracy")) == ""
+
+
+def test_advice_names_what_frozen_statistics_gain_without_a_lag():
+    results = made_results()
+    results["train_mode_accuracy"] = results["accuracy"]
+    sides = results.pivot(index="depth_layers", columns="bn", values="val_accuracy")
+    gain = 100 * (sides["frozen"] - sides["follow"]).max()
+    advice = batchnorm_advice(results)
+    assert f"{gain:.0f} points more (149 layers)" in advice and "--bn frozen" in advice
+    assert "Nothing needs to be done" not in advice
+
+
+def test_answer_is_cut_at_semicolons():
+    parts = answer_parts("Unfreeze 3; 95 % interval 1-4; full: -0.4 +- 0.5 points.")
+    assert parts == ("Unfreeze 3", "Full: -0.4 ± 0.5 points")
+
+
+def chromium(tmp_path, page: str, *options: str) -> subprocess.CompletedProcess:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    options = (
+        "--headless --no-sandbox --disable-gpu --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        "--enable-logging=stderr --v=0"
+    ).split() + [f"--user-data-dir={tmp_path / 'profile'}", *options]
+    return subprocess.run(
+        [program, *options, page], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_browser_shows_the_page_without_an_error(tmp_path, folder, page):
+    place = (folder / "run" / "report.html").as_uri()
+    run = chromium(tmp_path, place, "--dump-dom")
+    assert run.returncode == 0
+    assert "CONSOLE" not in run.stderr
+    for name in FIGURES:
+        assert f'<figure id="{name}">' in run.stdout
+    assert run.stdout.count("<svg") == 2 * len(FIGURES)
+
+
+def test_browser_never_scrolls_sideways_on_a_phone(tmp_path):
+    results = made_results(depths=[0, 84, 149], model="a_long_model_name_" * 6)
+    results["data"] = "/d" * 90
+    _, text = report(tmp_path, results, command="python -m " + "x" * 300)
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        '<iframe style="width:360px;height:800px;border:0" '
+        f'srcdoc="{html.escape(text)}"></iframe><script>onload = () => {{'
+        "const inner = document.querySelector('iframe').contentDocument;"
+        "const shown = [...inner.querySelectorAll('svg')].filter(s => s.clientWidth);"
+        "const root = inner.documentElement;"
+        "document.body.dataset.over = root.scrollWidth - root.clientWidth;"
+        "document.body.dataset.shown = shown.length;}</script>",
+        encoding="utf-8",
+    )
+    run = chromium(tmp_path, frame.as_uri(), "--dump-dom")
+    assert 'data-over="0"' in run.stdout
+    assert f'data-shown="{len(FIGURES)}"' in run.stdout  # the narrow drawings alone

