@@ -4,7 +4,7 @@
     python -m experiments.cuts --model resnet152 --image-size 96
 
 Prints one row per unit: its layers by their index in Keras' `model.layers` (InputLayer
-is 0), parameters, share of the FLOPs of a forward pass, and the bytes of one picture's
+is 0), parameters, share of the FLOPs of a forward pass, and the bytes of one image's
 activation where the network would be cut before it. Exit codes: 0 done, 2 bad
 arguments.
 """
@@ -32,7 +32,7 @@ class Row(NamedTuple):
         last: of its last one.
         params: trainable values.
         flops_share: of the backbone's forward pass, 0..1.
-        bytes_before: of one picture's activation before it.
+        bytes_before: of one image's activation before it.
         unfrozen: how many of its layers the depth unfreezes.
         unfrozen_params: their trainable values.
     """
@@ -106,7 +106,7 @@ def list_units(backbone, size: int, depth: int) -> list[Row]:
 
     Args:
         backbone: without its head.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
         depth: layers unfrozen from the top.
     """
     from ftjax.frozen.placement import boundary_bytes

@@ -86,7 +86,7 @@ def read_results(
 
 
 def read_correct(path: Path, trials: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per-picture results beside the table: trials/<trial>/val_correct.npy.
+    """Per-image results beside the table: trials/<trial>/val_correct.npy.
 
     (n_val,) bool, or (epochs, n_val), of which the last epoch is taken.
     """

@@ -4,7 +4,7 @@
     python -m experiments.gradcam RUN_DIR --depth 41 149 --method layercam
     python -m experiments.gradcam RUN_DIR --images my_dog.jpg my_cat.jpg
 
-Writes gradcam.png and .svg (maps over pictures), gradcam_raw.png and .svg (the maps'
+Writes gradcam.png and .svg (maps over images), gradcam_raw.png and .svg (the maps'
 own pixels), gradcam_numbers.csv and gradcam.json into RUN_DIR, and adds them to its
 report.html.
 Exit codes: 0 done, 2 bad arguments or input.
@@ -24,8 +24,8 @@ from rich.table import Table
 from ftjax.machine.caches import use_compilation_cache
 
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
-SHOWN = 4  # pictures in the figure
-SANITY = 16  # pictures of the randomization check
+SHOWN = 4  # images in the figure
+SANITY = 16  # images of the randomization check
 # As in ftjax.gradcam, which would start JAX.
 METHODS = ("gradcam", "gradcam++", "hirescam", "layercam")
 
@@ -39,7 +39,7 @@ class CamConfig:
     depth: tuple[int, ...] = ()
     """Depths in layers. Default: the head alone, and the recommended depth."""
     images: tuple[str, ...] = ("50",)
-    """How many validation pictures the numbers are of (class-balanced), or picture
+    """How many validation images the numbers are of (class-balanced), or image
     files for the figure, which then explains the predicted classes."""
     method: str = "gradcam"
     """gradcam, gradcam++, hirescam or layercam."""
@@ -51,7 +51,7 @@ class CamConfig:
     """Seed of the trials."""
     masks: Path | None = None
     """bool array (n, size, size) in a .npy file: where the object is, for the first n
-    validation pictures. Default: the boxes of the data set, if it has any."""
+    validation images. Default: the boxes of the data set, if it has any."""
     threshold: float = 2 / 3
     """Hit rate from which a stage counts as class-specific."""
 
@@ -92,22 +92,22 @@ def run(config: CamConfig, console: Console) -> None:
 
     xla.tune_xla()
     use_compilation_cache()
-    trials = opened.open_run(config.run_dir, config.bn, config.seed)
-    opened.check_target(trials, config.target)
-    depths = opened.choose_depths(trials, config.depth)
-    pictures = opened.choose_pictures(trials, config.images, SHOWN)
-    masks = opened.find_masks(trials, pictures, config.masks)
-    pictures = pictures._replace(masks=masks)
+    run = opened.open_run(config.run_dir, config.bn, config.seed)
+    opened.check_target(run, config.target)
+    depths = opened.choose_depths(run, config.depth)
+    images = opened.choose_images(run, config.images, SHOWN)
+    masks = opened.find_masks(run, images, config.masks)
+    images = images._replace(masks=masks)
     tables, rows, stages, before, sanity = [], [], (), None, {}
     for depth in depths:
-        predictor, network = opened.open_trial(trials, depth, pictures)
+        predictor, network = opened.open_trial(run, depth, images)
         stages = find_stages(network.units, predictor.image_size)
-        pictures = opened.read_files(pictures, predictor)
+        images = opened.read_files(images, predictor)
         row = opened.figure_row(
-            trials,
+            run,
             depth,
             network,
-            pictures,
+            images,
             target=config.target,
             method=config.method,
         )
@@ -125,16 +125,16 @@ def run(config: CamConfig, console: Console) -> None:
             )
             sanity = opened.means(destroyed)
         rows.append(row)
-        tables.append(opened.identify(trials, depth, config.method, table))
+        tables.append(opened.identify(run, depth, config.method, table))
         console.print(number_table(depth, table, stages))
     console.print(sanity_table(sanity, stages))
-    answer(config, trials, pictures, tables, rows, stages, sanity, console)
+    answer(config, run, images, tables, rows, stages, sanity, console)
 
 
 def answer(
     config: CamConfig,
-    trials,
-    pictures,
+    run,
+    images,
     tables: Sequence,
     rows: Sequence,
     stages: Sequence,
@@ -157,8 +157,8 @@ def answer(
     suggestion = suggest_depth(stages, rates, threshold=config.threshold)
     console.print(suggestion.sentence, style="bold", highlight=False)
     agreement = None
-    if trials.measured:
-        agreement = compare(suggestion, trials.measured, trials.tested)
+    if run.measured:
+        agreement = compare(suggestion, run.measured, run.tested)
         console.print(agreement.sentence, style="bold", highlight=False)
         names, values = zip(*agreement.facts, strict=True)
         shown = Table(*names, title="Depth by Grad-CAM and by measurement")
@@ -181,7 +181,7 @@ def answer(
         {
             "method": config.method,
             "rule_depth_layers": depth,
-            "pictures": len(pictures.labels),
+            "images": len(images.labels),
             "stages": [stage._asdict() for stage in stages],
             "hit_rates": [None if math.isnan(rate) else rate for rate in rates],
             "suggestion": suggestion._asdict(),
@@ -189,11 +189,11 @@ def answer(
             "randomization": sanity,
         },
     )
-    title = opened.headline(trials, suggestion)
+    title = opened.headline(run, suggestion)
     for name, overlay in (("gradcam", True), ("gradcam_raw", False)):
         figure = stage_figure(
-            pictures.shown,
-            pictures.captions,
+            images.shown,
+            images.captions,
             rows,
             stages,
             title=title,
@@ -227,7 +227,7 @@ def check(config: CamConfig) -> None:
 def number_table(depth: int, table, stages: Sequence) -> Table:
     """Mean and 95 % interval of every number at the end of every stage."""
     title = "head alone" if depth == 0 else f"top {depth} layers unfrozen"
-    shown = Table(title=f"{title}: mean (95 % interval over pictures)")
+    shown = Table(title=f"{title}: mean (95 % interval over images)")
     shown.add_column("number")
     for number, stage in enumerate(stages, start=1):
         shown.add_column(

@@ -1,4 +1,4 @@
-"""Trained trials and pictures of a sweep's folder, ready to be explained."""
+"""Trained trials and images of a sweep's folder, ready to be explained."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from ftjax.report.drawing import percent, shorten
 from ftjax.report.gradcam_plots import Row
 
 BATCH_SIZE = 16  # as in `gradcam.explain`
-PICTURES = 50  # measured, where the command names files for the figure
+IMAGES = 50  # measured, where the command names files for the figure
 
 
 class Run(NamedTuple):
@@ -34,8 +34,8 @@ class Run(NamedTuple):
         measured: its recommendation.json, or empty.
         bn: BatchNorm policy of the trials looked at.
         seed: of the trials looked at.
-        source: arguments of `data.load` for its pictures.
-        dataset: its pictures.
+        source: arguments of `data.load` for its images.
+        dataset: its images.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Run(NamedTuple):
         return tuple(sorted(int(depth) for depth in self.rows["depth_layers"]))
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     """What is measured, and what is shown.
 
     Attributes:
@@ -62,7 +62,7 @@ class Pictures(NamedTuple):
         masks: bool (n, size, size), or None.
         shown: uint8 (m, size, size, 3), of the figure.
         shown_labels: (m,), or None where they are not known.
-        captions: of the pictures shown.
+        captions: of the images shown.
     """
 
     images: np.ndarray
@@ -74,7 +74,7 @@ class Pictures(NamedTuple):
 
 
 def open_run(folder: Path, bn: str | None, seed: int) -> Run:
-    """Reads a sweep's records and its pictures.
+    """Reads a sweep's records and its images.
 
     Raises:
         ValueError: the folder or its data cannot be read, or no trial of that policy
@@ -105,7 +105,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
     dataset = load_data(**source, offline=True)
     if set(rows["data_hash"]) != {dataset.content_hash}:
         raise ValueError(
-            f"the pictures of {config['data']!r} have changed since {folder} was made; "
+            f"the images of {config['data']!r} have changed since {folder} was made; "
             "run the sweep again"
         )
     tested = tuple(sorted({int(depth) for depth in done["depth_layers"]}))
@@ -130,13 +130,13 @@ def choose_depths(run: Run, asked: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({shallowest, *(asked or (after,))}))
 
 
-def choose_pictures(run: Run, asked: Sequence[str], shown: int) -> Pictures:
-    """The pictures to measure and those to show.
+def choose_images(run: Run, asked: Sequence[str], shown: int) -> Images:
+    """The images to measure and those to show.
 
     Args:
-        run: with the validation pictures.
-        asked: one number, or picture files.
-        shown: how many validation pictures the figure has.
+        run: with the validation images.
+        asked: one number, or image files.
+        shown: how many validation images the figure has.
 
     Raises:
         ValueError: a file cannot be read, or a number is out of range.
@@ -145,29 +145,29 @@ def choose_pictures(run: Run, asked: Sequence[str], shown: int) -> Pictures:
     numbers = [word for word in asked if word.lstrip("-").isdigit()]
     if numbers and len(asked) > 1:
         raise ValueError(
-            f"--images {' '.join(asked)}: give one number or picture files, not both"
+            f"--images {' '.join(asked)}: give one number or image files, not both"
         )
-    count = int(numbers[0]) if numbers else PICTURES
+    count = int(numbers[0]) if numbers else IMAGES
     if count < 1:
         raise ValueError(f"--images {count} is too small: 1 or more")
     images, labels = np.asarray(val.images[:count]), np.asarray(val.labels[:count])
     if numbers or not asked:
-        # The first pictures of a class-balanced order are of different classes.
+        # The first images of a class-balanced order are of different classes.
         captions = tuple(shorten(names[label], 20) for label in labels[:shown])
-        return Pictures(images, labels, None, images[:shown], labels[:shown], captions)
-    return Pictures(images, labels, None, np.zeros(0), None, tuple(asked))
+        return Images(images, labels, None, images[:shown], labels[:shown], captions)
+    return Images(images, labels, None, np.zeros(0), None, tuple(asked))
 
 
-def read_files(pictures: Pictures, predictor: Predictor) -> Pictures:
-    """Reads the files of the figure as the network's own pictures were read."""
-    if len(pictures.shown):
-        return pictures
-    images = np.stack([predictor.read(path) for path in pictures.captions])
-    names = tuple(shorten(Path(path).name, 20) for path in pictures.captions)
-    return pictures._replace(shown=images, captions=names)
+def read_files(chosen: Images, predictor: Predictor) -> Images:
+    """Reads the files of the figure as the network's own images were read."""
+    if len(chosen.shown):
+        return chosen
+    images = np.stack([predictor.read(path) for path in chosen.captions])
+    names = tuple(shorten(Path(path).name, 20) for path in chosen.captions)
+    return chosen._replace(shown=images, captions=names)
 
 
-def find_masks(run: Run, pictures: Pictures, path: Path | None) -> np.ndarray | None:
+def find_masks(run: Run, images: Images, path: Path | None) -> np.ndarray | None:
     """Where the objects are: from a file, else from the boxes of the data set.
 
     Returns:
@@ -177,16 +177,16 @@ def find_masks(run: Run, pictures: Pictures, path: Path | None) -> np.ndarray | 
         ValueError: the file does not fit.
     """
     if path is not None:
-        return read_masks(path, pictures.images.shape)
-    return load_object_masks(**run.source, count=len(pictures.images))
+        return read_masks(path, images.images.shape)
+    return load_object_masks(**run.source, count=len(images.images))
 
 
 def read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Masks for the pictures that are measured.
+    """Masks for the images that are measured.
 
     Args:
         path: of a .npy file.
-        shape: of those pictures, (n, size, size, 3).
+        shape: of those images, (n, size, size, 3).
 
     Raises:
         ValueError: no such file, or it does not fit.
@@ -199,13 +199,13 @@ def read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if masks.dtype != bool or masks.shape[1:] != needed[1:] or len(masks) < needed[0]:
         raise ValueError(
             f"--masks {path} is {masks.dtype} of shape {masks.shape}; needed: bool of "
-            f"shape {needed} (--images says how many pictures)"
+            f"shape {needed} (--images says how many images)"
         )
     return masks[: needed[0]]
 
 
-def open_trial(run: Run, depth: int, pictures: Pictures) -> tuple[Predictor, Explained]:
-    """A trained trial, and itself with the pictures to measure."""
+def open_trial(run: Run, depth: int, chosen: Images) -> tuple[Predictor, Explained]:
+    """A trained trial, and itself with the images to measure."""
     predictor = load_trial(run.folder, depth, bn=run.bn, seed=run.seed, offline=True)
     units = predictor.network.units
 
@@ -223,9 +223,9 @@ def open_trial(run: Run, depth: int, pictures: Pictures) -> tuple[Predictor, Exp
         predictor.params,
         predictor.batch_stats,
         logits,
-        pictures.images,
-        pictures.labels,
-        pictures.masks,
+        chosen.images,
+        chosen.labels,
+        chosen.masks,
     )
 
 
@@ -243,28 +243,28 @@ def figure_row(
     run: Run,
     depth: int,
     network: Explained,
-    pictures: Pictures,
+    images: Images,
     *,
     target: str,
     method: str,
 ) -> Row:
-    """Maps of the pictures shown, with what the network answers.
+    """Maps of the images shown, with what the network answers.
 
     Args:
         run: for the names of the classes.
         depth: of the trial, in layers.
         network: of that trial.
-        pictures: to show.
+        images: to show.
         target: `true` (where that is known), `predicted`, or a class.
         method: a key of `gradcam.METHODS`.
     """
     names = run.dataset.class_names
-    classes = pictures.shown_labels if target == "true" else None
+    classes = images.shown_labels if target == "true" else None
     maps = explain(
         network.units,
         network.params,
         network.batch_stats,
-        pictures.shown,
+        images.shown,
         classes=names.index(target) if target in names else classes,
         method=method,
     )
@@ -288,7 +288,7 @@ def identify(run: Run, depth: int, method: str, table: pd.DataFrame) -> pd.DataF
 def means(
     values: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, dict[str, float | None]]:
-    """Means over the pictures where a number is defined; None where it never is."""
+    """Means over the images where a number is defined; None where it never is."""
     found: dict[str, dict[str, float | None]] = {}
     for name, by_stage in values.items():
         found[name] = {}

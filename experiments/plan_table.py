@@ -36,19 +36,19 @@ CALIBRATION_STEPS = 3
 
 
 def print_forecast(setup: Setup, console: Console) -> None:
-    """FLOPs, memory and seconds of every training, after a calibration on one batch."""
+    """FLOPs, memory and seconds of every trial, after a calibration on one batch."""
     trials = setup.plan.trials
     if not trials:
-        console.print("--depths auto decides after the first trainings what to train")
+        console.print("--depths auto decides after the first trials what to train")
         return
     rates = measure_rates(setup)
-    pictures = setup.pictures
+    images = setup.images
     sizes = measure_room(setup).sizes
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
     last = max(setup.boundaries[trial.id] for trial in trials)
-    passed = pictures * sum(setup.cost.forward[:last])
+    passed = images * sum(setup.cost.forward[:last])
     total, seconds = passed, passed / rates.inference
     for trial in trials:
         boundary, begin = stored_at(setup, trial)
@@ -93,7 +93,7 @@ def print_forecast(setup: Setup, console: Console) -> None:
         console.print(line, highlight=False)
     if count > 1:
         console.print(
-            f"{count} trainings side by side (--trials-at-once); the seconds are those "
+            f"{count} trials side by side (--trials-at-once); the seconds are those "
             "of one after the other",
             highlight=False,
         )

@@ -1,6 +1,6 @@
-"""What is on this picture? Classifies files with a trained trial.
+"""What is on this image? Classifies files with a trained trial.
 
-    python -m experiments.predict runs/effnetlite0-digits picture.jpg
+    python -m experiments.predict runs/effnetlite0-digits image.jpg
     python -m experiments.predict runs/effnetlite0-digits *.png --depth 54 --top 3
 
 Without --depth: the depth that the run recommends. Exit codes: 0 done, 2 bad arguments
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_dir", help="what --out of experiments.sweep named")
-    parser.add_argument("pictures", nargs="+", help="picture files")
+    parser.add_argument("images", nargs="+", help="image files")
     parser.add_argument("--depth", type=int, help="layers unfrozen from the top")
     parser.add_argument("--bn", help="BatchNorm policy of the trial")
     parser.add_argument("--seed", type=int, help="seed of the trial")
@@ -45,11 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             offline=options.offline,
         )
-        predictions = predictor.predict_files(options.pictures)
+        predictions = predictor.predict_files(options.images)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for path, prediction in zip(options.pictures, predictions, strict=True):
+    for path, prediction in zip(options.images, predictions, strict=True):
         order = prediction.probabilities.argsort()[::-1][: max(1, options.top)]
         shown = ", ".join(
             f"{predictor.class_names[i]} {prediction.probabilities[i]:.3f}"

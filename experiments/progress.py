@@ -1,4 +1,4 @@
-"""A live display of a sweep: trials, epochs, pictures per second, time left."""
+"""A live display of a sweep: trials, epochs, images per second, time left."""
 
 import time
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Display:
         self._bar.stop()
         if self._kept:
             total = len(self._goals)
-            self._console.print(f"kept {self._kept} of {total} finished trainings")
+            self._console.print(f"kept {self._kept} of {total} finished trials")
 
     def show(self, event: Progress) -> None:
         """Shows one event of the sweep."""
@@ -98,11 +98,11 @@ class Display:
         self._left -= work
         self._done += work
         self._seconds += epoch.seconds
-        pictures = epoch.steps * self._setup.config.batch_size
+        images = epoch.steps * self._setup.config.batch_size
         self._last[id] = (
             f"training {percent(epoch.train_mode_accuracy)}, "
             f"val {percent(epoch.val_accuracy)}, "
-            f"{pictures / epoch.seconds:.0f} img/s"
+            f"{images / epoch.seconds:.0f} img/s"
         )
         speed = f"{self._last[id]}, left {self._time_left()}"
         self._bar.update(self._task, advance=1, speed=speed)

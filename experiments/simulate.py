@@ -134,11 +134,11 @@ def simulate(
 
 
 def unit_costs(model: str, kind: str, *, size: int, epochs: int = 5) -> list[float]:
-    """FLOPs of one picture in a trial at each candidate depth, frozen part cached.
+    """FLOPs of one image in a trial at each candidate depth, frozen part cached.
 
     Args:
         model: of `backbones`. kind: `units` or `layers`, as for --depths.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
     """
     from ftjax.backbones import make_backbone
     from ftjax.backbones.backbone import with_head

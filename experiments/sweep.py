@@ -1,7 +1,7 @@
 """How many top layers should I unfreeze? Trains at many depths and says.
 
     python -m experiments.sweep
-    python -m experiments.sweep --model effnetlite0 --data my_pictures/ --seeds 3
+    python -m experiments.sweep --model effnetlite0 --data my_images/ --seeds 3
 
 Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
 """
@@ -170,7 +170,7 @@ def halve(
     stopped: frozenset[str] = frozenset()
     while True:
         found = train_grid(setup, out, console, failed, goals, stopped)
-        # Policies that are equal at a cut are one training, and one runner.
+        # Policies that are equal at a cut are one trial, and one runner.
         runners = found.epochs.drop_duplicates(["trial", "epoch"])
         if runners[~runners["trial"].isin(list(failed))].empty:
             return found
@@ -265,12 +265,12 @@ def print_plan(setup: Setup, console: Console) -> None:
     console.print(
         f"[bold]{config.model}[/bold] ({setup.weights}) on {dataset.name}: "
         f"{len(dataset.train.labels)} training and {len(dataset.val.labels)} "
-        f"validation pictures of {len(dataset.class_names)} classes at "
+        f"validation images of {len(dataset.class_names)} classes at "
         f"{config.image_size} pixels",
         highlight=False,
     )
     console.print(
-        f"{len(plan.requests)} rows, {len(plan.trials)} trainings of {config.epochs} "
+        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {config.epochs} "
         "epochs: depths "
         + " ".join(str(d) for d in sorted({r.cut.depth_layers for r in plan.requests}))
         + f" of {len(setup.network.layers)} layers, bn {' '.join(config.bn)}, "

@@ -15,7 +15,7 @@ PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "foo
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
 DTYPES = ("float32", "bfloat16", "auto")
 HALVING = "halving"  # of --search
-DIGITS_SIZE = 32  # pixels; the pictures are 8x8, so more shows nothing more
+DIGITS_SIZE = 32  # pixels; the images are 8x8, so more shows nothing more
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Config:
     """effnetlite0, effnetb0 to effnetb7, resnet50, resnet101, resnet152, vgg16, vgg19,
     tiny."""
     data: str | None = None
-    """digits, cifar10, food101, stanford_dogs, or a folder of pictures: train/<class>/*
+    """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else
     digits."""
     data_dir: Path | None = None
@@ -60,15 +60,15 @@ class Config:
     image_size: int | None = None
     """Height and width in pixels. Default: the weights' own; 32 for digits."""
     batch_size: int = 32
-    """Pictures per step."""
+    """Images per step."""
     micro_batch: int | None = None
-    """Pictures that pass through the network at a time, if the memory is short for a
+    """Images that pass through the network at a time, if the memory is short for a
     batch; gradients are added up over the batch. BatchNorms that are trained then use
-    the statistics of this many pictures. Default: the batch."""
+    the statistics of this many images. Default: the batch."""
     train_size: int | None = None
-    """Training pictures, balanced over the classes. Default: all (food101: 10 %)."""
+    """Training images, balanced over the classes. Default: all (food101: 10 %)."""
     val_size: int | None = None
-    """Validation pictures, balanced over the classes. Default: all."""
+    """Validation images, balanced over the classes. Default: all."""
     dtype: str = "auto"
     """Type that the network computes in: float32, bfloat16, or auto (bfloat16 on a GPU
     or TPU). Parameters, statistics, optimizer and logits are float32 in any case."""
@@ -84,10 +84,10 @@ class Config:
     """Largest rate at which trainable EfficientNet blocks are skipped in training."""
     seeds_at_once: int | None = None
     """Seeds of one depth and policy that are trained at once, by one program: for
-    accelerators that a single small training leaves idle. Default: 1, or as many as
+    accelerators that a single small trial leaves idle. Default: 1, or as many as
     --mesh spreads them over."""
     trials_at_once: int | None = None
-    """Trainings, of any depths, that run side by side on one device, each from a thread
+    """Trials, of any depths, that run side by side on one device, each from a thread
     of its own: where a single one leaves the cores idle now and then. Default: 1 on a
     GPU or TPU, or where memory or cores are short; else 2 to 4, by the cores."""
     mesh: str = "auto"
@@ -97,7 +97,7 @@ class Config:
     distributed: bool = False
     """This is one of several processes that train together: started by SLURM, Open MPI
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Each needs the same arguments, weights and pictures; the first
+    JAX_PROCESS_ID. Each needs the same arguments, weights and images; the first
     writes the results."""
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
@@ -112,7 +112,7 @@ class Config:
     compiles its own; --plan measures whether that pays."""
     disk_gb: float = 0.0
     """Disk for activations that --cache-gb does not hold, in GB, in the cache folder;
-    later commands on the same pictures and weights find them there. 0: none."""
+    later commands on the same images and weights find them there. 0: none."""
     out: Path | None = None
     """Folder of the results. Default: runs/<model>-<data>."""
     resume: bool = True

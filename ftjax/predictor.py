@@ -1,4 +1,4 @@
-"""A trained trial, ready to classify pictures."""
+"""A trained trial, ready to classify images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Backbone, with_head
 from ftjax.backbones.preprocessing import check_range
-from ftjax.data.decode import decode_picture, resize_square
+from ftjax.data.decode import decode_image, resize_square
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
 from ftjax.machine.files import read_json
@@ -27,7 +27,7 @@ BATCH_SIZE = 32
 
 
 class Prediction(NamedTuple):
-    """The answer for one picture.
+    """The answer for one image.
 
     Attributes:
         class_name: the most probable class.
@@ -42,14 +42,14 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with what it needs to take a picture.
+    """A trained network with what it needs to take an image.
 
     Attributes:
         network: backbone with head.
         params: of all units.
         batch_stats: of all units.
         class_names: in the order of the logits.
-        image_size: height and width of its pictures, in pixels.
+        image_size: height and width of its images, in pixels.
         trial: id of the trial it is from.
         depth_layers: how many layers were unfrozen.
         bn: BatchNorm policy it was trained with.
@@ -67,7 +67,7 @@ class Predictor:
     val_accuracy: float
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, classes) of pictures at the network's size.
+        """Logits (n, classes) of images at the network's size.
 
         Args:
             images: (n, image_size, image_size, 3) RGB in 0..255, integers or floats.
@@ -79,7 +79,7 @@ class Predictor:
         size = self.image_size
         if images.shape[1:] != (size, size, 3):
             raise ValueError(
-                f"pictures of shape {images.shape}; this network takes (n, {size}, "
+                f"images of shape {images.shape}; this network takes (n, {size}, "
                 f"{size}, 3): use `predict_files`, or `resize` first"
             )
         batch_size = min(BATCH_SIZE, len(images))
@@ -91,7 +91,7 @@ class Predictor:
         return np.concatenate(found)
 
     def predict(self, images: np.ndarray) -> list[Prediction]:
-        """Classes of pictures at the network's size; arguments as of `logits`."""
+        """Classes of images at the network's size; arguments as of `logits`."""
         answers = []
         for row in np.asarray(jax.nn.softmax(self.logits(images))):
             best = int(row.argmax())
@@ -99,26 +99,26 @@ class Predictor:
         return answers
 
     def predict_files(self, paths: Iterable[str | Path]) -> list[Prediction]:
-        """Classes of picture files, cut and resized as the training pictures were.
+        """Classes of image files, cut and resized as the training images were.
 
         Raises:
-            ValueError: a file is missing or is no picture.
+            ValueError: a file is missing or is no image.
         """
         return self.predict(np.stack([self.read(path) for path in paths]))
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture file at the network's size: uint8 (image_size, image_size, 3)."""
+        """An image file at the network's size: uint8 (image_size, image_size, 3)."""
         try:
-            picture = decode_picture(Path(path).read_bytes())
+            image = decode_image(Path(path).read_bytes())
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        if picture is None:
-            raise ValueError(f"{path} is not a picture that OpenCV can read in full")
-        return self.resize(picture)
+        if image is None:
+            raise ValueError(f"{path} is not an image that OpenCV can read in full")
+        return self.resize(image)
 
-    def resize(self, picture: np.ndarray) -> np.ndarray:
+    def resize(self, image: np.ndarray) -> np.ndarray:
         """uint8 (height, width, 3) to the network's size, as in training."""
-        return resize_square(picture, self.image_size)
+        return resize_square(image, self.image_size)
 
 
 def load(

@@ -23,7 +23,7 @@ from ftjax.stats.linear_probe import fit_ridge, log_evidence
 from ftjax.training.programs import backward_unit, forward_unit, loss_gradient
 from ftjax.trees import Tree
 
-GRADIENT_PICTURES = 256
+GRADIENT_IMAGES = 256
 
 
 @jax.jit
@@ -111,21 +111,21 @@ def probe_curve(
     *,
     depths: Iterable[int] = (),
     batch_size: int = 32,
-    gradient_pictures: int = GRADIENT_PICTURES,
+    gradient_images: int = GRADIENT_IMAGES,
 ) -> pd.DataFrame:
     """Probes at the boundary before the trainable part, for every depth in units.
 
     The row of depth d looks at what the frozen part hands over when d layers are
-    unfrozen: for d = 0 the input of the head, for full depth the pictures themselves.
+    unfrozen: for d = 0 the input of the head, for full depth the images themselves.
     Its gradient norm is that of the first unfrozen unit, for d = 0 that of the head.
 
     Args:
         network: backbone with head. params, batch_stats: pretrained, by unit; the
             classifier's own are not needed, the ridge solution takes its place.
-        dataset: pictures at the network's size.
+        dataset: images at the network's size.
         depths: in layers, probed beside those that unfreeze whole units.
-        batch_size: pictures per step.
-        gradient_pictures: training pictures of the backward pass, the first ones.
+        batch_size: images per step.
+        gradient_images: training images of the backward pass, the first ones.
 
     Returns:
         Columns unit (name of the first unfrozen unit),
@@ -139,7 +139,7 @@ def probe_curve(
     if len(train.labels) < batch_size:
         raise ValueError(
             f"batch_size {batch_size} is larger than the training set of "
-            f"{len(train.labels)} pictures"
+            f"{len(train.labels)} images"
         )
     classes = len(dataset.class_names)
     body, head = network.units[:-1], network.units[-1]
@@ -156,7 +156,7 @@ def probe_curve(
     }
     kernel, bias = probes[len(body)].kernel, probes[len(body)].bias
     solution = {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}
-    count = max(batch_size, min(gradient_pictures, len(train.labels)))
+    count = max(batch_size, min(gradient_images, len(train.labels)))
     order = np.linspace(0, len(train.labels) - 1, count).astype(int)
     norms = gradient_norms(
         network,

@@ -69,7 +69,7 @@ def programs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undraw():
-    """Call it with a monkeypatch: answers then come without pictures and page.
+    """Call it with a monkeypatch: answers then come without images and page.
 
     These take longer than a tiny training.
     """
@@ -83,7 +83,7 @@ def undraw():
 
 @pytest.fixture
 def undrawn(undraw, monkeypatch):
-    """Answers without pictures and page, in one test."""
+    """Answers without images and page, in one test."""
     undraw(monkeypatch)
 
 
@@ -96,17 +96,17 @@ def undrawn_module(undraw):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder of two classes that differ in colour."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 12)):
         for label, name in enumerate(("blue", "red")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                picture = rng.integers(0, 120, (20, 20, 3), np.uint8)
-                picture[..., 2 * label] += 100
-                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+                image = rng.integers(0, 120, (20, 20, 3), np.uint8)
+                image[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), image)
     return folder
 
 

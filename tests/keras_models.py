@@ -145,18 +145,18 @@ def no_random_init():
     return mock.patch.object(keras.initializers.VarianceScaling, "__call__", zeros)
 
 
-def make_pictures(count: int, size: int, seed: int = 0) -> np.ndarray:
+def make_images(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Random patches of color, (count, size, size, 3) uint8; channels differ.
 
-    Not noise: pictures of noise are all alike to a network, which would normalize
+    Not noise: images of noise are all alike to a network, which would normalize
     differences of the size of rounding.
     """
     rng = np.random.default_rng(seed)
     patches = rng.uniform(0, 255, (count, 6, 6, 3)) * [1.0, 0.7, 0.4]
     cells = np.arange(size) * 6 // size
-    pictures = patches[:, cells][:, :, cells] * rng.uniform(0.3, 1, (count, 1, 1, 1))
-    noise = rng.uniform(0.8, 1, pictures.shape)
-    return (pictures * noise).astype(np.uint8)
+    images = patches[:, cells][:, :, cells] * rng.uniform(0.3, 1, (count, 1, 1, 1))
+    noise = rng.uniform(0.8, 1, images.shape)
+    return (images * noise).astype(np.uint8)
 
 
 def randomize(model: keras.Model, x: np.ndarray, seed: int = 0) -> None:
@@ -169,7 +169,7 @@ def randomize(model: keras.Model, x: np.ndarray, seed: int = 0) -> None:
 
     Args:
         model: whose weights are set.
-        x: (batch, h, w, 3) preprocessed pictures; 8 or more for good statistics.
+        x: (batch, h, w, 3) preprocessed images; 8 or more for good statistics.
         seed: of the draws.
     """
     rng = np.random.default_rng(seed)

@@ -27,34 +27,34 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder of two classes that differ in colour."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 12)):
         for label, name in enumerate(("blue", "red")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                picture = rng.integers(0, 120, (20, 30, 3), np.uint8)
-                picture[..., 2 * label] += 100
-                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+                image = rng.integers(0, 120, (20, 30, 3), np.uint8)
+                image[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), image)
     return folder
 
 
 @pytest.fixture(scope="module")
-def run_dir(pictures, tmp_path_factory, undrawn_module):
+def run_dir(images, tmp_path_factory, undrawn_module):
     """A run of the depths 0 and 7; 7 has a trainable BatchNorm."""
     folder = tmp_path_factory.mktemp("run")
     os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    arguments = [*TINY, "--data", str(pictures), "--out", str(folder), "--depths", "0"]
+    arguments = [*TINY, "--data", str(images), "--out", str(folder), "--depths", "0"]
     assert command.main([*arguments, "7", "--bn", "follow", "frozen"]) == 0
     return folder
 
 
 @pytest.mark.parametrize("depth, bn", [(0, None), (7, "follow"), (7, "frozen")])
-def test_it_is_right_where_the_trial_was(run_dir, pictures, depth, bn):
+def test_it_is_right_where_the_trial_was(run_dir, images, depth, bn):
     predictor = ftjax.load(run_dir, depth, bn=bn)
-    val = data.load(str(pictures), image_size=16).val
+    val = data.load(str(images), image_size=16).val
     answers = predictor.logits(val.images).argmax(-1)
     correct = records.read_correct(run_dir, predictor.trial)
     np.testing.assert_array_equal(answers == val.labels, correct[-1])
@@ -63,9 +63,9 @@ def test_it_is_right_where_the_trial_was(run_dir, pictures, depth, bn):
     assert predictor.val_accuracy == pytest.approx(correct[-1].mean())
 
 
-def test_files_are_cut_and_resized_as_in_training(run_dir, pictures):
+def test_files_are_cut_and_resized_as_in_training(run_dir, images):
     predictor = ftjax.load(run_dir, 7)
-    paths = sorted((pictures / "val" / "red").iterdir())[:3]
+    paths = sorted((images / "val" / "red").iterdir())[:3]
     answers = predictor.predict_files(paths)
     images = np.stack([cv2.imread(str(path))[:, 5:25, ::-1] for path in paths])
     resized = np.stack([predictor.resize(image) for image in images])
@@ -83,16 +83,16 @@ def test_without_a_depth_it_is_the_recommended_one(run_dir):
     assert predictor.depth_layers == advice["depth_layers"]
 
 
-def test_wrong_pictures_are_noticed(run_dir, tmp_path):
+def test_wrong_images_are_noticed(run_dir, tmp_path):
     predictor = ftjax.load(run_dir, 0)
-    with pytest.raises(ValueError, match="look like pictures divided by 255"):
+    with pytest.raises(ValueError, match="look like images divided by 255"):
         predictor.predict(np.full((1, 16, 16, 3), 0.5))
     with pytest.raises(ValueError, match=r"this network takes \(n, 16, 16, 3\)"):
         predictor.predict(np.zeros((1, 20, 20, 3), np.uint8))
     with pytest.raises(ValueError, match="gone.jpg cannot be read: No such file"):
         predictor.predict_files([tmp_path / "gone.jpg"])
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match="text.jpg is not a picture"):
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(ValueError, match="text.jpg is not an image"):
         predictor.predict_files([tmp_path / "text.jpg"])
 
 
@@ -118,8 +118,8 @@ def test_no_run(tmp_path):
         ftjax.load(tmp_path)
 
 
-def test_predict_command(run_dir, pictures, capsys):
-    path = str(pictures / "val" / "red" / "0.png")
+def test_predict_command(run_dir, images, capsys):
+    path = str(images / "val" / "red" / "0.png")
     assert predict_command.main([str(run_dir), path, "--depth", "7", "--top", "2"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"{path}: ") and "red 0." in shown and "blue 0." in shown

@@ -48,7 +48,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def probes(tiny, dataset):
-    return probe_curve(*tiny, dataset, batch_size=16, gradient_pictures=32)
+    return probe_curve(*tiny, dataset, batch_size=16, gradient_images=32)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_ridge_is_that_of_scikit_learn(n, c):
     probe = fit_ridge(x, y, 4)
     theirs = RidgeClassifierCV(alphas=STRENGTHS, store_cv_results=True).fit(x, y)
     expected = theirs.cv_results_.mean(axis=(0, 1))
-    # Weak penalties leave nearly nothing over where channels outnumber pictures, and
+    # Weak penalties leave nearly nothing over where channels outnumber images, and
     # two ways to divide it by nearly nothing differ.
     sane = np.array(STRENGTHS) >= 1e-2
     np.testing.assert_allclose(probe.loo_error[sane], expected[sane], rtol=1e-6)
@@ -147,8 +147,8 @@ def test_features_without_information_are_no_error():
     assert np.isfinite(log_evidence(np.zeros((20, 3)), y, 2))
 
 
-def test_ridge_needs_pictures_and_strengths():
-    with pytest.raises(ValueError, match="two pictures and strengths above zero"):
+def test_ridge_needs_images_and_strengths():
+    with pytest.raises(ValueError, match="two images and strengths above zero"):
         fit_ridge(np.ones((1, 2)), np.zeros(1, int), 2)
     with pytest.raises(ValueError, match="above zero"):
         fit_ridge(np.ones((4, 2)), np.zeros(4, int), 2, strengths=(0.0,))
@@ -206,7 +206,7 @@ def test_one_row_for_every_depth_in_units(tiny, dataset, probes):
     assert list(probes.unit) == units
     assert np.isfinite(probes[list(PROBES)]).all().all()
     assert probes.ridge_accuracy.between(0, 1).all()
-    # Before the head stands what the whole backbone makes of the pictures.
+    # Before the head stands what the whole backbone makes of the images.
     sides = [
         pooled_features(
             network.units[:-1], params, batch_stats, split.images, batch_size=16
@@ -216,12 +216,12 @@ def test_one_row_for_every_depth_in_units(tiny, dataset, probes):
     ridge = fit_ridge(sides[0], dataset.train.labels, 3)
     right = (sides[1] @ ridge.kernel + ridge.bias).argmax(1) == dataset.val.labels
     assert probes.ridge_accuracy[0] == right.mean()
-    # The classes are the color of the pictures: at full depth it is all there.
+    # The classes are the color of the images: at full depth it is all there.
     assert probes.ridge_accuracy.iloc[-1] == 1
 
 
 def test_a_batch_that_is_too_large(tiny, dataset):
-    with pytest.raises(ValueError, match="batch_size 200 is larger.*70 pictures"):
+    with pytest.raises(ValueError, match="batch_size 200 is larger.*70 images"):
         probe_curve(*tiny, dataset, batch_size=200)
 
 
@@ -268,7 +268,7 @@ def test_constant_curves_have_no_rank_correlation(made_probes):
 
 
 @pytest.mark.parametrize("width", [NARROW, 7.6])
-def test_the_picture(made_probes, width, tmp_path):
+def test_the_image(made_probes, width, tmp_path):
     results = measured(made_probes, np.linspace(0.5, 0.9, len(made_probes)))
     correlations = rank_correlation(made_probes, results)
     figure = probe_curves(made_probes, results, correlations, width=width)

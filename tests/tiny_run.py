@@ -9,9 +9,9 @@ TIMES = ["seconds", "compile_seconds"]
 TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
 
 
-def run(pictures, out, *more):
+def run(images, out, *more):
     return command.main(
-        [*TINY, "--data", str(pictures), "--out", str(out), *map(str, more)]
+        [*TINY, "--data", str(images), "--out", str(out), *map(str, more)]
     )
 
 

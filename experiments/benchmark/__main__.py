@@ -12,7 +12,7 @@ the FLOPs of the unfrozen part (of plain convolutions) per second, over those of
 matrix product. `grid` times whole sweeps, compilation included; every epoch ends with
 the accuracy on the validation set, the last one also with that on the training set, in
 evaluation mode. `growth` times sweeps of ftjax alone, by number of depths, seeds and
-pictures. Needs the extra `benchmark`.
+images. Needs the extra `benchmark`.
 """
 
 import argparse
@@ -54,7 +54,7 @@ MODELS = ("effnetb0", "resnet50", "resnet152", "vgg16")
 GROWTH = {
     "depths": (2, 4, 8, 16),
     "seeds": (1, 2, 4, 8, 16),
-    "pictures": (500, 1000, 2000, 4000, 8000),
+    "images": (500, 1000, 2000, 4000, 8000),
 }
 
 
@@ -166,15 +166,15 @@ def measure_steps(options: argparse.Namespace, console: Console) -> Iterator[dic
 
 
 def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dict]:
-    """A whole sweep of every peer; all but ftjax take turns training by training."""
+    """A whole sweep of every peer; all but ftjax take turns trial by trial."""
     for model in options.model:
         depths = tuple(options.depths or PAPER_DEPTHS.get(model, (0, 10, 20, 50)))
         epochs = options.epochs or PAPER_EPOCHS.get(model, 5)
         work = make_work(options, model, depths, epochs=epochs)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pictures.npz"
-            store_pictures(work, path)
-            work = replace(work, pictures=str(path))
+            path = Path(folder) / "images.npz"
+            store_images(work, path)
+            work = replace(work, images=str(path))
             measured = take_turns(options.peers, "grid", work, None, console)
         for peer, seconds in measured.items():
             whole, compiled = sum(seconds), float("nan")
@@ -191,7 +191,7 @@ def measure_grids(options: argparse.Namespace, console: Console) -> Iterator[dic
 
 
 def measure_growth(options: argparse.Namespace, console: Console) -> Iterator[dict]:
-    """Sweeps of ftjax with more depths, seeds or pictures; all else constant."""
+    """Sweeps of ftjax with more depths, seeds or images; all else constant."""
     for model in options.model:
         total = len(make_backbone(model).layers)
         for axis in options.axes:
@@ -205,7 +205,7 @@ def measure_growth(options: argparse.Namespace, console: Console) -> Iterator[di
                     epochs=options.epochs or 1,
                     seeds=size if axis == "seeds" else 1,
                 )
-                if axis == "pictures":
+                if axis == "images":
                     work = replace(work, train_size=size)
                 measured = take_turns(("ftjax",), "grid", work, None, console)
                 if "ftjax" not in measured:  # and said why
@@ -249,8 +249,8 @@ def make_work(
     )
 
 
-def store_pictures(work: Work, path: Path) -> None:
-    """Writes the decoded pictures for the peers that do not read ftjax' data sets."""
+def store_images(work: Work, path: Path) -> None:
+    """Writes the decoded images for the peers that do not read ftjax' data sets."""
     data = load(
         work.data,
         data_dir=Path(work.data_dir) if work.data_dir else None,

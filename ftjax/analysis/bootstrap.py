@@ -1,8 +1,8 @@
-"""Bootstrap of the best depth: over seeds, over validation pictures, or both.
+"""Bootstrap of the best depth: over seeds, over validation images, or both.
 
-All depths share seeds (data order, head start) and validation pictures, so only the
+All depths share seeds (data order, head start) and validation images, so only the
 noise that is *not* shared can change the ranking. Seed noise is therefore taken after
-removing the mean of every depth and of every seed, and pictures are resampled for all
+removing the mean of every depth and of every seed, and images are resampled for all
 depths at once (common random numbers).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from ftjax.stats.least_squares import check_points, least_squares
 
 PRIOR_DOF = 4.0  # weight of the pooled variance against one depth's own
-_CHUNK_ELEMENTS = 4_000_000  # picture weights held at a time: 32 MB
+_CHUNK_ELEMENTS = 4_000_000  # image weights held at a time: 32 MB
 
 
 class DepthEffects(NamedTuple):
@@ -37,7 +37,7 @@ class CurveBootstrap(NamedTuple):
     means: (d,). noise: (draws, d), to be added to the means, with the tails that its
     size being estimated gives it. covariance: (d, d) of the means without those tails,
     whose variance has no bound with few seeds. Both None when the table holds no
-    information on the noise. source: 'seeds and pictures', 'seeds', 'pictures',
+    information on the noise. source: 'seeds and images', 'seeds', 'images',
     'binomial' or 'none'. named: index of the depth that a search names, if one chose
     the depths.
     """
@@ -143,16 +143,16 @@ def seed_covariance(effects: DepthEffects) -> np.ndarray:
     return effects.weights * seed_variance(effects)[which_depth] @ effects.weights.T
 
 
-def picture_noise(
+def image_noise(
     correct: np.ndarray, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Bootstrap noise of the accuracies, (draws, d), over validation pictures.
+    """Bootstrap noise of the accuracies, (draws, d), over validation images.
 
     The same exponential weights for all depths: the Bayesian bootstrap (Rubin 1981),
-    which has the covariance of resampling pictures and is one matrix product.
+    which has the covariance of resampling images and is one matrix product.
 
     Args:
-        correct: (d, n) share of seeds that were right on each picture (0..1).
+        correct: (d, n) share of seeds that were right on each image (0..1).
     """
     d, n = correct.shape
     centered = (correct - correct.mean(axis=1, keepdims=True)).T
@@ -165,11 +165,11 @@ def picture_noise(
     return noise
 
 
-def picture_covariance(correct: np.ndarray) -> np.ndarray:
-    """Covariance of `picture_noise`, (d, d).
+def image_covariance(correct: np.ndarray) -> np.ndarray:
+    """Covariance of `image_noise`, (d, d).
 
     Args:
-        correct: (d, n) share of seeds that were right on each picture (0..1).
+        correct: (d, n) share of seeds that were right on each image (0..1).
     """
     n = correct.shape[1]
     centered = correct - correct.mean(axis=1, keepdims=True)
@@ -186,14 +186,14 @@ def bootstrap_curve(
 ) -> CurveBootstrap:
     """Draw the noise of a depth curve from all that the table knows about it.
 
-    Seeds give run-to-run noise, pictures the sampling of the validation set; both add.
+    Seeds give run-to-run noise, images the sampling of the validation set; both add.
     With neither, the binomial error of each accuracy is used, unpaired and therefore
     too wide if anything, but blind to run-to-run noise.
 
     Args:
         values: (d, s) validation accuracy, nan where missing.
-        correct: (d, n) mean correctness of each validation picture, or None.
-        val_size: number of validation pictures, used only without seeds and pictures.
+        correct: (d, n) mean correctness of each validation image, or None.
+        val_size: number of validation images, used only without seeds and images.
         draws: number of bootstrap draws. seed: of the draws.
     """
     rng = np.random.default_rng(seed)
@@ -204,8 +204,8 @@ def bootstrap_curve(
         sources.append("seeds")
     if correct is not None and correct.shape[1] > 1:
         right = np.asarray(correct, float)
-        parts.append((picture_noise(right, draws, rng), picture_covariance(right)))
-        sources.append("pictures")
+        parts.append((image_noise(right, draws, rng), image_covariance(right)))
+        sources.append("images")
     if not parts and val_size is not None and val_size > 0:
         share = np.clip(effects.means, 0.0, 1.0)
         size = int(val_size)

@@ -24,10 +24,10 @@ def claims_overfitting(
 ) -> bool:
     """Whether a fall from `start` to `end` may be called overfitting.
 
-    The training pictures, in evaluation mode, are fitted at the deeper depth and no
-    worse than at the better one; the gap to the validation pictures grew; and the
+    The training images, in evaluation mode, are fitted at the deeper depth and no
+    worse than at the better one; the gap to the validation images grew; and the
     same depth with BatchNorm frozen is no better, so statistics are not the reason. A
-    network that has not fitted its training pictures has not overfitted them.
+    network that has not fitted its training images has not overfitted them.
 
     Args:
         start: row of `diagnose_depths` at the best depth. end: at the deeper one.
@@ -77,7 +77,7 @@ def _lag_clause(
             "running statistics does not explain the fall"
         )
     return (
-        "on the very same training pictures the network scores "
+        "on the very same training images the network scores "
         f"{percent(end['train_mode_accuracy'])} in training mode and "
         f"{percent(end['accuracy'])} in evaluation mode, {verdict}"
     )
@@ -108,7 +108,7 @@ def describe_causes(
             "training-mode accuracy itself falls from "
             f"{percent(start['train_mode_accuracy'])} to "
             f"{percent(end['train_mode_accuracy'])}: in these epochs the deeper "
-            "network fits its training pictures less well"
+            "network fits its training images less well"
         )
     fall = start["val_accuracy"] - end["val_accuracy"]
     needed = max(gap, (1 - MOST) * fall)
@@ -122,7 +122,7 @@ def describe_causes(
             grows += ": overfitting"
         elif end["accuracy"] < FITTED:
             grows += (
-                f", but only {percent(end['accuracy'])} of the training pictures are "
+                f", but only {percent(end['accuracy'])} of the training images are "
                 "fitted: too little to call it overfitting"
             )
         clauses.append(grows)

@@ -37,7 +37,7 @@ class DepthCurve(NamedTuple):
 
     depths: (d,) unfrozen layers, increasing. values: (d, s) accuracy by depth and
     seed, nan where missing. seeds: (s,). correct: (d, n) mean correctness of each
-    validation picture over the seeds, or None. table: one row per depth, the numeric
+    validation image over the seeds, or None. table: one row per depth, the numeric
     columns averaged over seeds, indexed by depth_layers.
     """
 
@@ -160,16 +160,16 @@ def stopped_depths(results: pd.DataFrame, bn: str) -> tuple[int, ...]:
     return tuple(sorted(int(depth) for depth in early - finished))
 
 
-def _pictures(
+def _images(
     rows: pd.DataFrame, depths: np.ndarray, correct: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray | None, list[str]]:
-    """Mean correctness (d, n) of each picture over the seeds of each depth."""
+    """Mean correctness (d, n) of each image over the seeds of each depth."""
     if not correct or "trial" not in rows:
         return None, []
     sizes = {np.asarray(array).shape for array in correct.values()}
     if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
         raise ValueError(
-            f"per-picture correctness must be 1-d and equally long in all trials, got "
+            f"per-image correctness must be 1-d and equally long in all trials, got "
             f"shapes {_listed(sorted(sizes))}: it must come from one validation set"
         )
     means, absent, apart = [], 0, 0
@@ -183,10 +183,10 @@ def _pictures(
         stated = here[here["trial"].astype(str).isin(known)]["val_accuracy"].mean()
         apart += abs(means[-1].mean() - stated) > 0.005
     if absent:
-        return None, [f"Per-picture results are missing at {absent} depths: not used."]
+        return None, [f"Per-image results are missing at {absent} depths: not used."]
     if apart:
         return None, [
-            f"Per-picture results contradict val_accuracy at {apart} depths: not used."
+            f"Per-image results contradict val_accuracy at {apart} depths: not used."
         ]
     return np.stack(means), []
 
@@ -198,10 +198,10 @@ def depth_curve(
 
     Args:
         table: of `clean_results`. bn: policy. correct: trial -> (n,) bool, correctness
-            on the same validation pictures in the same order.
+            on the same validation images in the same order.
 
     Returns:
-        The curve and sentences about missing seeds or pictures.
+        The curve and sentences about missing seeds or images.
     """
     rows = table[table["bn"] == bn]
     if rows.empty:
@@ -223,7 +223,7 @@ def depth_curve(
             f"{gaps} of {values.size} depth-seed pairs are missing (bn {bn}, depths "
             f"{_listed(lacking)}): seed effects were removed by the additive model."
         )
-    pictures, notes = _pictures(rows, depths, correct or {})
+    images, notes = _images(rows, depths, correct or {})
     means = rows.groupby("depth_layers").mean(numeric_only=True)
-    curve = DepthCurve(bn, depths, values, tuple(pivot.columns), pictures, means)
+    curve = DepthCurve(bn, depths, values, tuple(pivot.columns), images, means)
     return curve, (*warnings, *notes)

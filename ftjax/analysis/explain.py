@@ -5,11 +5,11 @@ batch statistics in training, while evaluation uses running averages that may la
 behind (momentum 0.99 keeps 12 % of the starting statistics after 215 steps). Three
 numbers of each trial tell the causes apart:
 
-    BatchNorm gap       training-mode minus evaluation-mode accuracy, training pictures
+    BatchNorm gap       training-mode minus evaluation-mode accuracy, training images
     generalization gap  training minus validation accuracy, both in evaluation mode
     optimization        training-mode accuracy itself falls with depth
 
-Trials with `bn` = 'recalibrate' (the same training, statistics re-estimated after it)
+Trials with `bn` = 'recalibrate' (the same trial, statistics re-estimated after it)
 and 'frozen' (inference mode throughout) turn the diagnosis into a measurement.
 """
 
@@ -200,7 +200,7 @@ def _curve_sentence(
             f"{_NAMES[bn]}, at {scale.name(widest, row)} the network scores "
             f"{percent(row['train_mode_accuracy'])} in training mode and "
             f"{percent(row['accuracy'])} in evaluation mode on the very same training "
-            "pictures: the running statistics lag, and the curve says too little "
+            "images: the running statistics lag, and the curve says too little "
             "about depth."
         )
     return None

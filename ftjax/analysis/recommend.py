@@ -1,7 +1,7 @@
 """Which depth to use, how sure that is, and what it costs.
 
 Seeds are replicates, and all depths share data order, head start and validation
-pictures, so depths are compared in pairs. Only validation accuracy is looked at: a
+images, so depths are compared in pairs. Only validation accuracy is looked at: a
 test split is for the recommended depth alone, once.
 """
 
@@ -42,7 +42,7 @@ class Recommendation:
     total_units (None where the table does not say). bn: BatchNorm policy of the best
     curve. val_accuracy: its mean there (0..1).
     interval_layers: 95 % bootstrap interval of the best depth among those tested, None
-    without replicates, pictures or val_size; after a search its own, of the best of
+    without replicates, images or val_size; after a search its own, of the best of
     all depths. interval_source: what was resampled, or 'search'.
     not_worse: depths whose mean is at most epsilon below the best, the best included.
     smallest_within_one_se: smallest depth at most one paired standard error below the
@@ -81,7 +81,7 @@ class Recommendation:
 
     @property
     def named(self) -> "Recommendation | None":
-        """What pictures mark: itself, or None if no depth can be recommended."""
+        """What images mark: itself, or None if no depth can be recommended."""
         return None if self.shape == "chance" else self
 
     def to_json(self) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def _column_value(table: pd.DataFrame, column: str) -> float | None:
 
 
 _EVIDENCE = {
-    "none": "No seeds, no per-picture results and no val_size: the best depth has no "
+    "none": "No seeds, no per-image results and no val_size: the best depth has no "
     "interval; repeat with two or more seeds.",
     "binomial": "One run per depth: the interval knows the validation set's sampling "
     "error only, not run-to-run noise; repeat with two or more seeds.",
-    "pictures": "One seed: the interval is paired over validation pictures and does "
+    "images": "One seed: the interval is paired over validation images and does "
     "not hold all run-to-run noise.",
 }
 
@@ -218,15 +218,15 @@ def recommend(
 
     BatchNorm policies are separate curves; the one with the highest mean validation
     accuracy is recommended from. The interval of the best depth resamples seeds and,
-    where `correct` is given, validation pictures; with neither, the binomial error of
-    `val_size` pictures.
+    where `correct` is given, validation images; with neither, the binomial error of
+    `val_size` images.
 
     Args:
         results: one row per (depth, bn, seed) with at least `depth_layers` and
             `val_accuracy` (0..1). `accuracy`, `train_mode_accuracy`, `seconds`,
             `flops`, `trainable_params`, `total_layers`, `depth_units`, ... are used
             where present.
-        correct: trial -> (n_val,) bool: which validation pictures it got right.
+        correct: trial -> (n_val,) bool: which validation images it got right.
         epsilon: accuracy (0..1) that does not matter in practice.
         bootstrap: number of draws. seed: of the draws.
         search: that chose the depths, if one did: depth, policy and interval are those

@@ -21,12 +21,12 @@ SHAPE_WORDS = {
 
 
 def interval_scope(source: str) -> str:
-    """What to say behind an interval: ' over pictures alone' without seeds, else ''.
+    """What to say behind an interval: ' over images alone' without seeds, else ''.
 
     Args:
         source: `interval_source` of a `Recommendation`.
     """
-    return " over pictures alone" if source in ("pictures", "binomial") else ""
+    return " over images alone" if source in ("images", "binomial") else ""
 
 
 def points(difference: float) -> str:

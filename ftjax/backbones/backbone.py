@@ -104,7 +104,7 @@ class Backbone:
     Attributes:
         name: as given to `--model`.
         units: input first.
-        smallest_size: smallest height and width of a picture, in pixels.
+        smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
         source: whose graph it is: `keras`, `torchvision` or `lite`. Networks of one
             name differ between them in strides, padding, epsilon and preprocessing.
@@ -195,7 +195,7 @@ def apply(
         units: a slice of a backbone, e.g. `backbone[3:7]`.
         params: parameters by unit; only those of `units` are needed.
         batch_stats: running statistics by unit; only those of `units` are needed.
-        x: input of the first unit; pictures are RGB in 0..255, (batch, h, w, 3).
+        x: input of the first unit; images are RGB in 0..255, (batch, h, w, 3).
     """
     for unit in units:
         x = unit.module.apply(variables(params, batch_stats, unit.name), x)
@@ -211,9 +211,9 @@ def init(units: Sequence[Unit], seed: int, size: int) -> tuple[Tree, Tree]:
     """Random parameters and fresh statistics.
 
     Args:
-        units: from the first one on, as the input is a picture.
+        units: from the first one on, as the input is an image.
         seed: of the draws; each unit draws by its own position.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
 
     Returns:
         `params`, `batch_stats`: dicts by unit, then layer, of float32 NumPy arrays.
@@ -268,11 +268,11 @@ def trace_shapes(module: nn.Module, shape: tuple[int, ...]) -> tuple[tuple, Tree
 
 
 def boundary_shapes(units: Sequence[Unit], size: int) -> tuple[tuple[int, ...], ...]:
-    """Shape of one picture's activation before each unit, and after the last.
+    """Shape of one image's activation before each unit, and after the last.
 
     Args:
         units: from the first one on.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
 
     Returns:
         `len(units) + 1` shapes without the batch axis.

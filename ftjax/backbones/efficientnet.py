@@ -20,7 +20,7 @@ from ftjax.backbones.layers import (
     DepthwiseConv,
     global_average_pool,
     relu6,
-    scale_pictures,
+    scale_images,
 )
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
 from ftjax.kernels.normalization import identity
@@ -52,7 +52,7 @@ STAGES = (
 
 
 class Scaling(NamedTuple):
-    """Width and depth multipliers, and the size of the pictures, of one member."""
+    """Width and depth multipliers, and the size of the images, of one member."""
 
     width: float
     depth: float
@@ -167,7 +167,7 @@ class MBConv(nn.Module):
         gates = global_average_pool(x)[:, None, None]  # (batch, 1, 1, c)
         gates = nn.swish(Conv(self.se_features, name="se_reduce")(gates))
         gates = Conv(x.shape[-1], name="se_expand")(gates)
-        return scale_pictures(x, jax.nn.sigmoid(gates))
+        return scale_images(x, jax.nn.sigmoid(gates))
 
 
 def block_layers(name: str, module: MBConv, pads: bool) -> tuple:

@@ -152,7 +152,7 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
-def scale_pictures(
+def scale_images(
     x: jax.Array, gates: jax.Array, *, lowering: str | None = None
 ) -> jax.Array:
     """x (n, h, w, c) times gates (n, 1, 1, c).
@@ -162,16 +162,16 @@ def scale_pictures(
     """
     if _resolve(lowering, x.dtype) == "lax":
         return x * gates
-    return _scaled_pictures(x, gates)
+    return _scaled_images(x, gates)
 
 
 @jax.custom_vjp
-def _scaled_pictures(x, gates):
+def _scaled_images(x, gates):
     return in_new_array(operator.mul)(x, gates)
 
 
 def _scaled_forward(x, gates):
-    return _scaled_pictures(x, gates), (x, gates)
+    return _scaled_images(x, gates), (x, gates)
 
 
 def _scaled_backward(kept, grad):
@@ -179,7 +179,7 @@ def _scaled_backward(kept, grad):
     return grad * gates, jnp.sum(grad * x, (1, 2), keepdims=True)
 
 
-_scaled_pictures.defvjp(_scaled_forward, _scaled_backward)
+_scaled_images.defvjp(_scaled_forward, _scaled_backward)
 
 
 def max_pool(

@@ -1,4 +1,4 @@
-"""What the pretrained weights expect of a picture; belongs to the source of weights."""
+"""What the pretrained weights expect of an image; belongs to the source of weights."""
 
 from dataclasses import dataclass
 
@@ -55,25 +55,25 @@ TORCHVISION = EFFICIENTNET
 
 
 def check_range(images: np.ndarray) -> np.ndarray:
-    """Returns pictures whose values can be 0..255, else says what is wrong.
+    """Returns images whose values can be 0..255, else says what is wrong.
 
-    Every backbone takes 0..255 and scales by itself. Pictures divided by 255 before
+    Every backbone takes 0..255 and scales by itself. Images divided by 255 before
     would be scaled twice, and the network would see almost black without an error.
 
     Args:
         images: (..., h, w, 3) RGB, integers or floats.
 
     Raises:
-        ValueError: not pictures, not finite, outside 0..255, or floats in 0..1.
+        ValueError: not images, not finite, outside 0..255, or floats in 0..1.
     """
     images = np.asarray(images)
     if images.ndim < 3 or images.shape[-1] != 3 or images.size == 0:
         raise ValueError(
-            f"pictures of shape {images.shape}; allowed is (..., height, width, 3), RGB"
+            f"images of shape {images.shape}; allowed is (..., height, width, 3), RGB"
         )
     if images.dtype.kind not in "uif":
         raise ValueError(
-            f"pictures of type {images.dtype}; allowed are integers and floats, 0..255"
+            f"images of type {images.dtype}; allowed are integers and floats, 0..255"
         )
     low, high = float(images.min()), float(images.max())
     if not (0 <= low and high <= 255):
@@ -83,7 +83,7 @@ def check_range(images: np.ndarray) -> np.ndarray:
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(
-            f"pixel values from {low:g} to {high:g} look like pictures divided by 255; "
+            f"pixel values from {low:g} to {high:g} look like images divided by 255; "
             "give 0..255, the network does its own scaling"
         )
     return images

@@ -3,7 +3,7 @@
 The stride of a stage sits on its first 1x1 convolutions, convolutions have biases,
 BatchNorm's epsilon is 1.001e-5 (keras/src/applications/resnet.py). torchvision's
 networks (`resnet50_torch`, "v1.5") are others: the stride sits on the 3x3, there are no
-biases, epsilon is 1e-5, running statistics move ten times as fast, and pictures are
+biases, epsilon is 1e-5, running statistics move ten times as fast, and images are
 scaled differently (torchvision/models/resnet.py). Layers bear Keras' names in both.
 """
 

@@ -17,7 +17,7 @@ def drop_rates(network: Backbone, largest: float) -> tuple[float, ...]:
 def residual_scales(
     key: jax.Array, epoch, rates: tuple[float, ...], steps: int, batch_size: int
 ) -> jax.Array:
-    """Drop-connect (Huang et al. 2016): 0, or 1 / (1 - rate), by unit and picture.
+    """Drop-connect (Huang et al. 2016): 0, or 1 / (1 - rate), by unit and image.
 
     Rates belong to the units of the whole network, so a unit draws the same numbers
     at every depth. Keras drops in frozen blocks as well; here only blocks with

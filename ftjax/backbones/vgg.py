@@ -19,7 +19,7 @@ FEATURES = (64, 128, 256, 512, 512)
 
 
 class PlainConv(nn.Module):
-    """3x3 convolution with bias and ReLU; the first one takes pictures in 0..255."""
+    """3x3 convolution with bias and ReLU; the first one takes images in 0..255."""
 
     features: int
     preprocessing: Preprocessing | None = None
@@ -86,7 +86,7 @@ def vgg(name: str, *, torchvision: bool = False) -> Backbone:
 def vgg_top(backbone: Backbone, num_classes: int = 1000) -> Backbone:
     """VGG with the classifier it was trained with, for its logits.
 
-    The pretrained layers take 7x7 maps, so pictures must be 224 pixels. For fine-tuning
+    The pretrained layers take 7x7 maps, so images must be 224 pixels. For fine-tuning
     `with_head` is meant: 89 % of VGG16's parameters are in this classifier.
 
     Args:

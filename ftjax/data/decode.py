@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to square RGB pixels, by one fixed rule.
+"""From the bytes of an image file to square RGB pixels, by one fixed rule.
 
 OpenCV and Grain are imported where they are used: a command that only prints its help
 does not wait for them.
@@ -16,8 +16,8 @@ from ftjax.data.splits import quote_some
 RULE = "1: EXIF turn, RGB, alpha dropped, central square, area down / cubic up"
 
 
-def decode_picture(raw: bytes | np.ndarray) -> np.ndarray | None:
-    """Decodes a picture file of any kind OpenCV knows, or passes grey pixels through.
+def decode_image(raw: bytes | np.ndarray) -> np.ndarray | None:
+    """Decodes an image file of any kind OpenCV knows, or passes grey pixels through.
 
     Turned upright by its EXIF orientation; grey, palette, 16-bit and CMYK become 8-bit
     RGB; an alpha channel is dropped, as Keras and torchvision do.
@@ -40,26 +40,26 @@ def decode_picture(raw: bytes | np.ndarray) -> np.ndarray | None:
         return None
 
 
-def resize_square(picture: np.ndarray, size: int) -> np.ndarray:
+def resize_square(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes the central square: the shorter side becomes `size`, the rest is cut.
 
     A crop keeps the proportions the pretrained weights were trained on, where a squeeze
-    to the square would deform every picture that is not one. Pixel averages
+    to the square would deform every image that is not one. Pixel averages
     (INTER_AREA) when shrinking, because filters that skip pixels alias; bicubic when
-    enlarging. Cutting before resizing gives the same picture for less work.
+    enlarging. Cutting before resizing gives the same image for less work.
 
     Args:
-        picture: uint8 (height, width, 3).
+        image: uint8 (height, width, 3).
 
     Returns:
         uint8 (size, size, 3).
     """
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
+    square = image[top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(square)
     filter_ = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
@@ -72,32 +72,32 @@ def decode_items(
     image_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[np.ndarray]:
-    """Yields the pictures in the order of `items`, decoded by Grain's threads.
+    """Yields the images in the order of `items`, decoded by Grain's threads.
 
     Args:
         items: int (n,), item numbers of `split`.
         image_size: pixels a side.
-        progress: called with (decoded, n) after every picture.
+        progress: called with (decoded, n) after every image.
 
     Yields:
         uint8 (image_size, image_size, 3), RGB.
 
     Raises:
-        ValueError: after the last picture, if some cannot be read; names up to five.
+        ValueError: after the last image, if some cannot be read; names up to five.
     """
     import cv2
     import grain
 
     def decode(item: int) -> tuple[int, np.ndarray | None]:
         try:
-            picture = decode_picture(split.read(item))
+            image = decode_image(split.read(item))
         except OSError:
-            picture = None
-        return item, None if picture is None else resize_square(picture, image_size)
+            image = None
+        return item, None if image is None else resize_square(image, image_size)
 
     # Threads, not processes: OpenCV releases the interpreter lock, and Grain's workers
     # take seconds to start and need a guarded main module. Order is kept.
-    pictures = (
+    images = (
         grain.MapDataset.source(items.tolist())
         .map(decode)
         .to_iter_dataset(
@@ -110,17 +110,17 @@ def decode_items(
     level = log.getLogLevel()
     log.setLogLevel(0)
     try:
-        for done, (item, picture) in enumerate(pictures, start=1):
+        for done, (item, image) in enumerate(images, start=1):
             if progress is not None:
                 progress(done, len(items))
-            if picture is None:
+            if image is None:
                 unreadable.append(split.name_of(item))
             else:
-                yield picture
+                yield image
     finally:
         log.setLogLevel(level)
     if unreadable:
         raise ValueError(
-            f"{len(unreadable)} of {len(items)} pictures cannot be read: "
+            f"{len(unreadable)} of {len(items)} images cannot be read: "
             f"{quote_some(sorted(unreadable))}; replace or remove them"
         )

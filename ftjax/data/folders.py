@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder a class."""
+"""Folders of images, one folder a class."""
 
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ LAYOUTS = "train/<class>/* with val/<class>/* (optional test/<class>/*), or <cla
 
 
 def open_folder(path: str, *, with_test: bool) -> Source:
-    """Indexes a folder of pictures.
+    """Indexes a folder of images.
 
     Layouts: train/<class>/* with val/<class>/* and optionally test/<class>/*; the same
-    without val/; or <class>/*. Pictures are the direct members of a class folder that
+    without val/; or <class>/*. Images are the direct members of a class folder that
     end in .jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm in either case; other
     files, hidden ones and __MACOSX are ignored.
 
@@ -27,7 +27,7 @@ def open_folder(path: str, *, with_test: bool) -> Source:
         with_test: also index test/, where there is one.
 
     Raises:
-        ValueError: no such folder, no pictures, fewer than two classes, splits with
+        ValueError: no such folder, no images, fewer than two classes, splits with
             different classes.
     """
     root = Path(path).expanduser()
@@ -40,7 +40,7 @@ def open_folder(path: str, *, with_test: bool) -> Source:
     files = _list_classes(root / "train" if has_splits else root)
     if not any(files.values()):
         raise ValueError(
-            f"folder {path!r} has no pictures where they are looked for; allowed: "
+            f"folder {path!r} has no images where they are looked for; allowed: "
             f"{LAYOUTS}, files ending in {' '.join(EXTENSIONS)}"
         )
     if len(files) == 1:
@@ -60,7 +60,7 @@ def open_folder(path: str, *, with_test: bool) -> Source:
         train=_file_split(root, files),
         val=val,
         test=test,
-        note=f"pictures of the folder {name!r}",
+        note=f"images of the folder {name!r}",
     )
 
 
@@ -79,7 +79,7 @@ def _folder_split(root: Path, split: str, train: dict[str, list[Path]]) -> Split
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its pictures, both sorted by name: listings come in any order."""
+    """Class name -> its images, both sorted by name: listings come in any order."""
 
     def visible(path: Path) -> list[Path]:
         entries = [entry for entry in path.iterdir() if entry.name[0] != "."]

@@ -1,6 +1,6 @@
-"""Pictures as uint8 arrays at the network's size: decoded once, kept on disk.
+"""Images as uint8 arrays at the network's size: decoded once, kept on disk.
 
-Scaling to what the weights expect happens on the device; here a picture stays 0..255.
+Scaling to what the weights expect happens on the device; here an image stays 0..255.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MIN_IMAGE_SIZE = 8
 
 
 class Arrays(NamedTuple):
-    """Decoded pictures of one split, in an order whose prefixes are class-balanced.
+    """Decoded images of one split, in an order whose prefixes are class-balanced.
 
     Attributes:
         images: uint8 (n, size, size, 3), RGB; read-only, mapped from disk.
@@ -40,10 +40,10 @@ class Dataset:
     """A data set ready for the device.
 
     Attributes:
-        test: the official test pictures; None if there are none or not asked for.
+        test: the official test images; None if there are none or not asked for.
         content_hash: SHA-256 (hex) over pixels and labels of train and val.
-        note: what a reader of the results must know about the pictures.
-        shared: number of picture files with the same content in train and in val.
+        note: what a reader of the results must know about the images.
+        shared: number of image files with the same content in train and in val.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Dataset:
         size = self.train.images.shape[1]
         line = (
             f"{self.name}: {len(self.train.labels):,} training and "
-            f"{len(self.val.labels):,} validation pictures of {len(self.class_names)} "
+            f"{len(self.val.labels):,} validation images of {len(self.class_names)} "
             f"classes at {size} px ({self.note})"
         )
         if self.shared:
             line += (
-                f"; {self.shared} validation pictures are also training pictures, so "
+                f"; {self.shared} validation images are also training images, so "
                 "validation accuracy is too good"
             )
         return line
@@ -84,7 +84,7 @@ def load(
     with_test: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Decodes the chosen pictures of a source to one size.
+    """Decodes the chosen images of a source to one size.
 
     Where a source has no validation split, one is held out of its training split: by
     default a stratified 20 %, at most 5,000 (digits: 397 of 1,797). Official test
@@ -95,21 +95,21 @@ def load(
         name: digits, cifar10, food101, stanford_dogs or the path of a folder.
         data_dir: where TFDS data sets lie prepared (see `sources.open_source`).
         image_size: pixels a side, at least 8.
-        train_size: number of training pictures; a smaller set is a prefix of a larger
+        train_size: number of training images; a smaller set is a prefix of a larger
             one and classes are as balanced as the data allows. None: all (food101: the
             study's 10 %).
         val_size: the same for validation.
-        split_seed: decides which pictures are chosen and held out.
-        cache_dir: for decoded pictures; None: `cache.default_cache_dir`. Files are
-            named by content (digests of the pictures, size, rule), so one that fits
+        split_seed: decides which images are chosen and held out.
+        cache_dir: for decoded images; None: `cache.default_cache_dir`. Files are
+            named by content (digests of the images, size, rule), so one that fits
             is the right one; they can be deleted at any time.
         offline: kept beside the same option of the weights; data are never downloaded
             and no socket is opened, with or without it.
-        with_test: also decode the official test split (food101: 25,250 pictures).
+        with_test: also decode the official test split (food101: 25,250 images).
         progress: called with (decoded, total) while a split is being decoded.
 
     Raises:
-        ValueError: bad source, size or picture; unreadable pictures are named.
+        ValueError: bad source, size or image; unreadable images are named.
     """
     del offline
     if image_size < MIN_IMAGE_SIZE:
@@ -150,17 +150,17 @@ def load_object_masks(
     val_size: int | None = None,
     count: int,
 ) -> np.ndarray | None:
-    """Where the objects are in the first validation pictures that `load` gives.
+    """Where the objects are in the first validation images that `load` gives.
 
     Arguments as in `load`, with its default split and cache; `count` is how many
-    pictures.
+    images.
 
     Returns:
-        bool (count, image_size, image_size), fewer if there are fewer pictures; None if
+        bool (count, image_size, image_size), fewer if there are fewer images; None if
         the data set has no boxes.
 
     Raises:
-        ValueError: bad source or unreadable picture.
+        ValueError: bad source or unreadable image.
     """
     source = open_source(name, data_dir=data_dir, cache_dir=default_cache_dir())
     split = source.val or source.train
@@ -173,7 +173,7 @@ def load_object_masks(
 def _choose(
     source: Source, *, train_size: int | None, val_size: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Item numbers of the training and of the validation pictures."""
+    """Item numbers of the training and of the validation images."""
     num_classes = len(source.class_names)
     if source.val is None:
         train, val = hold_out(
@@ -209,7 +209,7 @@ def _choose(
 class _Decoded(NamedTuple):
     arrays: Arrays
     pixel_digest: str
-    contents: list[bytes]  # SHA-256 of each picture file
+    contents: list[bytes]  # SHA-256 of each image file
 
 
 def _decode_split(

@@ -1,4 +1,4 @@
-"""The index of a data set: labels, names and contents of pictures not yet decoded."""
+"""The index of a data set: labels, names and contents of images not yet decoded."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Split:
-    """An index of n undecoded pictures.
+    """An index of n undecoded images.
 
     Attributes:
         labels: int32 (n,).
-        read: item number -> bytes of a picture file, or uint8 pixels (h, w).
+        read: item number -> bytes of an image file, or uint8 pixels (h, w).
         name_of: item number -> name for error messages.
         digests: item numbers (m,) -> SHA-256 of each item's content, uint8 (m, 32).
         boxes: item number -> where its objects are, (k, 4) top, left, bottom, right as
@@ -33,11 +33,11 @@ class Source:
     """The splits of one data set.
 
     Attributes:
-        val: None if validation pictures are to be held out of `train`.
+        val: None if validation images are to be held out of `train`.
         test: None if there is none, or it was not asked for.
-        note: what a reader of the results must know about the pictures.
+        note: what a reader of the results must know about the images.
         train_share: part of `train` used where no size is asked for.
-        val_size: pictures held out where no size is asked for; None: the rule of
+        val_size: images held out where no size is asked for; None: the rule of
             `splits.hold_out`.
     """
 
@@ -53,8 +53,8 @@ class Source:
 
 def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]):
     """SHA-256 of each item. Content, not path and time: a copied or freshly unpacked
-    folder keeps its cache, and an exchanged picture is never overlooked. It costs
-    little: 0.03-0.07 ms a picture of 24 kB where decoding takes 0.5-1 ms (2 cores).
+    folder keeps its cache, and an exchanged image is never overlooked. It costs
+    little: 0.03-0.07 ms an image of 24 kB where decoding takes 0.5-1 ms (2 cores).
     """
 
     def digest(item: int) -> bytes:

@@ -21,7 +21,7 @@ class PreparedSet:
 
     Attributes:
         test: the official test split, whatever TFDS calls it.
-        native: magic bytes of the format in which TFDS stores the pictures.
+        native: magic bytes of the format in which TFDS stores the images.
         train_share: part of the training split used where no size is asked for.
         boxes: whether the feature `objects/bbox` says where the objects are.
     """
@@ -106,7 +106,7 @@ def open_prepared(
     note = f"TFDS {spec.name} {folder.name}, official test split kept apart"
     if not bytes(train.read(0)).startswith(spec.native):
         note += (
-            "; these pictures were encoded anew with loss, so accuracies are not "
+            "; these images were encoded anew with loss, so accuracies are not "
             "comparable with published ones"
         )
     return Source(
@@ -131,7 +131,7 @@ def _record_split(
 ) -> Split:
     """Index of an array_record split.
 
-    Labels stand inside the records, next to the pictures, so that all must be read
+    Labels stand inside the records, next to the images, so that all must be read
     (0.05 ms each): done once, kept in the cache with the content's digests for as long
     as the shards keep their place, size and time.
     """

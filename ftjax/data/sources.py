@@ -1,6 +1,6 @@
-"""Where pictures come from: each source becomes one index, nothing is decoded here.
+"""Where images come from: each source becomes one index, nothing is decoded here.
 
-A source is `digits`, one of three TFDS data sets, or any folder of pictures.
+A source is `digits`, one of three TFDS data sets, or any folder of images.
 scikit-learn and TFDS are imported by the function that needs them, so that a command
 that only prints its help does not wait for them.
 """
@@ -28,7 +28,7 @@ def open_source(
 
     The official test splits (cifar10 'test', stanford_dogs 'test', food101
     'validation') become `test` and are kept apart: `val` is None there, so that
-    validation pictures are held out of the training split. Choosing a depth on the
+    validation images are held out of the training split. Choosing a depth on the
     test set, as Philip 2025 appears to have done, makes the reported accuracy of the
     chosen depth too good.
 
@@ -41,8 +41,8 @@ def open_source(
         with_test: also index the test split.
 
     Raises:
-        ValueError: unknown name, folder or data set not found, no pictures, fewer than
-            two classes, a class without pictures, splits with different classes.
+        ValueError: unknown name, folder or data set not found, no images, fewer than
+            two classes, a class without images, splits with different classes.
     """
     if name in SOURCES:
         source = SOURCES[name](
@@ -63,7 +63,7 @@ def open_source(
         if not counts.all():
             empty = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
             raise ValueError(
-                f"data {name!r}: no pictures of class {quote_some(empty)} in "
+                f"data {name!r}: no images of class {quote_some(empty)} in "
                 f"{split_name}; every class needs some: add them or remove the class"
             )
     return source
@@ -72,7 +72,7 @@ def open_source(
 def open_digits(*, data_dir=None, cache_dir: Path, with_test: bool) -> Source:
     """1,797 handwritten digits, 8 x 8 in 17 greys (Alpaydin & Kaynak 1998, UCI).
 
-    By default 397 pictures validate and 1,400 train; there is no test split. The
+    By default 397 images validate and 1,400 train; there is no test split. The
     arguments are those of every opener and change nothing.
     """
     try:
@@ -102,8 +102,8 @@ def open_digits(*, data_dir=None, cache_dir: Path, with_test: bool) -> Source:
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 
-# Philip 2025 trains on 10 % of Food-101, 7,575 pictures. TFDS calls the official
-# 25,250 test pictures of Food-101 'validation'.
+# Philip 2025 trains on 10 % of Food-101, 7,575 images. TFDS calls the official
+# 25,250 test images of Food-101 'validation'.
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": open_digits,
     "cifar10": partial(open_prepared, PreparedSet("cifar10", "3.0.2", "test", _PNG)),

@@ -1,9 +1,9 @@
-"""Which pictures train and which validate: stratified, nested, fixed by a seed.
+"""Which images train and which validate: stratified, nested, fixed by a seed.
 
 Every class is put in a random order of its own. Validation takes from the front of
 each class, training from the back, and both go round the classes in turn. Hence a
 smaller set is always a prefix of a larger one, classes are as balanced as the data
-allows, and the training pictures stay the same when the validation set grows (until
+allows, and the training images stay the same when the validation set grows (until
 the two meet).
 """
 
@@ -16,7 +16,7 @@ DEFAULT_VAL_MAX = 5_000
 
 
 def balanced_order(labels: np.ndarray, *, num_classes: int, seed: int) -> np.ndarray:
-    """Orders pictures so that every prefix is balanced over the classes.
+    """Orders images so that every prefix is balanced over the classes.
 
     Args:
         labels: int (n,), values 0 .. num_classes - 1.
@@ -35,21 +35,21 @@ def hold_out(
     val_size: int | None = None,
     default_val_size: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits one set of labelled pictures into training and validation.
+    """Splits one set of labelled images into training and validation.
 
     Args:
         labels: int (n,), values 0 .. len(class_names) - 1.
-        val_size: number of validation pictures, the same from every class as far as
+        val_size: number of validation images, the same from every class as far as
             the data allows; never more than half of a class, so that a rare class
             stays in the training set.
         default_val_size: used where `val_size` is None, in proportion to the class
-            frequencies; None: 20 % of the pictures, at most 5,000.
+            frequencies; None: 20 % of the images, at most 5,000.
 
     Returns:
         (train, val): disjoint int64 index arrays, every prefix class-balanced.
 
     Raises:
-        ValueError: a class has fewer than two pictures, or `val_size` is out of range.
+        ValueError: a class has fewer than two images, or `val_size` is out of range.
     """
     num_classes = len(class_names)
     queues = _class_queues(labels, num_classes=num_classes, seed=seed)
@@ -57,8 +57,8 @@ def hold_out(
     if sizes.min() < 2:
         rare = [class_names[i] for i in np.flatnonzero(sizes < 2)]
         raise ValueError(
-            f"{quote_some(rare)}: fewer than 2 pictures; every class needs at least "
-            "one to train and one to validate: add pictures or remove the class"
+            f"{quote_some(rare)}: fewer than 2 images; every class needs at least "
+            "one to train and one to validate: add images or remove the class"
         )
     if val_size is None:
         target = default_val_size or min(
@@ -72,7 +72,7 @@ def hold_out(
             val_size,
             option="--val-size",
             num_classes=num_classes,
-            limit="may be held out of the training pictures (half of each class)",
+            limit="may be held out of the training images (half of each class)",
         )
         counts = np.bincount(labels[chosen], minlength=num_classes)
     val = [queue[:count] for queue, count in zip(queues, counts, strict=True)]
@@ -87,7 +87,7 @@ def take(
 
     Args:
         option: command-line option named in the error.
-        limit: what bounds the size, to complete "only 400 pictures ...".
+        limit: what bounds the size, to complete "only 400 images ...".
 
     Raises:
         ValueError: `size` is below the number of classes or beyond the order.
@@ -97,12 +97,12 @@ def take(
     allowed = f"allowed: {num_classes} to {len(order)}"
     if size < num_classes:
         raise ValueError(
-            f"{option} {size} is fewer than one picture for each of the {num_classes} "
+            f"{option} {size} is fewer than one image for each of the {num_classes} "
             f"classes; {allowed}"
         )
     if size > len(order):
         raise ValueError(
-            f"{option} {size}: only {len(order)} pictures {limit}; {allowed}"
+            f"{option} {size}: only {len(order)} images {limit}; {allowed}"
         )
     return order[:size]
 

@@ -25,11 +25,11 @@ from ftjax.trees import Tree
 
 
 class Activations(NamedTuple):
-    """Inputs of one unit for every picture of the training and validation sets.
+    """Inputs of one unit for every image of the training and validation sets.
 
     Attributes:
-        boundary: index of the unit whose inputs these are; 0 holds the pictures.
-        train: (n_train, ...), uint8 pictures or activations in the network's type, on
+        boundary: index of the unit whose inputs these are; 0 holds the images.
+        train: (n_train, ...), uint8 images or activations in the network's type, on
             the host or on the device; read-only where they are mapped from disk.
         val: (n_val, ...).
         begin: the step of the unit whose inputs they are (`Unit.before`); empty: the
@@ -112,7 +112,7 @@ def outputs(
         params: pretrained, by unit.
         batch_stats: pretrained, by unit.
         x: (n, ...) inputs of the first of `units`.
-        batch_size: pictures per step; the result does not depend on it.
+        batch_size: images per step; the result does not depend on it.
         mesh: devices that share a batch.
         threads: that pass a batch each at the same time.
 

@@ -37,14 +37,14 @@ class Room(NamedTuple):
         return self.sizes[boundary] <= self.device
 
     def on_disk(self, boundary: int) -> bool:
-        """Whether the memory does not hold them; the pictures take none of it."""
+        """Whether the memory does not hold them; the images take none of it."""
         return boundary > 0 and self.sizes[boundary] > self.memory
 
 
 def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
-    """Bytes of one picture's activation before each unit.
+    """Bytes of one image's activation before each unit.
 
-    The pictures are uint8; maps are of the network's type, vectors (small) float32.
+    The images are uint8; maps are of the network's type, vectors (small) float32.
     """
     structs = (
         activation_struct(network, size, boundary, 1)
@@ -71,7 +71,7 @@ def choose_boundary(room: Room, cut: int, previous: int = 0) -> int:
     """The boundary not after `cut` from which a pass over the data costs least.
 
     The units between it and the cut are run again in every step, and what the memory
-    does not hold is read from disk. The pictures (boundary 0) are there anyway.
+    does not hold is read from disk. The images (boundary 0) are there anyway.
 
     Args:
         room: sizes and budgets.

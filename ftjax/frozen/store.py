@@ -80,9 +80,9 @@ def content_name(
         network: whose units compute in the type of the run.
         boundary: index of the unit whose inputs the activations are.
         start: digests of the pretrained leaves.
-        data_hash: of pictures and labels.
+        data_hash: of images and labels.
         image_size: height and width, in pixels.
-        batch_size: pictures that pass through the network at a time.
+        batch_size: images that pass through the network at a time.
         devices: that share them.
     """
     units = network[:boundary]

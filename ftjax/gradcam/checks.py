@@ -23,7 +23,7 @@ Logits = Callable[[np.ndarray], np.ndarray]  # uint8 (n, h, w, 3) -> (n, classes
 
 
 class Faithfulness(NamedTuple):
-    """Areas under the curves of deletion and insertion, by picture, 0..1.
+    """Areas under the curves of deletion and insertion, by image, 0..1.
 
     Attributes:
         deletion: (n,) low if hiding the strongest pixels soon destroys the class.
@@ -39,7 +39,7 @@ def pixel_order(maps: np.ndarray, size: tuple[int, int], seed: int = 0) -> np.nd
 
     Args:
         maps: (n, h, w).
-        size: height and width of the pictures.
+        size: height and width of the images.
         seed: of the order among equal pixels.
 
     Returns:
@@ -53,7 +53,7 @@ def pixel_order(maps: np.ndarray, size: tuple[int, int], seed: int = 0) -> np.nd
 def replace_pixels(
     images: np.ndarray, others: np.ndarray, pixels: np.ndarray
 ) -> np.ndarray:
-    """Pictures with the given pixels from others.
+    """Images with the given pixels from others.
 
     Args:
         images: uint8 (n, h, w, 3).
@@ -70,7 +70,7 @@ def replace_pixels(
 def hide_top(
     images: np.ndarray, maps: np.ndarray, share: float = TOP_SHARE
 ) -> np.ndarray:
-    """Pictures with the map's strongest pixels grey."""
+    """Images with the map's strongest pixels grey."""
     order = pixel_order(maps, images.shape[1:3])
     count = round(share * order.shape[1])
     return replace_pixels(images, np.full_like(images, HIDDEN), order[:, :count])
@@ -123,7 +123,7 @@ def deletion_insertion(
     """Deletion and insertion (Petsiuk et al. 2018, RISE, arXiv:1806.07421, section 4).
 
     Deletion makes the strongest pixels grey, more and more; insertion gives a blurred
-    picture its strongest pixels back. Followed is the probability of the class.
+    image its strongest pixels back. Followed is the probability of the class.
 
     Args:
         logits: the network.
@@ -169,7 +169,7 @@ def randomization(
     """Cascading randomization (Adebayo et al. 2018, arXiv:1810.03292, section 3).
 
     From the classifier downward, stage after stage gets random weights and fresh
-    BatchNorm statistics. A map that stays the same shows edges of the picture, not
+    BatchNorm statistics. A map that stays the same shows edges of the image, not
     what the network has learned.
 
     Args:

@@ -33,13 +33,13 @@ class Tape(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Class activation maps of some pictures.
+    """Class activation maps of some images.
 
     Attributes:
         logits: (n, classes).
         classes: (n,) class whose score the maps explain.
         maps: by unit, input first; (n, h, w) at the unit's own resolution, 0 or more.
-            Their scale differs between units and pictures and has no meaning.
+            Their scale differs between units and images and has no meaning.
     """
 
     logits: np.ndarray
@@ -141,7 +141,7 @@ def _forward_unit(module, inputs):
 
 @partial(jax.jit, static_argnums=0)
 def first_unit(module, unit_variables: Tree, x: jax.Array) -> jax.Array:
-    """The unit that takes the pictures; integers have no gradient."""
+    """The unit that takes the images; integers have no gradient."""
     return module.apply(unit_variables, x)
 
 
@@ -190,7 +190,7 @@ def boundary_gradients(tape: Tape, classes: jax.Array) -> dict[str, jax.Array]:
 
     Args:
         tape: of `record`.
-        classes: (batch,) one class for each picture.
+        classes: (batch,) one class for each image.
 
     Returns:
         By unit, input first; shaped like `tape.outputs`.
@@ -214,26 +214,26 @@ def explain(
     method: str = "gradcam",
     batch_size: int = 16,
 ) -> Maps:
-    """Maps of a set of pictures at every unit boundary.
+    """Maps of a set of images at every unit boundary.
 
     Args:
         units: of a backbone with its head.
         params: by unit.
         batch_stats: running statistics by unit.
         images: (n, h, w, 3) RGB in 0..255.
-        classes: (n,) the class to explain for each picture, one for all of them, or
+        classes: (n,) the class to explain for each image, one for all of them, or
             None for the one the network predicts.
         method: a key of `METHODS`.
-        batch_size: pictures per pass; the result does not depend on it.
+        batch_size: images per pass; the result does not depend on it.
 
     Raises:
-        ValueError: unknown method, no pictures, or classes that do not fit.
+        ValueError: unknown method, no images, or classes that do not fit.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
     if images.ndim != 4 or not len(images):
         raise ValueError(
-            f"pictures of shape {images.shape}; allowed: (n, height, width, 3), n >= 1"
+            f"images of shape {images.shape}; allowed: (n, height, width, 3), n >= 1"
         )
     if classes is not None:
         classes = np.broadcast_to(np.asarray(classes, np.int32), len(images))
@@ -257,14 +257,14 @@ def explain(
     return joined._replace(maps={name: joined.maps[name] for name in order})
 
 
-def _slices(num_pictures: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Picture numbers of every batch, and how many are real.
+def _slices(num_images: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Image numbers of every batch, and how many are real.
 
     The last is filled up, even if it is the only one: another size would need programs
     of its own.
     """
-    for start in range(0, num_pictures, batch_size):
-        rows = np.arange(start, min(start + batch_size, num_pictures))
+    for start in range(0, num_images, batch_size):
+        rows = np.arange(start, min(start + batch_size, num_images))
         yield np.resize(rows, batch_size), len(rows)
 
 
@@ -294,7 +294,7 @@ def find_stages(units: Sequence[Unit], size: int) -> tuple[Stage, ...]:
 
     Args:
         units: from the first one on; the classifier's are left out.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
     """
     shapes = boundary_shapes(units, size)[1:]
     groups: list[list[tuple[Unit, tuple[int, ...]]]] = []

@@ -1,7 +1,7 @@
 """Heat maps as numbers: how concentrated, how class-specific, how changed.
 
 Every function takes maps of shape (n, h, w), 0 or more, and gives one number for each
-picture; NaN where a map is 0 everywhere and the number has no meaning.
+image; NaN where a map is 0 everywhere and the number has no meaning.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ GRID = 7  # side of the common grid: the last maps of ImageNet networks at 224 p
 
 
 class Interval(NamedTuple):
-    """A mean over pictures.
+    """A mean over images.
 
     Attributes:
-        mean: of the pictures where the number is defined; NaN if there are none.
+        mean: of the images where the number is defined; NaN if there are none.
         low: lower end of the 95 % interval.
         high: upper end.
-        pictures: where the number is defined.
+        images: where the number is defined.
     """
 
     mean: float
     low: float
     high: float
-    pictures: int
+    images: int
 
 
 def is_empty(maps: np.ndarray) -> np.ndarray:
@@ -92,12 +92,12 @@ def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Share of a map's sum inside the object ("energy-based pointing game", Wang et al.
     2020, Score-CAM, arXiv:1910.01279, section 4.3).
 
-    An even map has the object's share of the picture, `area_inside`. NaN where no
+    An even map has the object's share of the image, `area_inside`. NaN where no
     object is known.
 
     Args:
         maps: (n, h, w).
-        masks: bool (n, height, width) at the pictures' size.
+        masks: bool (n, height, width) at the images' size.
     """
     flat = _flat(resize(maps, *masks.shape[1:]))
     share = _divide((flat * _flat(masks)).sum(1), flat.sum(1))
@@ -105,7 +105,7 @@ def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def area_inside(masks: np.ndarray) -> np.ndarray:
-    """The object's share of the picture: (n, height, width) -> (n,), NaN for none."""
+    """The object's share of the image: (n, height, width) -> (n,), NaN for none."""
     return np.where(masks.any((1, 2)), masks.mean((1, 2)), np.nan)
 
 
@@ -126,7 +126,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Args:
         a: (n, h, w).
-        b: (n, h, w) of the same pictures.
+        b: (n, h, w) of the same images.
     """
     return correlation(_ranks(a), _ranks(b))
 
@@ -147,7 +147,7 @@ def top_iou(a: np.ndarray, b: np.ndarray, share: float = TOP_SHARE) -> np.ndarra
 
     Args:
         a: (n, h, w).
-        b: (n, h, w) of the same pictures.
+        b: (n, h, w) of the same images.
         share: of the pixels that count as strongest; at least one does.
     """
     count = max(1, round(share * a[0].size))
@@ -170,7 +170,7 @@ def class_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Args:
         a: (n, h, w) for the true class.
-        b: (n, h, w) for the strongest other class of the same pictures.
+        b: (n, h, w) for the strongest other class of the same images.
     """
     return 1 - correlation(on_grid(a), on_grid(b))
 
@@ -178,12 +178,12 @@ def class_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def bootstrap_mean(
     values: np.ndarray, labels: np.ndarray, *, draws: int = 1000, seed: int = 0
 ) -> Interval:
-    """Mean with a 95 % percentile interval, pictures drawn anew within every class.
+    """Mean with a 95 % percentile interval, images drawn anew within every class.
 
     Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
 
     Args:
-        values: (n,) one number for each picture; NaN where it is not defined.
+        values: (n,) one number for each image; NaN where it is not defined.
         labels: (n,) classes.
         draws: of the bootstrap.
         seed: of the draws.

@@ -19,7 +19,7 @@ WIDE_INTERVAL = 0.8  # of the tested range; an interval as wide confirms nothing
 RECORD = (
     "How far to trust this rule: its threshold, 2/3, was chosen after the hit rates of "
     "food101_5 had been seen. On four data sets (EfficientNet-Lite0, BatchNorm frozen, "
-    "200 to 480 training pictures, 2 or 3 epochs, one seed) it did not predict the "
+    "200 to 480 training images, 2 or 3 epochs, one seed) it did not predict the "
     "measured optimum: digits 123 layers against 87, CIFAR-10 0 against 21, food101_5 "
     "123 against 21, dogs_10 0 against 41. Its depths were 3.7 points worse than the "
     "best on average, the head alone 3.2. Use the measured depth."
@@ -91,14 +91,14 @@ def suggest_depth(
 ) -> Suggestion:
     """Unfreezes the stages on top whose maps are class-specific, without a gap.
 
-    Stages whose maps have fewer than 16 pixels (the last ones, with small pictures)
+    Stages whose maps have fewer than 16 pixels (the last ones, with small images)
     cannot be judged; they go with the stage below them.
 
     Args:
         stages: input first.
-        hit_rates: per stage, the share of pictures where hiding the strongest pixels of
+        hit_rates: per stage, the share of images where hiding the strongest pixels of
             the true class's map hurts that class more than hiding those of its rival's;
-            0..1, NaN where no picture has both maps.
+            0..1, NaN where no image has both maps.
         threshold: least share that counts as class-specific.
 
     Raises:

@@ -21,18 +21,18 @@ COLUMNS = (
     "mean",
     "low",
     "high",
-    "pictures",
+    "images",
 )
 
 
 class Explained(NamedTuple):
-    """A network and a class-balanced set of pictures.
+    """A network and a class-balanced set of images.
 
     Attributes:
         units: of a backbone with its head.
         params: by unit.
         batch_stats: by unit.
-        logits: the same network as a function of uint8 pictures.
+        logits: the same network as a function of uint8 images.
         images: uint8 (n, size, size, 3).
         labels: (n,) true classes.
         masks: bool (n, size, size) of the object, or None.
@@ -60,18 +60,18 @@ def measure(
     What needs the network run again is measured at the end of every stage only.
 
     Args:
-        network: and its pictures.
+        network: and its images.
         stages: of the network.
         method: a key of `gradcam.METHODS`.
-        before: maps of the same pictures before fine-tuning, or None.
-        checked: pictures for deletion and insertion, the first ones.
+        before: maps of the same images before fine-tuning, or None.
+        checked: images for deletion and insertion, the first ones.
 
     Returns:
-        The maps, and a table with `COLUMNS`: mean and 95 % interval over the pictures.
+        The maps, and a table with `COLUMNS`: mean and 95 % interval over the images.
         `number` is one of
 
         * `top20_energy`, `entropy`: concentration, on a common grid;
-        * `empty`: share of pictures where nothing speaks for the class;
+        * `empty`: share of images where nothing speaks for the class;
         * `class_difference`: 1 - correlation with the map of the strongest other class;
         * `class_hit`, `margin_effect`: see `gradcam_checks.margin_effect`; the hit is
           1 where the effect is above 0;
@@ -151,7 +151,7 @@ def tested_numbers(
     *,
     checked: int,
 ) -> dict[str, np.ndarray]:
-    """Numbers that need the network run on pictures with hidden pixels."""
+    """Numbers that need the network run on images with hidden pixels."""
     effect = margin_effect(
         network.logits,
         network.images,

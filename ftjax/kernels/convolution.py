@@ -82,7 +82,7 @@ def _patches(x, kernel, strides: int, pads: Pads, rows: int, columns: int) -> ja
 
 
 def _suits_patches(kernel: jax.Array, pixels: int) -> bool:
-    """Whether a kernel is as small as the first one, on pictures, and patches fit."""
+    """Whether a kernel is as small as the first one, on images, and patches fit."""
     values = kernel.size // kernel.shape[-1]
     return values <= FEW_VALUES and 4 * values * pixels < PATCH_BYTES
 
@@ -140,7 +140,7 @@ def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
 
 
 def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
-    """A sum over bands of rows, or over groups of pictures, that fit the cache."""
+    """A sum over bands of rows, or over groups of images, that fit the cache."""
     height, width, channels, features = kernel.shape
     count, rows, columns, _ = grad.shape
     if _suits_patches(kernel, count * rows * columns):
@@ -149,22 +149,22 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     if _suits_winograd(kernel, strides, rows * columns):
         form = functools.partial(winograd_kernel_gradient, pads=pads)
         return standalone(form)(x, grad)
-    pictures = _largest_divisor(count, BAND_PIXELS // (rows * columns))
-    band = rows if pictures > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
+    images = _largest_divisor(count, BAND_PIXELS // (rows * columns))
+    band = rows if images > 1 else _largest_divisor(rows, BAND_PIXELS // columns)
     bands = rows // band
     padded = pad_with_zeros(x, pads)
     window = (
-        pictures,
+        images,
         (band - 1) * strides + height,
         (columns - 1) * strides + width,
         channels,
     )
 
     def add(total, index):
-        picture, row = index // bands * pictures, index % bands * band
-        part = lax.dynamic_slice(padded, (picture, row * strides, 0, 0), window)
-        size = (pictures, band, columns, features)
-        slope = lax.dynamic_slice(grad, (picture, row, 0, 0), size)
+        image, row = index // bands * images, index % bands * band
+        part = lax.dynamic_slice(padded, (image, row * strides, 0, 0), window)
+        size = (images, band, columns, features)
+        slope = lax.dynamic_slice(grad, (image, row, 0, 0), size)
         slope = slope.reshape(-1, features)
         wide = jnp.concatenate(
             [every_nth(part, j, columns, strides, 2) for j in range(width)], -1
@@ -176,7 +176,7 @@ def _kernel_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
         return total + jnp.stack(products), None
 
     start = jnp.zeros((height, width * channels, features), kernel.dtype)
-    steps = count // pictures * bands
+    steps = count // images * bands
     return lax.scan(add, start, jnp.arange(steps))[0].reshape(kernel.shape)
 
 

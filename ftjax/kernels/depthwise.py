@@ -306,8 +306,8 @@ def _is_small(grad):
 
 def _kernel_gradient(grad, x, taps, strides, pads):
     # A pixel of grad times the window of x below it, added over some pixels: one loop
-    # over pictures, taps and channels. All pixels of a small map are its terms, else
-    # those of a stretch of a row, and the rows are a scan. Then pictures are added by a
+    # over images, taps and channels. All pixels of a small map are its terms, else
+    # those of a stretch of a row, and the rows are a scan. Then images are added by a
     # dot with ones, because XLA:CPU's own reductions are slow.
     rows, columns = grad.shape[1:3]
     padded = frame_with_zeros(x, pads)

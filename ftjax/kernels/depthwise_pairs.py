@@ -20,7 +20,7 @@ from ftjax.kernels.depthwise import Pads, add_terms, output_size
 from ftjax.kernels.xla_calls import standalone
 
 MOST_PIXELS = 16  # of an input
-PICTURES = 16  # added in one loop of the kernel's gradient
+IMAGES = 16  # added in one loop of the kernel's gradient
 
 
 def suits_pairs(size: Sequence[int], taps: Sequence[int]) -> bool:
@@ -63,7 +63,7 @@ def _backward(strides, pads, residuals, grad):
             slopes[:, o : o + 1] * pairs[None, o] for o in range(len(taps))
         )
 
-    groups = -(-len(x) // PICTURES)
+    groups = -(-len(x) // IMAGES)
 
     @standalone
     def of_pairs(slopes, inputs):

@@ -6,7 +6,7 @@ and the kernel g by 36 products in place of 144, each a matrix product over all 
     y = A^T [(G g G'^T) * (B^T d B')] A'
 
 Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015, equations 4 to
-8: F(2, 3) or F(4, 3) from row to row and along a row. Of large maps a few pictures go
+8: F(2, 3) or F(4, 3) from row to row and along a row. Of large maps a few images go
 through at a time, so that their tiles, 2.25 to 4 times as many values, stay in a cache.
 """
 
@@ -28,7 +28,7 @@ from ftjax.kernels.depthwise import (
 from ftjax.kernels.xla_calls import standalone
 
 WHOLE_BYTES = 2**25  # of input and output up to which a batch goes through at once
-GROUP_BYTES = 2**24  # of input and output of the pictures that go through together
+GROUP_BYTES = 2**24  # of input and output of the images that go through together
 GRADIENT_BYTES = 2**23  # the same for the kernel's gradient
 FEW_ROWS = 13  # of a map; up to these F(2, 3) from row to row, for smaller kernels
 
@@ -127,7 +127,7 @@ def winograd_input_gradient(
 
 
 def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
-    """Gradient (3, 3, c, features) of the kernel, summed over groups of pictures."""
+    """Gradient (3, 3, c, features) of the kernel, summed over groups of images."""
     filters = choose_filters(*grad.shape[1:3])
     groups = _count_groups(len(x), x.nbytes + grad.nbytes, GRADIENT_BYTES)
     if groups == 1:  # a sum would be one pass more
@@ -147,18 +147,18 @@ def winograd_kernel_gradient(x: jax.Array, grad: jax.Array, pads: Pads) -> jax.A
     return jnp.stack([jnp.stack(row) for row in slopes])
 
 
-def _count_groups(pictures: int, num_bytes: int, limit: int) -> int:
+def _count_groups(images: int, num_bytes: int, limit: int) -> int:
     """How many equal groups a batch goes through in.
 
     Args:
-        pictures: of the batch.
+        images: of the batch.
         num_bytes: of its input and output.
-        limit: of a group's, unless that is a single picture.
+        limit: of a group's, unless that is a single image.
     """
     if num_bytes <= WHOLE_BYTES:
         return 1
-    counts = (n for n in range(1, pictures + 1) if pictures % n == 0)
-    return next((n for n in counts if num_bytes <= n * limit), pictures)
+    counts = (n for n in range(1, images + 1) if images % n == 0)
+    return next((n for n in counts if num_bytes <= n * limit), images)
 
 
 def _tile_products(x: jax.Array, grad: jax.Array, pads: Pads, filters: Filters) -> Grid:

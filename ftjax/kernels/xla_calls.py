@@ -48,8 +48,8 @@ def one_kernel(function):
     """`function` as a single kernel, where XLA:CPU's pool has one thread.
 
     A program of many small loops that do not depend on each other gives some of them to
-    the pool and waits. Where each training has a core of its own, the pool's thread has
-    none: it takes that of another training, and both wait.
+    the pool and waits. Where each trial has a core of its own, the pool's thread has
+    none: it takes that of another trial, and both wait.
     """
     compiled = jax.jit(function)
 

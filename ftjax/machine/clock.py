@@ -1,4 +1,4 @@
-"""Seconds of trainings that run side by side, and those of compilation.
+"""Seconds of trials that run side by side, and those of compilation.
 
 While several threads work, each is charged an equal share of every second, so their
 seconds add up to those that have passed.

@@ -30,7 +30,7 @@ def use_one_arena() -> None:
     Others hold 64 MB at a time; what is larger is mapped anew whenever it is asked for.
     An arena that is there stays and takes its turn, so this comes before the import of
     packages that start threads: pyarrow is one, which pandas imports where it finds it.
-    Two trainings side by side took 1.42 s a step instead of 1.09 (EfficientNet-Lite0,
+    Two trials side by side took 1.42 s a step instead of 1.09 (EfficientNet-Lite0,
     224 pixels, batch 32, 2 cores). With arrays of less than 64 MB an arena each would
     do better: sweeps of EfficientNetB0 at 96 pixels take 3 to 7 % longer with one.
     """

@@ -5,7 +5,7 @@ partitioner of `jit` adds up gradients and BatchNorm's moments over the devices,
 statistics are those of the whole batch. Along the axis `variant` devices hold trials of
 their own (`variants.py`). `None` stands for the one default device, where nothing is
 partitioned. With several processes the mesh spans all of their devices, every process
-holds all pictures on its host, and only the first one writes files.
+holds all images on its host, and only the first one writes files.
 """
 
 import math
@@ -32,7 +32,7 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
         text: `auto`, `data=N`, `variant=M`, or both with a comma. `auto` takes as many
             devices as divide the batch; on a CPU one, because the devices of one
             process share its cores.
-        batch_size: pictures that pass through the network at a time.
+        batch_size: images that pass through the network at a time.
 
     Returns:
         None for a single device of a single process.
@@ -55,7 +55,7 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
         )
     if batch_size % shares:
         raise ValueError(
-            f"--mesh {text}: {shares} devices cannot share {batch_size} pictures "
+            f"--mesh {text}: {shares} devices cannot share {batch_size} images "
             "equally; choose a number that divides them, or another --batch-size"
         )
     if several and count != len(devices):
@@ -102,7 +102,7 @@ def shard_batch(x: np.ndarray, mesh: Mesh | None) -> jax.Array:
         placed = jax.device_put(x)
         if jax.default_backend() == "cpu":
             # A program whose input is still being copied, and all behind it, would go
-            # to threads that trainings side by side share.
+            # to threads that trials side by side share.
             jax.block_until_ready(placed)
         return placed
     axes = mesh.axis_names

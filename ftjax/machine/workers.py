@@ -1,6 +1,6 @@
 """Generators that run side by side, each in a thread of its own.
 
-One training leaves the cores of a CPU idle now and then: while a small layer is not
+One trial leaves the cores of a CPU idle now and then: while a small layer is not
 worth sharing, while Python prepares the next program, while XLA compiles. A second one
 takes these gaps.
 """

@@ -29,7 +29,7 @@ def tune_xla() -> None:
     that there are. Its default, to time them, had not ended after 150 s for the 16
     distinct units of EfficientNetB0, which are compiled in 5 s without (H200, bfloat16,
     96 pixels, 8 threads). What that costs in each step was not measured; XLA_FLAGS with
-    --xla_gpu_autotune_level=4 brings the default back, for long trainings.
+    --xla_gpu_autotune_level=4 brings the default back, for long trials.
 
     On a CPU its older code for fusions, where that is still there (jaxlib 0.10), is
     compiled in two thirds of the time and runs as fast (first and later steps of
@@ -62,7 +62,7 @@ def choose_dispatch() -> None:
     """Programs are queued while one runs, unless XLA:CPU's pool has one thread.
 
     A step of EfficientNetB0 (96 pixels, batch 32, 2 cores) takes 0.131 s queued, 0.136
-    not. A queue has as many threads as the pool: with one, trainings side by side would
+    not. A queue has as many threads as the pool: with one, trials side by side would
     wait for each other and take two thirds longer, so each runs its programs itself.
     Comes before JAX starts.
     """

@@ -13,7 +13,7 @@ def grim_possible(accuracy: float, size: int, *, digits: int = 4) -> bool:
     Source: the GRIM test, Brown and Heathers 2017, for proportions.
 
     Args:
-        accuracy: fraction 0..1 as printed. size: number of pictures.
+        accuracy: fraction 0..1 as printed. size: number of images.
         digits: printed decimals.
     """
     half = 0.5 * 10**-digits + 1e-12
@@ -21,7 +21,7 @@ def grim_possible(accuracy: float, size: int, *, digits: int = 4) -> bool:
 
 
 def smallest_possible_size(accuracies, *, limit: int = 20000, digits: int = 4) -> int:
-    """Smallest number of pictures with which all printed accuracies are possible.
+    """Smallest number of images with which all printed accuracies are possible.
 
     Raises:
         ValueError: none up to `limit`.
@@ -40,13 +40,13 @@ def check_grim(e: Experiment) -> list[Check]:
     text = (
         f"{len(impossible)} of {len(e.val_accuracy)} impossible"
         + (f" ({', '.join(f'{a:.4f}' for a in impossible)})" if impossible else "")
-        + f"; the smallest set that gives all of them has {smallest} pictures; "
+        + f"; the smallest set that gives all of them has {smallest} images; "
         f"{train} of {len(e.accuracy)} training accuracies fit {e.train_size}"
     )
     checks = [
         Check(
             f"{e.model} / {e.dataset}: validation accuracies as k / {e.val_size}",
-            f"{e.val_size} pictures",
+            f"{e.val_size} images",
             text,
             "impossible" if impossible else "agrees",
         )
@@ -57,8 +57,8 @@ def check_grim(e: Experiment) -> list[Check]:
             Check(
                 f"{e.model} / {e.dataset}: a validation split apart from the test set",
                 "train, validation and test",
-                f"10 % of training, {held_out} pictures, cannot give these accuracies; "
-                f"the {e.val_size} test pictures can: the depth was probably chosen on "
+                f"10 % of training, {held_out} images, cannot give these accuracies; "
+                f"the {e.val_size} test images can: the depth was probably chosen on "
                 "the test set",
                 "impossible",
             )
@@ -130,7 +130,7 @@ def check_datasets(experiments: dict[str, Experiment]) -> list[Check]:
     ratio = vgg.parameters / small.parameters
     return [
         Check(
-            "Stanford Dogs: pictures in each class",
+            "Stanford Dogs: images in each class",
             f"{dogs['per_class_claimed']} (of {dogs['images']})",
             f"{mean:.1f} on average; {dogs['classes']} x {dogs['per_class_claimed']} = "
             f"{dogs['classes'] * dogs['per_class_claimed']}",
@@ -139,7 +139,7 @@ def check_datasets(experiments: dict[str, Experiment]) -> list[Check]:
         Check(
             "CIFAR-10 is the small data set",
             "small, simple",
-            f"its {max(sizes.values())} training pictures are the most of the three",
+            f"its {max(sizes.values())} training images are the most of the three",
             "wrong",
         ),
         Check(

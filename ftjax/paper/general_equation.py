@@ -1,7 +1,7 @@
 """The "general equation" of Philip 2025 and what data can and cannot say about it.
 
 Published (equations 9a, 9b), for L of N layers unfrozen, E epochs, S training
-pictures and P parameters:
+images and P parameters:
 
     y = alpha - beta L^2 / N + gamma log E (+ delta log S + rho log P)
 

@@ -1,4 +1,4 @@
-"""Picture of what BatchNorm's two modes make of the same training pictures."""
+"""Image of what BatchNorm's two modes make of the same training images."""
 
 import matplotlib
 import pandas as pd
@@ -30,9 +30,9 @@ from ftjax.report.drawing import (
 MODES = ("train_mode_accuracy", "accuracy")
 CLEAR_GAP = 0.03  # accuracy; a smaller gap can be the noise of one seed
 GAP_LINES = {
-    "train_mode_accuracy": ("training pictures, training mode", "-", "o"),
-    "accuracy": ("training pictures, evaluation mode", "--", "s"),
-    "val_accuracy": ("validation pictures, evaluation mode", ":", "^"),
+    "train_mode_accuracy": ("training images, training mode", "-", "o"),
+    "accuracy": ("training images, evaluation mode", "--", "s"),
+    "val_accuracy": ("validation images, evaluation mode", ":", "^"),
 }
 
 
@@ -40,7 +40,7 @@ GAP_LINES = {
 def batchnorm_gap(results: pd.DataFrame, *, width: float = WIDE) -> Figure:
     """Training mode against evaluation mode over depth, a panel for each policy.
 
-    The filled gap is what the same training pictures lose when BatchNorm changes
+    The filled gap is what the same training images lose when BatchNorm changes
     from the statistics of the batch to its running statistics: a lag of those
     statistics shows here, overfitting does not (it opens the gap below, between the
     two evaluation-mode lines). Ioffe and Szegedy, 2015, arXiv:1502.03167.
@@ -130,7 +130,7 @@ def _gap_title(done: pd.DataFrame) -> str:
     rows = done[(done["bn"] == bn) & (done["depth_layers"] == depth)]
     row = rows[list(MODES)].mean()
     return (
-        f"Same pictures, {depth} layers, BatchNorm {bn}: "
+        f"Same images, {depth} layers, BatchNorm {bn}: "
         f"{percent(row['train_mode_accuracy'])} in training mode, "
         f"{percent(row['accuracy'])} in evaluation mode"
     )

@@ -212,7 +212,7 @@ def batchnorm_advice(results: pd.DataFrame) -> str:
         f"{depth} layers). Accuracy that falls for this reason is not overfitting and "
         "not forgetting: the trained weights are better than they look. What to do: "
         "keep BatchNorm frozen (--bn frozen), or let the statistics be re-estimated "
-        "over the training pictures before evaluation (--bn recalibrate); more steps "
+        "over the training images before evaluation (--bn recalibrate); more steps "
         "or a BatchNorm momentum of 0.9 instead of 0.99 help as well."
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of what training costs: learning curves and the Pareto front."""
+"""Images of what training costs: learning curves and the Pareto front."""
 
 import matplotlib
 import numpy as np

@@ -1,4 +1,4 @@
-"""Pictures of a depth sweep: accuracy, loss, cost and BatchNorm over depth.
+"""Images of a depth sweep: accuracy, loss, cost and BatchNorm over depth.
 
 Every function takes the tidy tables of a run (`results.csv`, `epochs.csv`), leaves
 out rows that are not finished, and returns a matplotlib `Figure` whose title states
@@ -85,7 +85,7 @@ def depth_curve(
     """One metric over unfreezing depth, a curve for each BatchNorm policy.
 
     Drawn: single trials as dots, their mean as a line, a 95 % interval where a depth
-    has two or more seeds, the same metric on the training pictures dashed, and from
+    has two or more seeds, the same metric on the training images dashed, and from
     the recommendation the fitted quadratic with its vertex, the depths that are not
     worse (shaded), the interval of the best depth and the depth itself.
 

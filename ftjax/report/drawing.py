@@ -1,6 +1,6 @@
-"""What all pictures share: style, curves with intervals, depth axes, files.
+"""What all images share: style, curves with intervals, depth axes, files.
 
-Nothing here touches pyplot or its global state, so pictures can be drawn in threads,
+Nothing here touches pyplot or its global state, so images can be drawn in threads,
 in notebooks and on machines without a display. Colors are from Okabe and Ito, "Color
 universal design" (2008), slightly darkened where they carry text (contrast of at
 least 4.5 to 1 on white).
@@ -272,7 +272,7 @@ def label_ends(
 
 
 def svg_text(figure: Figure) -> str:
-    """The picture as SVG; equal pictures give equal text (no date, salted ids)."""
+    """The image as SVG; equal images give equal text (no date, salted ids)."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -280,7 +280,7 @@ def svg_text(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> tuple[Path, Path]:
-    """Write the picture as PNG (200 dpi) and SVG, byte for byte repeatable.
+    """Write the image as PNG (200 dpi) and SVG, byte for byte repeatable.
 
     Args:
         path: without suffix; missing folders are made.

@@ -20,13 +20,13 @@ from ftjax.gradcam.numbers import resize
 from ftjax.report.drawing import INK, MUTED, STYLE, WIDE, new_figure
 
 COLORS = "plasma"  # perceptually uniform, safe for color-blind readers
-OPACITY = (0.1, 0.75)  # of the map over the picture, where it is 0 and where it is 1
+OPACITY = (0.1, 0.75)  # of the map over the image, where it is 0 and where it is 1
 NOTHING = "nothing speaks\nfor the class"
-ON_PICTURE = "#fefefe"  # white in every scheme; a page turns `PAPER` dark
-# Inches: the figure's edge; room for the turned labels; between maps; above a picture;
+ON_IMAGE = "#fefefe"  # white in every scheme; a page turns `PAPER` dark
+# Inches: the figure's edge; room for the turned labels; between maps; above an image;
 # for the names of the stages; for the color scale.
 MARGIN, LABELS, GAP, CAPTION, HEADER, FOOT = 0.1, 0.36, 0.04, 0.2, 0.2, 0.66
-DPI = 150  # pictures are stored in the SVG at this resolution
+DPI = 150  # images are stored in the SVG at this resolution
 
 
 class Row(NamedTuple):
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
     Attributes:
         title: e.g. `head alone`.
-        maps: of the pictures shown.
+        maps: of the images shown.
         answers: what it predicts for each of them, e.g. `baklava 83 %`.
     """
 
@@ -54,25 +54,25 @@ def stage_figure(
     overlay: bool = True,
     width: float = WIDE,
 ) -> Figure:
-    """Pictures with the map of every stage, a row for each network.
+    """Images with the map of every stage, a row for each network.
 
     Args:
         images: uint8 (n, size, size, 3).
-        captions: one for each picture, e.g. its class.
+        captions: one for each image, e.g. its class.
         rows: networks by depth, at least one.
         stages: of the network, input first.
         title: the finding.
-        overlay: draw the maps, smoothed, over the grey picture; otherwise their own
+        overlay: draw the maps, smoothed, over the grey image; otherwise their own
             pixels.
         width: of the figure, in inches.
 
     Raises:
-        ValueError: no pictures or no networks.
+        ValueError: no images or no networks.
     """
     if not len(images) or not rows:
-        raise ValueError("nothing to draw: give at least one picture and one network")
+        raise ValueError("nothing to draw: give at least one image and one network")
     side = (width - 2 * MARGIN - LABELS - GAP * (len(stages) - 1)) / (len(stages) + 1)
-    block = CAPTION + len(rows) * (side + GAP)  # height of one picture's part
+    block = CAPTION + len(rows) * (side + GAP)  # height of one image's part
     figure = new_figure(width, 1, title)
     head = 0.22 * (1 + str(figure.get_suptitle()).count("\n")) + HEADER
     height = head + len(images) * block + FOOT
@@ -87,20 +87,20 @@ def stage_figure(
         return figure.add_axes((*place, across / width, down / height))
 
     first_map = MARGIN + side + LABELS
-    for picture, image in enumerate(images):
-        top = head + picture * block + CAPTION
+    for panel, image in enumerate(images):
+        top = head + panel * block + CAPTION
         ax = panel(MARGIN, top, side, side)
         _show(ax, image)
-        ax.set_title(captions[picture], color=INK, size=8, weight="bold", pad=3)
+        ax.set_title(captions[panel], color=INK, size=8, weight="bold", pad=3)
         for number, row in enumerate(rows):
             for column, stage in enumerate(stages):
                 left = first_map + column * (side + GAP)
                 ax = panel(left, top + number * (side + GAP), side, side)
-                _draw_map(ax, image, row.maps.maps[stage.end][picture], overlay)
+                _draw_map(ax, image, row.maps.maps[stage.end][panel], overlay)
                 if column == 0:
-                    label = f"{row.title}\n{row.answers[picture]}"
+                    label = f"{row.title}\n{row.answers[panel]}"
                     ax.set_ylabel(label, color=INK, size=6.5, labelpad=2)
-                if picture == number == 0:
+                if panel == number == 0:
                     where = f"stage {column + 1}, {stage.end}"
                     size = f"{stage.height}×{stage.width} pixels"
                     ax.set_title(f"{where}\n{size}", size=7, color=MUTED, pad=4)
@@ -130,11 +130,11 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map over the grey picture.
+    """A map over the grey image.
 
     Args:
         image: uint8 (height, width, 3).
-        values: (h, w) in 0..1, smoothed to the picture's size.
+        values: (h, w) in 0..1, smoothed to the image's size.
 
     Returns:
         (height, width, 3) in 0..1.
@@ -145,7 +145,7 @@ def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def cover(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Colors over grey, the denser the stronger, so that weak places show the picture.
+    """Colors over grey, the denser the stronger, so that weak places show the image.
 
     Args:
         grey: (h, w) in 0..1.
@@ -166,7 +166,7 @@ def _draw_map(ax: Axes, image: np.ndarray, values: np.ndarray, overlay: bool) ->
             0.5,
             NOTHING,
             size=6,
-            color=ON_PICTURE,
+            color=ON_IMAGE,
             ha="center",
             va="center",
             transform=ax.transAxes,

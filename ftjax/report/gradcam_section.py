@@ -12,7 +12,7 @@ from ftjax.report.page import HeatMaps, inline_svg
 NAMES = {
     "top20_energy": "Energy in the strongest 20 % of pixels",
     "entropy": "Entropy (1: spread evenly)",
-    "empty": "Pictures where nothing speaks for the class",
+    "empty": "Images where nothing speaks for the class",
     "class_difference": "Difference to the rival class's map (1: unrelated)",
     "class_hit": "Class-specific: hit rate (0.50: chance)",
     "deletion_auc": "Deletion, area (low is good)",
@@ -67,7 +67,7 @@ def read_heat_maps(run_dir: Path) -> HeatMaps | None:
     svg = (run_dir / "gradcam.svg").read_text(encoding="utf-8")
     return HeatMaps(
         inline_svg(svg, "gradcam"),
-        f"{method} of every stage over validation pictures: {names}.",
+        f"{method} of every stage over validation images: {names}.",
         method,
         facts,
         (*sentences, RECORD),
@@ -103,10 +103,10 @@ def depth_table(depth: int, rows: pd.DataFrame) -> Table:
                 Cell(f"{mean:.2f}\n{low:.2f} to {high:.2f}" if known else MISSING)
             )
         lines.append(("", tuple(cells)))
-    count = int(rows["pictures"].max())
+    count = int(rows["images"].max())
     caption = (
         f"{depth_name(depth)}: mean, and below it its 95 % interval, over {count} "
-        "pictures"
+        "images"
     )
     return Table(caption, ("Number", *columns), tuple(lines))
 

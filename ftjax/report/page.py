@@ -1,6 +1,6 @@
 """The report page of a run: one HTML file that needs nothing else.
 
-Pictures are inlined as SVG whose colors are CSS variables, so they follow the light
+Images are inlined as SVG whose colors are CSS variables, so they follow the light
 or dark scheme of the reader; a second, narrow drawing serves phones.
 """
 
@@ -43,7 +43,7 @@ VARIABLES = {
 }
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """One figure of the page: drawn wide for pages, narrow for phones."""
 
     name: str
@@ -57,7 +57,7 @@ class HeatMaps(NamedTuple):
     """What the page says about heat maps.
 
     Attributes:
-        picture: the figure as an `<svg>` element.
+        image: the figure as an `<svg>` element.
         alt: what stands in its place.
         method: e.g. `Grad-CAM`.
         facts: the rule's depth beside the measured one, as (name, value).
@@ -65,7 +65,7 @@ class HeatMaps(NamedTuple):
         tables: the numbers of each depth, then the sanity check.
     """
 
-    picture: Markup
+    image: Markup
     alt: str
     method: str
     facts: tuple[tuple[str, str], ...]
@@ -81,7 +81,7 @@ def inline_svg(svg: str, prefix: str) -> Markup:
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="image\w+"', "", svg)  # equal pictures have one, unused
+    svg = re.sub(r' id="image\w+"', "", svg)  # equal images have one, unused
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
@@ -92,12 +92,12 @@ def inline_svg(svg: str, prefix: str) -> Markup:
     return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))
 
 
-def _picture(
+def _image(
     name: str, draw: Callable[[float], Figure], caption: str, alt: str = ""
-) -> Picture:
+) -> Image:
     wide = draw(plots.WIDE)
     finding = str(wide.get_suptitle()).replace("\n", " ").replace(r"\$", "$")
-    return Picture(
+    return Image(
         name,
         caption,
         f"{finding}. {alt or caption}",
@@ -151,31 +151,31 @@ def write_report(
     named = best.named if best else None
     main, gap, others = None, None, []
     if len(done):
-        main = _picture(
+        main = _image(
             "depth",
             lambda width: plots.depth_curve(results, named, width=width),
-            "Accuracy on the validation pictures over the number of unfrozen layers.",
+            "Accuracy on the validation images over the number of unfrozen layers.",
         )
         if drawing.measured(done, *batchnorm_plots.MODES):
-            gap = _picture(
+            gap = _image(
                 "batchnorm",
                 lambda width: plots.batchnorm_gap(results, width=width),
-                "The same training pictures in training mode and in evaluation mode. "
+                "The same training images in training mode and in evaluation mode. "
                 "Training mode is the running mean over the last epoch.",
             )
         if drawing.measured(done, "val_loss"):
             others.append(
-                _picture(
+                _image(
                     "loss",
                     lambda width: plots.depth_curve(
                         results, named, metric="val_loss", width=width
                     ),
-                    "Cross-entropy loss on the validation pictures over depth.",
+                    "Cross-entropy loss on the validation images over depth.",
                 )
             )
         if drawing.measured(done, "seconds") or drawing.measured(done, "flops"):
             others.append(
-                _picture(
+                _image(
                     "cost",
                     lambda width: plots.pareto(results, named, width=width),
                     "Accuracy over the cost of training; on the front no depth is both "
@@ -184,7 +184,7 @@ def write_report(
             )
     if drawing.measured(epochs, "val_accuracy"):
         others.append(
-            _picture(
+            _image(
                 "epochs",
                 lambda width: plots.learning_curves(epochs, named, width=width),
                 "Validation accuracy over epochs, one panel for each depth; dashed, "
@@ -193,7 +193,7 @@ def write_report(
         )
     if probes is not None:
         others.append(
-            _picture(
+            _image(
                 "probes",
                 lambda width: probe_curves(probes, results, correlations, width=width),
                 "What closed forms say of every cut before any training, below what "

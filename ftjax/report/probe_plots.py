@@ -1,4 +1,4 @@
-"""Picture of the probes beside the measured curve."""
+"""Image of the probes beside the measured curve."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ from ftjax.report.drawing import (
 
 NAMES = {
     "ridge_accuracy": "ridge probe, validation accuracy",
-    "logme": "LogME, log evidence per picture",
+    "logme": "LogME, log evidence per image",
     "gradient_norm": "relative gradient of the first unfrozen unit",
 }
 CONVINCING = 0.05  # p value above which no probe is said to follow the curve

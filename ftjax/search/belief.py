@@ -32,8 +32,8 @@ def noise_before(
 ) -> tuple[float, float]:
     """What is known about one trial's noise before depths are compared.
 
-    With per-picture results: half the variance of the difference between neighboring
-    depths, paired over the pictures (McNemar 1947). Otherwise the binomial error of
+    With per-image results: half the variance of the difference between neighboring
+    depths, paired over the images (McNemar 1947). Otherwise the binomial error of
     the validation set, which is unpaired and too large if anything.
 
     Args:

@@ -127,7 +127,7 @@ def next_depths(
         seeds: of the best depths; the others are run with seed 0 alone.
         bn: policies to search.
         correct: trial -> (n_val,) bool, for the noise of one seed.
-        max_trials: trainings at most, the policies' shared ones counted once.
+        max_trials: trials at most, the policies' shared ones counted once.
 
     Raises:
         ValueError: no candidate, an unknown policy, or a table that is no sweep's.

@@ -103,7 +103,7 @@ def halving(
             at least one row for every cut that is in the race.
         num_epochs: of the cuts that are trained to the end.
         eta: one in `eta` goes on.
-        val_size: validation pictures, for the standard error.
+        val_size: validation images, for the standard error.
         failed: trials that will not go on; they leave the race.
 
     Raises:

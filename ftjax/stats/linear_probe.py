@@ -25,7 +25,7 @@ class RidgeProbe(NamedTuple):
 def decompose(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thin singular value decomposition without the directions that are only noise.
 
-    With many more pictures than channels it is taken from the channels' products,
+    With many more images than channels it is taken from the channels' products,
     which costs as much as one pass over the features.
 
     Args:
@@ -64,11 +64,11 @@ def fit_ridge(
         strengths: penalties on the squared norm of the kernel.
 
     Raises:
-        ValueError: fewer than two pictures, or a strength that is not positive.
+        ValueError: fewer than two images, or a strength that is not positive.
     """
     features = np.asarray(features, np.float64)
     if len(features) < 2 or min(strengths, default=0) <= 0:
-        raise ValueError("a ridge probe needs two pictures and strengths above zero")
+        raise ValueError("a ridge probe needs two images and strengths above zero")
     targets = 2.0 * np.eye(num_classes)[np.asarray(labels)] - 1.0
     center, level = features.mean(axis=0), targets.mean(axis=0)
     left, values, right = decompose(features - center)
@@ -86,7 +86,7 @@ def fit_ridge(
 
 
 def log_evidence(features: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
-    """LogME: log evidence per picture of Bayesian linear regression, mean over classes.
+    """LogME: log evidence per image of Bayesian linear regression, mean over classes.
 
     You, Liu, Wang and Long 2021, "LogME: Practical Assessment of Pre-trained Models
     for Transfer Learning", algorithm 1, with the fixed point of MacKay 1992 for the
@@ -94,7 +94,7 @@ def log_evidence(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
     Args:
         features: (n, c). labels: (n,) class indices. num_classes: classes that no
-            picture has are left out of the mean.
+            image has are left out of the mean.
     """
     features = np.asarray(features, np.float64)
     n, c = features.shape

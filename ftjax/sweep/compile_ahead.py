@@ -1,6 +1,6 @@
 """Compiles the programs of a sweep before it trains, several at a time.
 
-Trainings side by side need nearly the same programs: each would compile them again, or
+Trials side by side need nearly the same programs: each would compile them again, or
 wait while another one does. A program is compiled where it is first called, so here
 every distinct unit is called once on zeros, by as many threads as will train. Those of
 the frozen part come first: the pass over the data set runs while the others are
@@ -64,16 +64,16 @@ class Start(NamedTuple):
     parts: int
 
 
-def compile_threads(trainings: int) -> int:
-    """How many threads compile: those of the trainings on a CPU, whose cores they use.
+def compile_threads(trials: int) -> int:
+    """How many threads compile: those of the trials on a CPU, whose cores they use.
 
     Beside an accelerator the host's cores have little else to do.
 
     Args:
-        trainings: that run side by side.
+        trials: that run side by side.
     """
     if jax.default_backend() == "cpu":
-        return trainings
+        return trials
     return min(usable_cores(), MOST_THREADS)
 
 
@@ -244,13 +244,13 @@ def train_unit(
 
 def batch_task(setup: Setup) -> Task:
     """What belongs to no unit: drop-connect, loss and score."""
-    config, pictures = setup.config, len(setup.dataset.train.labels)
+    config, images = setup.config, len(setup.dataset.train.labels)
     size, classes = config.micro_batch, len(setup.dataset.class_names)
     rates = drop_rates(setup.network, config.drop_connect)
 
     def run() -> None:
         if any(rates):
-            steps = pictures // config.batch_size
+            steps = images // config.batch_size
             residual_scales(jax.random.key(0), 1, rates, steps, config.batch_size)
         logits = np.zeros((size, classes), np.float32)
         labels = np.zeros_like(setup.dataset.train.labels[:size])
@@ -258,4 +258,4 @@ def batch_task(setup: Setup) -> Task:
         gradient = loss_gradient(*batch, config.batch_size // size, None)
         jax.block_until_ready((gradient, score(*batch)))
 
-    return (pictures, config.batch_size, size, classes, rates), run
+    return (images, config.batch_size, size, classes, rates), run

@@ -1,9 +1,9 @@
-"""A core of its own for each training that runs side by side with others.
+"""A core of its own for each trial that runs side by side with others.
 
-XLA:CPU spreads every larger loop over a pool of threads that all trainings share, and
+XLA:CPU spreads every larger loop over a pool of threads that all trials share, and
 they wait for each other's halves. With a pool of one thread, each computes in the
-thread that calls it: of two trainings of EfficientNetB0 (96 pixels, batch 32) side by
-side on two cores a step takes 0.118 s instead of 0.133. A training that is left alone
+thread that calls it: of two trials of EfficientNetB0 (96 pixels, batch 32) side by
+side on two cores a step takes 0.118 s instead of 0.133. A trial that is left alone
 takes 0.180 s instead of 0.133, so that is for plans that keep all cores busy to the
 end.
 """
@@ -47,7 +47,7 @@ def one_core_each(setup: Setup) -> Setup:
 
 
 def pays(setup: Setup) -> bool:
-    """Whether there is a training for each core, nearly to the end."""
+    """Whether there is a trial for each core, nearly to the end."""
     count = trials_at_once(setup)
     if count < 2 or count != usable_cores() or POOL_SIZE in os.environ:
         return False

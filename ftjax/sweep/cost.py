@@ -18,7 +18,7 @@ from ftjax.depth import Cut
 
 
 class Cost(NamedTuple):
-    """FLOPs of one picture through each unit, and parameters of each layer.
+    """FLOPs of one image through each unit, and parameters of each layer.
 
     Attributes:
         forward: per unit, multiplications and additions of one forward pass.
@@ -47,7 +47,7 @@ def measure_cost(network: Backbone, size: int) -> Cost:
 
 @cache
 def forward_flops(module: nn.Module, shape: tuple[int, ...]) -> float:
-    """FLOPs of one picture, by the compiler's analysis of the lowered program.
+    """FLOPs of one image, by the compiler's analysis of the lowered program.
 
     The count is that of plain convolutions on every backend; the forms for the CPU that
     need fewer products (`backbones/winograd.py`) do not change it.
@@ -117,18 +117,18 @@ def trial_flops(
         boundary: where the stored activations are.
         epochs: number of epochs.
         steps: optimizer steps per epoch.
-        batch_size: pictures per step.
-        evaluated: pictures evaluated per epoch.
+        batch_size: images per step.
+        evaluated: images evaluated per epoch.
         evaluated_last: those evaluated after the last epoch alone.
-        recalibrated: pictures passed per epoch to estimate statistics anew.
-        passed: of the cut's unit, FLOPs of a picture in steps whose outputs are stored.
+        recalibrated: images passed per epoch to estimate statistics anew.
+        passed: of the cut's unit, FLOPs of an image in steps whose outputs are stored.
     """
     recomputed = sum(cost.forward[boundary : cut.unit])
     first, *others = cost.forward[cut.unit :]
     first -= passed
     suffix = first + sum(others)
-    pictures = steps * batch_size
-    train = pictures * (2 * first + 3 * sum(others))
+    images = steps * batch_size
+    train = images * (2 * first + 3 * sum(others))
     seen = epochs * (evaluated + recalibrated) + evaluated_last
-    inference = (recomputed + suffix) * seen + epochs * pictures * recomputed
+    inference = (recomputed + suffix) * seen + epochs * images * recomputed
     return Flops(epochs * train, inference)

@@ -47,7 +47,7 @@ def count_programs(
         network: backbone with head.
         trials: and the step of the cut's unit from which each trains on stored
             activations; empty: the unit's first one.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
     """
     shapes = boundary_shapes(network.units, size)
     programs: set[tuple] = set()
@@ -81,8 +81,8 @@ def estimate_memory(
         network: backbone with head.
         cut: where the trainable part begins.
         policy: of BatchNorm.
-        size: height and width of the pictures, in pixels.
-        batch_size: pictures that pass through one device at a time.
+        size: height and width of the images, in pixels.
+        batch_size: images that pass through one device at a time.
         optimizer: a key of `OPTIMIZERS`.
     """
     variables = variable_shapes(network.units, size)
@@ -119,11 +119,11 @@ def check_memory(
     """Refuses what cannot fit.
 
     Args:
-        memory: of all that are trained side by side, with `micro_batch` pictures at a
+        memory: of all that are trained side by side, with `micro_batch` images at a
             time.
         available: bytes of one device; None if nobody knows.
-        batch_size: pictures per optimizer step.
-        micro_batch: pictures that pass through the network at a time.
+        batch_size: images per optimizer step.
+        micro_batch: images that pass through the network at a time.
         devices: that share them.
         at_once: trials that are trained side by side.
 

@@ -14,7 +14,7 @@ from ftjax.training.suffix import make_suffix
 
 
 class Trial(NamedTuple):
-    """One training.
+    """One trial.
 
     Attributes:
         id: hash of all that determines its result, except the number of epochs.
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One row that the user asked for, and the training that answers it.
+    """One row that the user asked for, and the trial that answers it.
 
     Several rows may share one: depths that unfreeze the same parameters, and policies
     that are equal where no BatchNorm is trainable.
@@ -53,7 +53,7 @@ class Point(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Rows in the order of depth, trainings in the order of their cut."""
+    """Rows in the order of depth, trials in the order of their cut."""
 
     requests: tuple[Request, ...]
     trials: tuple[Trial, ...]
@@ -71,14 +71,14 @@ def make_plan(
     weights: str,
     data_hash: str,
 ) -> Plan:
-    """One row per point of the grid, and the trainings that answer them.
+    """One row per point of the grid, and the trials that answer them.
 
     Args:
         config: completed.
         network: backbone with head.
         grid: depths in layers, BatchNorm policies and seeds.
         weights: source of the pretrained parameters.
-        data_hash: of pictures and labels.
+        data_hash: of images and labels.
     """
     requests, trials = [], {}
     for depth, policy, seed in sorted(dict.fromkeys(grid), key=_depth):
@@ -98,7 +98,7 @@ def make_plan(
             "head_lr_factor": config.head_lr_factor,
             "weight_decay": config.weight_decay,
             "drop_connect": config.drop_connect,
-            "draws": "numpy",  # order of pictures; JAX's made other orders of a seed
+            "draws": "numpy",  # order of images; JAX's made other orders of a seed
         }
         # Only where they change a result, so that older results keep their ids.
         if config.dtype != "float32":

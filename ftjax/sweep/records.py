@@ -69,7 +69,7 @@ def read_trial(out: Path, trial: str) -> dict[str, Any] | None:
 
 
 def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
-    """Per epoch and validation picture, whether the answer was right: (epochs, n)."""
+    """Per epoch and validation image, whether the answer was right: (epochs, n)."""
     path = trial_folder(out, trial) / "val_correct.npy"
     with tempfile.TemporaryFile() as file:
         np.save(file, correct.astype(bool), allow_pickle=False)

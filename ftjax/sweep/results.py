@@ -123,7 +123,7 @@ def result_row(
 
 
 def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Per trial, which validation pictures were right after the epochs asked for."""
+    """Per trial, which validation images were right after the epochs asked for."""
     found = {}
     for row in results.drop_duplicates("trial").itertuples():
         correct = records.read_correct(out, row.trial)

@@ -54,8 +54,8 @@ class Setup(NamedTuple):
         batch_stats: likewise.
         weights: where they are from.
         start: digests of them.
-        dataset: pictures at the network's size.
-        plan: rows and trainings.
+        dataset: images at the network's size.
+        plan: rows and trials.
         cost: of the network's units.
         boundaries: per trial id, where its stored activations are.
     """
@@ -73,13 +73,13 @@ class Setup(NamedTuple):
     boundaries: dict[str, int]
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """How many there are, of both splits."""
         return len(self.dataset.train.labels) + len(self.dataset.val.labels)
 
 
 def prepare(config: Config) -> Setup:
-    """Loads weights and pictures and makes the plan; nothing is trained.
+    """Loads weights and images and makes the plan; nothing is trained.
 
     Raises:
         ValueError: anything the user can mend, in one line.
@@ -112,7 +112,7 @@ def prepare(config: Config) -> Setup:
     if len(dataset.train.labels) < config.batch_size:
         raise ValueError(
             f"--batch-size {config.batch_size} is larger than the training set of "
-            f"{len(dataset.train.labels)} pictures"
+            f"{len(dataset.train.labels)} images"
         )
     for policy in config.bn:
         check_policy(policy)
@@ -188,7 +188,7 @@ def stored_at(setup: Setup, trial: Trial) -> tuple[int, str]:
     """Unit whose inputs a trial trains on, and the step of it; empty: the unit itself.
 
     A cut within a block leaves its first steps frozen. On a CPU passing those once, and
-    not with every batch, saves 4 to 10 % of a shallow training of EfficientNetB0. What
+    not with every batch, saves 4 to 10 % of a shallow trial of EfficientNetB0. What
     is stored is several times as large as the block's input, so elsewhere, where
     reading costs as much as computing, and without the memory, it is not done.
     """
@@ -204,8 +204,8 @@ def stored_at(setup: Setup, trial: Trial) -> tuple[int, str]:
 
 def begun_bytes(setup: Setup, boundary: int, begin: str) -> int:
     """What the inputs of a step of a unit take for the whole data set."""
-    size, pictures = setup.config.image_size, setup.pictures
-    struct = activation_struct(setup.network, size, boundary, pictures, begin)
+    size, images = setup.config.image_size, setup.images
+    struct = activation_struct(setup.network, size, boundary, images, begin)
     return total_bytes(struct)
 
 
@@ -214,8 +214,8 @@ def measure_room(setup: Setup) -> Room:
     config = setup.config
     sizes = boundary_bytes(setup.network, config.image_size)
     return Room(
-        sizes=tuple(size * setup.pictures for size in sizes),
-        flops=tuple(flops * setup.pictures for flops in setup.cost.forward),
+        sizes=tuple(size * setup.images for size in sizes),
+        flops=tuple(flops * setup.images for flops in setup.cost.forward),
         memory=int(config.cache_gb * 1e9),
         disk=int(config.disk_gb * 1e9),
         flops_per_byte=FLOPS_PER_BYTE.get(
@@ -266,7 +266,7 @@ def needed_memory(setup: Setup, count: int = 1) -> Memory:
 
 
 def held_activations(setup: Setup) -> list[int]:
-    """Bytes of the stored activations that share memory with trainings, largest first.
+    """Bytes of the stored activations that share memory with trials, largest first.
 
     One entry per boundary: trials of one cut share them.
     """
@@ -282,7 +282,7 @@ def held_activations(setup: Setup) -> list[int]:
 def trials_at_once(setup: Setup) -> int:
     """How many trials are trained side by side, each by a thread of its own.
 
-    Unless `--trials-at-once` says so: one on an accelerator, where a single training
+    Unless `--trials-at-once` says so: one on an accelerator, where a single trial
     fills the device; on a CPU half as many as cores, but two at least, if there are
     two cores, and `MOST_AT_ONCE` at most. Fewer, unless twice their least memory is
     known to be there and --cache-gb holds the activations of as many cuts.

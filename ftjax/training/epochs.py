@@ -38,8 +38,8 @@ class Problem(NamedTuple):
         val_labels: (n_val,).
         hyper: run-time numbers of the optimizer.
         optimizer: a key of `OPTIMIZERS`.
-        batch_size: pictures per optimizer step.
-        micro_batch: pictures that pass through the network at a time; divides
+        batch_size: images per optimizer step.
+        micro_batch: images that pass through the network at a time; divides
             batch_size.
         drop_connect: largest drop-connect rate, 0 for none.
         seeds: of head, data order and drop-connect; one for each trial.
@@ -98,9 +98,9 @@ class Epoch(NamedTuple):
     seconds: float
 
 
-def epoch_order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
-    """The order of the training pictures; the same at every depth."""
-    return np.random.default_rng([seed, epoch]).permutation(num_pictures)
+def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order of the training images; the same at every depth."""
+    return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
 def run_epochs(
@@ -116,7 +116,7 @@ def run_epochs(
 
     Yields:
         After each epoch: the state, the numbers of every trial, and (trials, n_val)
-        whether the answer to a validation picture is right. An epoch depends on nothing
+        whether the answer to a validation image is right. An epoch depends on nothing
         but the state before it, so a run that was interrupted ends with the numbers of
         one that was not.
     """
@@ -172,13 +172,13 @@ def train_epoch(
     order: np.ndarray,
     epoch: int,
 ) -> tuple[State, Metrics, int]:
-    """All full batches of one epoch; the rest of the pictures waits for the next.
+    """All full batches of one epoch; the rest of the images waits for the next.
 
     Args:
         problem: what is trained.
         suffix: units from the cut on.
         state: of the suffix.
-        order: (n_train,) of the pictures, or (seeds, n_train).
+        order: (n_train,) of the images, or (seeds, n_train).
         epoch: counted from 1.
 
     Returns:

@@ -34,13 +34,13 @@ def evaluate(
         batch_stats: running statistics, likewise.
         x: (n, ...) inputs of the first unit.
         labels: (n,) class indices.
-        batch_size: pictures per step; the result does not depend on it.
+        batch_size: images per step; the result does not depend on it.
         mesh: devices that share a batch.
         frozen: units before `units`, the same for all trials.
         variants: trials that are evaluated at once.
 
     Returns:
-        Mean cross-entropy in nats, (), and per picture whether the answer is right,
+        Mean cross-entropy in nats, (), and per image whether the answer is right,
         (n,); with variants (variants,) and (variants, n).
     """
     losses, correct, start = [], [], 0
@@ -61,6 +61,6 @@ def evaluate(
 
 @jax.jit
 def score(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Per picture: cross-entropy in nats, and whether the largest logit is right."""
+    """Per image: cross-entropy in nats, and whether the largest logit is right."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses, logits.argmax(-1) == labels

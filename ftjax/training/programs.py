@@ -164,7 +164,7 @@ def add_trees(total: Tree, term: Tree) -> Tree:
 
 
 class Metrics(NamedTuple):
-    """Sums over pictures.
+    """Sums over images.
 
     Attributes:
         loss: cross-entropy in nats.

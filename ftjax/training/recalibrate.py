@@ -61,7 +61,7 @@ def recalibrate(
         x: (n, ...) training set.
         order: (n,) random order of its rows, or (variants, n); the last partial batch
             is left out.
-        batch_size: pictures per batch, as in training.
+        batch_size: images per batch, as in training.
         mesh: devices that share a batch.
         variants: trials that are estimated at once.
 

@@ -138,7 +138,7 @@ def micro_batches(
     scales: np.ndarray | None,
     stored: Iterator[np.ndarray | jax.Array],
 ) -> Iterator[Batch]:
-    """The pictures of one step in equal parts, each at the cut when it is asked for."""
+    """The images of one step in equal parts, each at the cut when it is asked for."""
     size = rows.shape[-1] // step.parts
     for number, own in enumerate(split(step, rows)):
         x = shard_batch(next(stored), step.mesh)

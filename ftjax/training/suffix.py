@@ -34,7 +34,7 @@ def make_suffix(
         network: backbone with head.
         cut: where the trainable part begins.
         policy: of BatchNorm.
-        begin: as of `prefix.Activations`, whose pictures have passed the layers before.
+        begin: as of `prefix.Activations`, whose images have passed the layers before.
 
     Raises:
         ValueError: the policy is unknown.

@@ -106,7 +106,7 @@ def leaf_shapes(network: Backbone, size: int) -> dict[Target, tuple[int, ...]]:
 
     Args:
         network: a backbone, with or without its head.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
     """
     shapes = {}
     for unit, tree in zip(

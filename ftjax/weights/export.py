@@ -2,7 +2,7 @@
 
 Neither Keras nor PyTorch is imported. A Keras file is for the network that
 `keras_code` prints, built with `weights=None`: for EfficientNet that graph lacks the
-division of `weights="imagenet"`, so the file stores the true variance of the pictures.
+division of `weights="imagenet"`, so the file stores the true variance of the images.
 """
 
 import io
@@ -141,7 +141,7 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
 
     Args:
         network: a backbone with its head.
-        image_size: height and width of the pictures, in pixels.
+        image_size: height and width of the images, in pixels.
         file_name: of the weights.
 
     Raises:

@@ -163,7 +163,7 @@ def check_normalization(tensors: Mapping[str, np.ndarray], source: str) -> None:
     ):
         return
     raise ValueError(
-        f"{source} was made for other pictures: its Normalization has mean "
+        f"{source} was made for other images: its Normalization has mean "
         f"{rounded(mean)} and variance {rounded(variance)}; allowed are ImageNet's, "
         f"mean {rounded(IMAGENET_MEAN)} and variance {rounded(IMAGENET_STD)} "
         f'(weights="imagenet") or {rounded(IMAGENET_STD**2)} (weights=None)'

@@ -79,7 +79,7 @@ def load_pretrained(
         network: a backbone without its head; with the 1000-class head for logits
             (`with_head`, or `vgg_top` for VGG).
         weights: `imagenet`, `random`, or the path of a file.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
         offline: open no network connection.
 
     Raises:
@@ -109,7 +109,7 @@ def convert_tensors(
     Args:
         network: a backbone, with or without its head.
         tensors: as `read_tensors` returns them.
-        size: height and width of the pictures, in pixels.
+        size: height and width of the images, in pixels.
         source: what to call the file in an error.
 
     Returns:

@@ -19,7 +19,7 @@ def test_batch_norm_artefact_is_named():
     text = recommend(results).explanation[0]
     assert text == (
         "With BatchNorm following the unfreezing the curve peaks at 4 of 18 blocks and "
-        "falls by 41 points at full depth; on the very same training pictures the "
+        "falls by 41 points at full depth; on the very same training images the "
         "network scores 99.0 % in training mode and 55.2 % in evaluation mode, so the "
         "fall is lag of the running statistics, not overfitting; holding BatchNorm in "
         "inference mode removes it (98.0 %)."
@@ -61,12 +61,12 @@ def test_overfitting_is_claimed_with_all_its_evidence():
 
 
 def test_an_undertrained_fall_is_no_overfitting():
-    """As seen after one epoch: the gap grows, and a fifth of the pictures is wrong."""
+    """As seen after one epoch: the gap grows, and a fifth of the images is wrong."""
     for training in (0.8, np.linspace(0.9, 0.8, 9)):
         text = explain.explain(falling(0.7, training=training)).sentences[0]
         assert ": overfitting" not in text
         if np.ndim(training) == 0:
-            assert "only 80.0 % of the training pictures are fitted" in text
+            assert "only 80.0 % of the training images are fitted" in text
 
 
 def test_a_fall_that_the_frozen_run_does_not_have_is_no_overfitting():

@@ -13,8 +13,8 @@ from ftjax.analysis.recommend import recommend
 PEAK = 0.9 - 0.2 * ((LAYERS - 54) / 149) ** 2
 
 
-def pictures(results, *, count=600, spread=0.5, key=0):
-    """Correctness of every trial: one difficulty per picture, own noise per trial."""
+def images(results, *, count=600, spread=0.5, key=0):
+    """Correctness of every trial: one difficulty per image, own noise per trial."""
     rng = np.random.default_rng(key)
     difficulty, found = rng.standard_normal(count), {}
     for trial, value in zip(results["trial"], results["val_accuracy"], strict=True):
@@ -85,15 +85,15 @@ def test_seed_noise_has_the_size_of_the_planted_noise():
     assert np.std(noise) == pytest.approx(0.005 / 2, rel=0.15)
 
 
-def test_picture_noise_is_paired_and_has_the_binomial_size():
+def test_image_noise_is_paired_and_has_the_binomial_size():
     rng = np.random.default_rng(0)
     right = np.stack([rng.random(500) < 0.8, rng.random(500) < 0.8]).astype(float)
-    noise = bootstrap.picture_noise(right, 4000, rng)
+    noise = bootstrap.image_noise(right, 4000, rng)
     size = np.sqrt(right[0].mean() * (1 - right[0].mean()) / 500)
     assert np.std(noise[:, 0]) == pytest.approx(size, rel=0.1)
-    covariance = bootstrap.picture_covariance(right)
+    covariance = bootstrap.image_covariance(right)
     np.testing.assert_allclose(np.cov(noise.T), covariance, atol=0.1 * size**2)
-    same = bootstrap.picture_noise(np.stack([right[0], right[0]]), 100, rng)
+    same = bootstrap.image_noise(np.stack([right[0], right[0]]), 100, rng)
     assert same[:, 0] == pytest.approx(same[:, 1])
 
 
@@ -107,25 +107,25 @@ def test_missing_seed_does_not_favor_a_depth():
     assert bootstrap.depth_effects(apart).means == pytest.approx([0.8, 0.9])
 
 
-def test_one_seed_uses_pictures_and_says_so():
+def test_one_seed_uses_images_and_says_so():
     results = sweep(PEAK, seeds=1)
-    best = recommend(results, pictures(results))
-    assert best.interval_source == "pictures"
+    best = recommend(results, images(results))
+    assert best.interval_source == "images"
     assert best.interval_layers[0] <= 54 <= best.interval_layers[1]
-    assert any("paired over validation pictures" in w for w in best.warnings)
+    assert any("paired over validation images" in w for w in best.warnings)
     low, high = best.interval_layers
-    assert f"95 % interval {low}-{high} over pictures alone;" in best.sentence
+    assert f"95 % interval {low}-{high} over images alone;" in best.sentence
     both = sweep(PEAK, seeds=3, noise=0.003)
-    assert recommend(both, pictures(both)).interval_source == "seeds and pictures"
+    assert recommend(both, images(both)).interval_source == "seeds and images"
 
 
-def test_pictures_pair_the_depths():
-    """Trials that err on the same pictures are told apart; unpaired they are not."""
+def test_images_pair_the_depths():
+    """Trials that err on the same images are told apart; unpaired they are not."""
     results = sweep(PEAK, seeds=1, val_size=600)
-    paired = recommend(results, pictures(results, spread=0.05))
+    paired = recommend(results, images(results, spread=0.05))
     unpaired = recommend(results)
     assert unpaired.interval_source == "binomial"
-    assert "over pictures alone" in unpaired.sentence
+    assert "over images alone" in unpaired.sentence
     assert np.ptp(paired.interval_layers) < np.ptp(unpaired.interval_layers)
     assert any("run-to-run" in w for w in unpaired.warnings)
 
@@ -284,26 +284,26 @@ def test_bad_tables_are_named(change, message):
         recommend(change(sweep(PEAK, seeds=1)))
 
 
-def test_bad_options_and_pictures_are_named():
+def test_bad_options_and_images_are_named():
     results = sweep(PEAK, seeds=1)
     with pytest.raises(ValueError, match="epsilon must be an accuracy"):
         recommend(results, epsilon=5)
     with pytest.raises(ValueError, match="at least 100 draws, got 3"):
         recommend(results, bootstrap=3)
-    uneven = pictures(results)
+    uneven = images(results)
     uneven["follow-0-0"] = uneven["follow-0-0"][:10]
     with pytest.raises(ValueError, match="equally long in all trials"):
         recommend(results, uneven)
 
 
-def test_pictures_that_do_not_fit_are_not_used():
+def test_images_that_do_not_fit_are_not_used():
     results = sweep(PEAK, seeds=1)
-    some = pictures(results)
+    some = images(results)
     del some["follow-54-0"]
     best = recommend(results, some)
     assert best.interval_source == "none"
     assert any("missing at 1 depths" in w for w in best.warnings)
-    wrong = {trial: ~right for trial, right in pictures(results).items()}
+    wrong = {trial: ~right for trial, right in images(results).items()}
     best = recommend(results, wrong)
     assert any("contradict val_accuracy" in w for w in best.warnings)
 
@@ -343,7 +343,7 @@ def test_interval_covers_the_planted_optimum(kind):
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_interval_covers_the_planted_optimum_in_200_sweeps(kind, seeds):
-    """The whole way from a table; one seed has its validation pictures instead."""
+    """The whole way from a table; one seed has its validation images instead."""
     hits, width = 0, 0.0
     for key in range(200):
         rng = np.random.default_rng([key, seeds])
@@ -351,7 +351,7 @@ def test_interval_covers_the_planted_optimum_in_200_sweeps(kind, seeds):
         noise = rng.uniform(0.003, 0.007)
         results, found = sweep(truth, seeds=seeds, noise=noise, key=key), None
         if seeds == 1:
-            found = pictures(results, count=2000, key=key)
+            found = images(results, count=2000, key=key)
             results["val_accuracy"] = [found[t].mean() for t in results["trial"]]
         low, high = recommend(results, found, bootstrap=500).interval_layers
         hits += covered((low, high), optimal)

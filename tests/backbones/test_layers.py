@@ -25,8 +25,8 @@ ASYMMETRIC = ((0, 1), (2, 1))
         (3, (6, 7), 5, 2, "SAME"),
         (2, (7, 8), 5, 1, "VALID"),
         (2, (5, 6), 5, 2, ASYMMETRIC),
-        (2, (2, 2), 5, 1, "SAME"),  # taps that never meet the picture
-        (19, (3, 4), 5, 1, "SAME"),  # 20 pictures in two groups, one of zeros
+        (2, (2, 2), 5, 1, "SAME"),  # taps that never meet the image
+        (19, (3, 4), 5, 1, "SAME"),  # 20 images in two groups, one of zeros
         (2, (4, 3), 5, 2, "SAME"),
         (3, (3, 3), 3, 1, "SAME"),  # as many taps as pixels
         (2, (4, 4), 5, 1, ASYMMETRIC),
@@ -75,9 +75,9 @@ def test_pointwise_equals_lax(size, strides, channels):
     assert_same_with_gradients(form("cpu"), form("lax"), x, k / channels[0] ** 0.5)
 
 
-def test_scaled_pictures_equal_lax():
+def test_scaled_images_equal_lax():
     def form(lowering):
-        return lambda x, gates: layers.scale_pictures(x, gates, lowering=lowering)
+        return lambda x, gates: layers.scale_images(x, gates, lowering=lowering)
 
     x, gates = normal(0, (3, 4, 5, 6)), normal(1, (3, 1, 1, 6))
     assert_same_with_gradients(form("cpu"), form("lax"), x, gates)
@@ -88,7 +88,7 @@ def test_scaled_pictures_equal_lax():
     [
         (2, (6, 7), 3, 1, "SAME", 4),
         (2, (6, 7), 3, 2, "SAME", 4),
-        (2, (7, 6), 3, 1, "SAME", 3),  # of pictures
+        (2, (7, 6), 3, 1, "SAME", 3),  # of images
         (3, (9, 12), 3, 2, ASYMMETRIC, 3),
         (3, (2, 2), 3, 1, "SAME", 4),  # a product of patches
         (3, (3, 5), 3, 2, ASYMMETRIC, 4),
@@ -151,12 +151,12 @@ def test_wide_conv_by_groups_equals_the_whole(batch, groups, monkeypatch):
             jnp.asarray(normal(seed, shape), jnp.float64)
             for seed, shape in enumerate(shapes)
         )
-        picture = x[0].nbytes + grad[0].nbytes
+        image = x[0].nbytes + grad[0].nbytes
         assert "while" not in lowered(all_three, x, k, grad)
         whole = all_three(x, k, grad)
         monkeypatch.setattr(winograd, "WHOLE_BYTES", 0)
-        monkeypatch.setattr(winograd, "GROUP_BYTES", 2 * picture)
-        monkeypatch.setattr(winograd, "GRADIENT_BYTES", 2 * picture)
+        monkeypatch.setattr(winograd, "GROUP_BYTES", 2 * image)
+        monkeypatch.setattr(winograd, "GRADIENT_BYTES", 2 * image)
         text = lowered(lambda *inputs: all_three(*inputs), x, k, grad)
         assert f"tensor<{groups}x{batch // groups}x9x8x4xf64>" in text
         for part, expected in zip(all_three(x, k, grad), whole, strict=True):

@@ -110,11 +110,9 @@ def test_efficientnet_takes_pixels_as_they_are():
     np.testing.assert_allclose(y, np.zeros((1, 1, 1, 3)), atol=1e-5)
 
 
-def test_pictures_divided_by_255_are_noticed():
+def test_images_divided_by_255_are_noticed():
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    with pytest.raises(
-        ValueError, match="look like pictures divided by 255; give 0..2"
-    ):
+    with pytest.raises(ValueError, match="look like images divided by 255; give 0..2"):
         check_range(images / 255)
     for good in (images, images.astype(np.float32), images // 255, images * 0.0):
         assert check_range(good) is good
@@ -128,10 +126,10 @@ def test_pictures_divided_by_255_are_noticed():
         (np.full((1, 4, 4, 3), np.nan), "pixel values from nan"),
         (np.zeros((1, 4, 4, 1)), r"shape \(1, 4, 4, 1\); allowed is"),
         (np.zeros((0, 4, 4, 3)), "shape"),
-        (np.full((1, 4, 4, 3), "a"), "pictures of type <U1"),
+        (np.full((1, 4, 4, 3), "a"), "images of type <U1"),
     ],
 )
-def test_other_wrong_pictures(images, message):
+def test_other_wrong_images(images, message):
     with pytest.raises(ValueError, match=message):
         check_range(images)
 

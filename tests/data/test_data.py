@@ -1,4 +1,4 @@
-"""Loading pictures: folders, subsets, bad input and the cache, on made pictures."""
+"""Loading images: folders, subsets, bad input and the cache, on made images."""
 
 import os
 import shutil
@@ -22,24 +22,24 @@ def cache(tmp_path_factory, monkeypatch):
     return folder
 
 
-def smooth_picture(seed, height=24, width=32):
+def smooth_image(seed, height=24, width=32):
     coarse = np.random.default_rng(seed).integers(40, 215, (3, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def encode(picture, kind=".png"):
-    done, data = cv2.imencode(kind, picture[..., ::-1])
+def encode(image, kind=".png"):
+    done, data = cv2.imencode(kind, image[..., ::-1])
     assert done
     return data.tobytes()
 
 
 def write_classes(folder, counts, first_seed=0):
-    """counts: class name -> number of pictures, all different."""
+    """counts: class name -> number of images, all different."""
     seed = first_seed
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for index in range(count):
-            data = encode(smooth_picture(seed))
+            data = encode(smooth_image(seed))
             (folder / name / f"{index:03}.png").write_bytes(data)
             seed += 1
     return folder
@@ -76,7 +76,7 @@ def test_subsets_are_nested_balanced_and_disjoint(tmp_path):
         ),
         ({"train_size": 17}, "--train-size 17: only 16 .* beside 4 held out"),
         ({"val_size": 0}, "--val-size 0 is fewer .* allowed: 2 to 10"),
-        ({"val_size": 11}, "--val-size 11: only 10 pictures may be held out"),
+        ({"val_size": 11}, "--val-size 11: only 10 images may be held out"),
         ({"image_size": 7}, "--image-size 7 is too small; allowed: 8 or more"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_folder_with_splits_is_read_as_it_stands(tmp_path):
     write_classes(root / "test", {"cat": 1, "dog": 1}, first_seed=200)
     data = load(str(root), image_size=24, with_test=True)
     assert (data.name, data.class_names) == ("pets", ("cat", "dog"))
-    expected = [smooth_picture(seed)[:, 4:28] for seed in range(9)]
+    expected = [smooth_image(seed)[:, 4:28] for seed in range(9)]
     assert as_set(data.train.images) == {image.tobytes() for image in expected}
     for image, label in zip(data.train.images, data.train.labels, strict=True):
         index = [np.array_equal(image, other) for other in expected].index(True)
@@ -102,7 +102,7 @@ def test_a_folder_with_splits_is_read_as_it_stands(tmp_path):
     assert data.train.images.dtype == np.uint8 and data.train.labels.dtype == np.int32
     assert data.test is not None and len(data.test.labels) == 2
     assert load(str(root), image_size=24).test is None
-    assert "9 training and 5 validation pictures of 2 classes" in data.describe()
+    assert "9 training and 5 validation images of 2 classes" in data.describe()
 
 
 def test_a_train_folder_without_val_is_split(tmp_path):
@@ -115,7 +115,7 @@ def test_a_train_folder_without_val_is_split(tmp_path):
 def test_listing_order_and_foreign_files_do_not_matter(tmp_path, monkeypatch):
     folder = write_classes(tmp_path / "made", {"b": 6, "a": 6})
     first = load(str(folder), image_size=8)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / "a" / "Thumbs.db").write_bytes(b"x")
     (folder / "a" / ".hidden.png").write_bytes(b"x")
     (folder / ".git").mkdir()
@@ -127,14 +127,14 @@ def test_listing_order_and_foreign_files_do_not_matter(tmp_path, monkeypatch):
     assert second.content_hash == first.content_hash
 
 
-def test_validation_pictures_found_in_train_are_told(tmp_path):
+def test_validation_images_found_in_train_are_told(tmp_path):
     write_classes(tmp_path / "train", {"a": 4, "b": 4})
     write_classes(tmp_path / "val", {"a": 2, "b": 2}, first_seed=50)
     assert load(str(tmp_path), image_size=8).shared == 0
     copy = tmp_path / "val" / "a" / "copy.png"
     shutil.copy(tmp_path / "train" / "a" / "000.png", copy)
     data = load(str(tmp_path), image_size=8)
-    assert data.shared == 1 and "1 validation pictures are also" in data.describe()
+    assert data.shared == 1 and "1 validation images are also" in data.describe()
 
 
 def empty_class(root):
@@ -151,7 +151,7 @@ def other_classes(root):
     (root / "val" / "b").rename(root / "val" / "z")
 
 
-def no_pictures(root):
+def no_images(root):
     for file in root.rglob("*.png"):
         file.unlink()
 
@@ -160,12 +160,12 @@ def val_alone(root):
     shutil.rmtree(root / "train")
 
 
-def no_val_pictures(root):
+def no_val_images(root):
     for file in (root / "val" / "b").iterdir():
         file.unlink()
 
 
-def single_picture(root):
+def single_image(root):
     shutil.rmtree(root / "val")
     for file in sorted((root / "train" / "b").iterdir())[1:]:
         file.unlink()
@@ -174,13 +174,13 @@ def single_picture(root):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (empty_class, "no pictures of class 'c' in train"),
+        (empty_class, "no images of class 'c' in train"),
         (one_class, "has one class, 'a': at least two"),
         (other_classes, r"only in train/: 'b'; only in val/: 'z'"),
-        (no_pictures, "has no pictures where they are looked for; .*train/<class>"),
+        (no_images, "has no images where they are looked for; .*train/<class>"),
         (val_alone, "has val/ but no train/"),
-        (no_val_pictures, "no pictures of class 'b' in val"),
-        (single_picture, "'b': fewer than 2 pictures"),
+        (no_val_images, "no images of class 'b' in val"),
+        (single_image, "'b': fewer than 2 images"),
     ],
 )
 def test_bad_folders_are_refused_in_one_line(tmp_path, spoil, message):
@@ -192,7 +192,7 @@ def test_bad_folders_are_refused_in_one_line(tmp_path, spoil, message):
     assert "\n" not in str(caught.value)
 
 
-def test_unreadable_pictures_are_counted_and_five_named(tmp_path, capfd):
+def test_unreadable_images_are_counted_and_five_named(tmp_path, capfd):
     folder = write_classes(tmp_path / "made", {"a": 9, "b": 9})
     for index in range(7):
         file = folder / "a" / f"{index:03}.png"
@@ -262,12 +262,12 @@ def test_a_damaged_cache_file_is_rebuilt(tmp_path, cache, damage):
     assert again.content_hash == first.content_hash
 
 
-def test_an_exchanged_picture_is_noticed(tmp_path):
+def test_an_exchanged_image_is_noticed(tmp_path):
     folder = write_classes(tmp_path / "made", {"a": 6, "b": 6})
     before = load(str(folder), image_size=8)
     file = folder / "a" / "000.png"
     status = file.stat()
-    file.write_bytes(encode(smooth_picture(999)))
+    file.write_bytes(encode(smooth_image(999)))
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert load(str(folder), image_size=8).content_hash != before.content_hash
 

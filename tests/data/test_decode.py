@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture becomes upright, square, 8-bit RGB."""
+"""Decoding: every kind of image becomes upright, square, 8-bit RGB."""
 
 import io
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ftjax.data.decode import decode_picture, resize_square
+from ftjax.data.decode import decode_image, resize_square
 
 
-def smooth_picture(seed, height=24, width=32):
+def smooth_image(seed, height=24, width=32):
     coarse = np.random.default_rng(seed).integers(40, 215, (3, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -23,24 +23,24 @@ def encode_pil(image, kind, **options):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "P", "LA", "1"])
 def test_every_colour_mode_becomes_the_rgb_that_pillow_gives(mode):
-    image = Image.fromarray(smooth_picture(1)).convert(mode)
+    image = Image.fromarray(smooth_image(1)).convert(mode)
     data = encode_pil(image, "TIFF" if mode == "CMYK" else "PNG")
-    picture = decode_picture(data)
-    assert picture.shape == (24, 32, 3) and picture.dtype == np.uint8
-    assert np.array_equal(picture, np.asarray(image.convert("RGB")))
+    pixels = decode_image(data)
+    assert pixels.shape == (24, 32, 3) and pixels.dtype == np.uint8
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
 
 
 def test_cmyk_jpeg_has_the_colours_of_the_original():
-    original = smooth_picture(2)
+    original = smooth_image(2)
     image = Image.fromarray(original).convert("CMYK")
-    picture = decode_picture(encode_pil(image, "JPEG", quality=95))
-    assert np.abs(picture.astype(int) - original).mean() < 4
+    pixels = decode_image(encode_pil(image, "JPEG", quality=95))
+    assert np.abs(pixels.astype(int) - original).mean() < 4
 
 
-def test_16_bit_pictures_are_scaled_not_clipped():
-    grey = smooth_picture(3)[..., 0]
+def test_16_bit_images_are_scaled_not_clipped():
+    grey = smooth_image(3)[..., 0]
     data = encode_pil(Image.fromarray(grey.astype(np.uint16) * 257), "PNG")
-    assert np.array_equal(decode_picture(data)[..., 1], grey)
+    assert np.array_equal(decode_image(data)[..., 1], grey)
 
 
 @pytest.mark.parametrize(
@@ -53,21 +53,21 @@ def test_16_bit_pictures_are_scaled_not_clipped():
         (8, lambda x: np.rot90(x)),
     ],
 )
-def test_exif_orientation_turns_the_picture_upright(orientation, turn):
+def test_exif_orientation_turns_the_image_upright(orientation, turn):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(smooth_picture(4))
-    plain = decode_picture(encode_pil(stored, "JPEG", quality=95))
-    turned = decode_picture(encode_pil(stored, "JPEG", quality=95, exif=exif))
+    stored = Image.fromarray(smooth_image(4))
+    plain = decode_image(encode_pil(stored, "JPEG", quality=95))
+    turned = decode_image(encode_pil(stored, "JPEG", quality=95, exif=exif))
     assert np.array_equal(turned, turn(plain))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
-def test_a_truncated_picture_is_never_half_decoded(kind, part):
-    data = encode_pil(Image.fromarray(smooth_picture(5, 96, 128)), kind)
-    assert decode_picture(data) is not None
-    assert decode_picture(data[: int(part * len(data))]) is None
+def test_a_truncated_image_is_never_half_decoded(kind, part):
+    data = encode_pil(Image.fromarray(smooth_image(5, 96, 128)), kind)
+    assert decode_image(data) is not None
+    assert decode_image(data[: int(part * len(data))]) is None
 
 
 @pytest.mark.parametrize("shape", [(20, 40), (40, 20), (20, 20), (21, 40), (7, 90)])
@@ -76,8 +76,8 @@ def test_resize_keeps_the_central_square_and_its_proportions(shape, size):
     height, width = shape
     side = min(shape)
     rows, columns = np.mgrid[:height, :width]
-    picture = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
-    square = resize_square(picture, size)
+    image = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
+    square = resize_square(image, size)
     assert square.shape == (size, size, 3) and square.dtype == np.uint8
     middle = square.astype(float).mean(axis=(0, 1))
     expected = [(height - side) // 2 + (side - 1) / 2, (width - side) // 2]

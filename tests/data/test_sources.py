@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ftjax.data import SOURCES, load, load_object_masks
-from ftjax.data.decode import decode_picture
+from ftjax.data.decode import decode_image
 
 SHARED = Path(os.environ.get("FTJAX_SHARED", Path(__file__).parents[3] / "shared"))
 needs_shared = pytest.mark.skipif(
@@ -36,13 +36,13 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def smooth_picture(seed, height=24, width=32):
+def smooth_image(seed, height=24, width=32):
     coarse = np.random.default_rng(seed).integers(40, 215, (3, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def encode(picture, kind=".png"):
-    done, data = cv2.imencode(kind, picture[..., ::-1])
+def encode(image, kind=".png"):
+    done, data = cv2.imencode(kind, image[..., ::-1])
     assert done
     return data.tobytes()
 
@@ -106,7 +106,7 @@ class MadeBreeds(tfds.core.GeneratorBasedBuilder):
             yield (
                 index,
                 {
-                    "image": encode(smooth_picture(first_seed + index), ".jpg"),
+                    "image": encode(smooth_image(first_seed + index), ".jpg"),
                     "image/filename": f"{index}.jpg",
                     "label": index % 2,
                     "objects": boxes[: index % 3],
@@ -136,8 +136,8 @@ def test_a_prepared_set_is_read_without_tensorflow(prepared, no_network, monkeyp
     assert "test split kept apart" in data.note and "anew" not in data.note
 
     def stored(seed):
-        jpeg = encode(smooth_picture(seed), ".jpg")
-        return decode_picture(jpeg)[:, 4:28].tobytes()
+        jpeg = encode(smooth_image(seed), ".jpg")
+        return decode_image(jpeg)[:, 4:28].tobytes()
 
     labels = {stored(seed): seed % 2 for seed in range(20)}
     pairs = [*zip(*data.train, strict=True), *zip(*data.val, strict=True)]
@@ -146,13 +146,13 @@ def test_a_prepared_set_is_read_without_tensorflow(prepared, no_network, monkeyp
 
 
 def test_boxes_of_a_prepared_set_become_masks(prepared):
-    """Pictures of 24 x 32 pixels: the central square starts at column 4."""
+    """Images of 24 x 32 pixels: the central square starts at column 4."""
     arguments = {"data_dir": prepared, "image_size": 24}
     data = load("stanford_dogs", **arguments)
     masks = load_object_masks("stanford_dogs", **arguments, count=3)
     assert masks.shape == (3, 24, 24) and masks.dtype == bool
     seeds = {
-        decode_picture(encode(smooth_picture(seed), ".jpg"))[:, 4:28].tobytes(): seed
+        decode_image(encode(smooth_image(seed), ".jpg"))[:, 4:28].tobytes(): seed
         for seed in range(20)
     }
     for image, mask in zip(data.val.images, masks, strict=False):

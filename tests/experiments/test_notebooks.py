@@ -28,7 +28,7 @@ PAIRS = {{{{"tiny": "{TINY} --data digits --depths 0 3 7 --bn frozen"}}}}
     "why_deeper_hurts": f"""
 OUT = {{out!r}}
 OPTIONS = "--model tiny {TINY} --data digits --depths 0 18".split()
-DEEP, POLICIES, PICTURES = "18", ["follow"], "10"
+DEEP, POLICIES, IMAGES = "18", ["follow"], "10"
 """,
 }
 

@@ -41,7 +41,7 @@ ON_DISK = {"cache_gb": 1e-9, "disk_gb": 1.0}
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path_factory, tmp_path, monkeypatch):
-    """The folder of the store; decoded pictures are shared by the tests."""
+    """The folder of the store; decoded images are shared by the tests."""
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(xla, "cache_folder", lambda: tmp_path / "own")
     return tmp_path / "own" / "activations"
@@ -49,7 +49,7 @@ def folder(tmp_path_factory, tmp_path, monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Pictures that were passed through the frozen part to be stored."""
+    """Images that were passed through the frozen part to be stored."""
     seen, outputs = [], rolling.outputs
 
     def counted(units, params, batch_stats, x, **options):

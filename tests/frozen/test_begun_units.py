@@ -87,6 +87,6 @@ def test_steps_that_are_passed_once_are_no_flops_of_an_epoch(tmp_path, monkeypat
     monkeypatch.setattr(Unit, "step_of", lambda *_: "")
     plain = flops_of(setup, begun), flops_of(setup, whole)
     assert counted[1] == plain[1]
-    # 64 pictures are trained on; 32 and, after the last epoch, 64 are evaluated.
+    # 64 images are trained on; 32 and, after the last epoch, 64 are evaluated.
     assert plain[0].train - counted[0].train == pytest.approx(2 * 64 * first)
     assert plain[0].inference - counted[0].inference == pytest.approx(96 * first)

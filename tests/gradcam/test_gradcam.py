@@ -23,8 +23,8 @@ from ftjax.report.gradcam_plots import Row, stage_figure
 from ftjax.report.gradcam_section import read_heat_maps
 
 SIZE, CLASSES = 16, 3
-PICTURES = 16  # one batch of `explain`, so that all tests share its programs
-LABELS = np.arange(PICTURES) % CLASSES
+IMAGES = 16  # one batch of `explain`, so that all tests share its programs
+LABELS = np.arange(IMAGES) % CLASSES
 NETWORK = with_head(make_backbone("tiny"), CLASSES)
 
 
@@ -44,7 +44,7 @@ def weights():
 @pytest.fixture(scope="module")
 def images():
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (PICTURES, SIZE, SIZE, 3)).astype(np.uint8)
+    return rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_gradients_equal_finite_differences(weights, tape):
                     jnp.asarray(middle + shift * direction),
                 )
                 assert logits.dtype == np.float64
-                scores.append(np.asarray(logits)[np.arange(PICTURES), LABELS])
+                scores.append(np.asarray(logits)[np.arange(IMAGES), LABELS])
             expected = (scores[0] - scores[1]) / (2 * step)
             found = (np.asarray(gradient, np.float64) * direction).sum((1, 2, 3))
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -199,16 +199,16 @@ def test_figure_shows_every_map_and_says_where_there_is_none(weights, images):
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """A sweep of two depths over pictures of two colors."""
+    """A sweep of two depths over images of two colors."""
     folder = tmp_path_factory.mktemp("gradcam")
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 6)):
         for label, name in enumerate(("blue", "red")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                picture = rng.integers(0, 120, (20, 20, 3), np.uint8)
-                picture[..., 2 * label] += 100
-                cv2.imwrite(str(folder / split / name / f"{number}.png"), picture)
+                image = rng.integers(0, 120, (20, 20, 3), np.uint8)
+                image[..., 2 * label] += 100
+                cv2.imwrite(str(folder / split / name / f"{number}.png"), image)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTJAX_CACHE", str(folder / "cache"))
         words = "--model tiny --weights random --image-size 16 --batch-size 16 --epochs"
@@ -282,8 +282,8 @@ def test_command_explains_files_and_takes_the_boxes_of_the_data(run_dir, monkeyp
         return masks
 
     monkeypatch.setattr(gradcam_run, "load_object_masks", left_half)
-    picture = next((run_dir.parent / "val" / "red").iterdir())
-    arguments = ["--images", str(picture), "--depth", "3", "--method", "layercam"]
+    image = next((run_dir.parent / "val" / "red").iterdir())
+    arguments = ["--images", str(image), "--depth", "3", "--method", "layercam"]
     assert command.main([str(run_dir), *arguments]) == 0
     assert json.loads((run_dir / "gradcam.json").read_text())["method"] == "layercam"
     table = pd.read_csv(run_dir / "gradcam_numbers.csv").set_index("number")
@@ -298,7 +298,7 @@ def test_command_explains_files_and_takes_the_boxes_of_the_data(run_dir, monkeyp
         (["--method", "cam"], "unknown --method 'cam'; allowed: gradcam"),
         (["--images", "0"], "--images 0 is too small: 1 or more"),
         (["--images", "none.jpg"], "none.jpg"),
-        (["--images", "3", "none.jpg"], "one number or picture files, not both"),
+        (["--images", "3", "none.jpg"], "one number or image files, not both"),
         (["--target", "green"], "unknown --target 'green'; allowed: true, predicted"),
         (["--masks", "none.npy"], "--masks none.npy cannot be read"),
         (["--bn", "follow"], "no finished trial with --bn follow --seed 0"),

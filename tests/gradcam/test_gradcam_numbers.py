@@ -100,10 +100,10 @@ def test_interval_draws_within_classes_and_leaves_undefined_out():
     found = gradcam_numbers.bootstrap_mean(values, labels)
     assert found.mean == pytest.approx(4.2)
     assert found.low < 4.2 < found.high
-    assert found.pictures == 5
+    assert found.images == 5
     nothing = gradcam_numbers.bootstrap_mean(np.full(6, np.nan), labels)
     assert np.isnan(nothing.mean)
-    assert nothing.pictures == 0
+    assert nothing.images == 0
 
 
 def corner_network(images):
@@ -114,7 +114,7 @@ def corner_network(images):
 
 
 def halves():
-    """Bright pictures, and maps of the left and the right half."""
+    """Bright images, and maps of the left and the right half."""
     left = np.zeros((4, 2, 2))
     left[:, :, 0] = 1
     return np.full((4, 8, 8, 3), 220, np.uint8), left, left[:, :, ::-1].copy()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(keras_models.KNOWN_WARNING)
 
 TOLERANCE = 1e-4
 CLASSES = 5
-PICTURES = 8  # for the statistics; two of them are compared
+IMAGES = 8  # for the statistics; two of them are compared
 
 
 @pytest.fixture(scope="module")
@@ -93,28 +93,28 @@ def reference_map(method, a, g):
     a, g = np.asarray(a, np.float64), np.asarray(g, np.float64)
     batch, height, width, channels = a.shape
     found = np.zeros((batch, height, width))
-    for picture in range(batch):
+    for image in range(batch):
         for k in range(channels):
-            own_a, own_g = a[picture, :, :, k], g[picture, :, :, k]
+            own_a, own_g = a[image, :, :, k], g[image, :, :, k]
             if method == "gradcam":
-                found[picture] += own_g.sum() / (height * width) * own_a
+                found[image] += own_g.sum() / (height * width) * own_a
             elif method == "hirescam":
-                found[picture] += own_g * own_a
+                found[image] += own_g * own_a
             elif method == "layercam":
-                found[picture] += np.maximum(own_g, 0) * own_a
+                found[image] += np.maximum(own_g, 0) * own_a
             else:
                 bottom = 2 * own_g**2 + np.maximum(own_a, 0).sum() * own_g**3
                 alpha = np.divide(
                     own_g**2, bottom, out=np.zeros_like(bottom), where=bottom != 0
                 )
-                found[picture] += (alpha * np.maximum(own_g, 0)).sum() * own_a
+                found[image] += (alpha * np.maximum(own_g, 0)).sum() * own_a
     return found
 
 
 def compare(name, size, folder, table):
     """Builds, saves, reads, explains, and compares every boundary and method."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (PICTURES, size, size, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, (IMAGES, size, size, 3)).astype(np.uint8)
     x = keras_models.preprocess(name, images)
     model = keras_models.make_keras(name, size)
     keras_models.randomize(model, x)

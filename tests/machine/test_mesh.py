@@ -166,7 +166,7 @@ def test_one_device_needs_no_mesh():
     "text, message",
     [
         ("data=99", f"needs 99 devices, but there are {jax.device_count()}"),
-        ("data=2", "2 devices cannot share 3 pictures equally"),
+        ("data=2", "2 devices cannot share 3 images equally"),
         ("data=0", "it takes auto, data=N"),
         ("seed=2", "it takes auto, data=N"),
         ("data=3,data=1", "it takes auto, data=N"),

@@ -326,7 +326,7 @@ def test_command_analyzes_a_foreign_table(table, capsys):
 
 
 @pytest.mark.parametrize("by_epoch", [False, True])
-def test_command_uses_pictures_beside_the_table(by_epoch, tmp_path, capsys):
+def test_command_uses_images_beside_the_table(by_epoch, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "somebody else\'s"}')
     rng = np.random.default_rng(0)
     rows = []
@@ -342,9 +342,9 @@ def test_command_uses_pictures_beside_the_table(by_epoch, tmp_path, capsys):
     target = tmp_path / "answers" / "best.json"
     arguments = [str(tmp_path / "results.csv"), "--out", str(target)]
     assert command.main(arguments) == 0
-    words = "held in inference mode; 95 % interval 5-5 over pictures alone"
+    words = "held in inference mode; 95 % interval 5-5 over images alone"
     assert words in capsys.readouterr().out
-    assert json.loads(target.read_text("utf-8"))["interval_source"] == "pictures"
+    assert json.loads(target.read_text("utf-8"))["interval_source"] == "images"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pictures: what they draw, on made data, and that files repeat byte for byte."""
+"""Images: what they draw, on made data, and that files repeat byte for byte."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -131,10 +131,10 @@ def test_both_panels_shade_the_depths_of_the_recommended_policy():
     assert tuple(depths[within]) == best.not_worse
 
 
-def test_the_interval_says_when_it_knows_pictures_alone():
+def test_the_interval_says_when_it_knows_images_alone():
     one = made_results().assign(val_size=400)
     found = texts(plots.depth_curve(one, recommend(one, bootstrap=100)))
-    assert "95 % interval over pictures alone" in found
+    assert "95 % interval over images alone" in found
     three = made_results(seeds=3)
     found = texts(plots.depth_curve(three, recommend(three, bootstrap=100)))
     assert "95 % interval of the best depth" in found
@@ -231,7 +231,7 @@ def test_pareto_front_has_no_beaten_point(answer):
     ],
     ids=["one", "two", "fifty", "failed", "pending", "bare"],
 )
-def test_every_picture_stands_odd_tables(results):
+def test_every_image_stands_odd_tables(results):
     best = None
     if results["val_accuracy"].notna().any():
         best = recommend(results, bootstrap=100)
@@ -249,7 +249,7 @@ def test_every_picture_stands_odd_tables(results):
 
 
 @pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
-def test_no_text_leaves_the_picture(width, answer):
+def test_no_text_leaves_the_image(width, answer):
     results = made_results(seeds=2, bn=tuple(SHAPE), model="a_long_model_name_" * 5)
     for figure in (
         plots.depth_curve(results, answer, width=width),

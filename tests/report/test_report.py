@@ -22,7 +22,7 @@ from ftjax.report.content import (
 from ftjax.report.page import write_report
 
 FIGURES = {"depth", "batchnorm", "loss", "cost", "epochs"}
-HOSTILE = '<script>alert("x")</script>&/data/my pictures'
+HOSTILE = '<script>alert("x")</script>&/data/my images'
 COMMAND = "python -m experiments.sweep --data 'a & b' --bn follow frozen"
 
 
@@ -51,8 +51,8 @@ def page(folder):
     return report(folder, made_results())
 
 
-def one_picture(results):
-    """The columns that only the main picture needs: a page of it is drawn fast."""
+def one_image(results):
+    """The columns that only the main image needs: a page of it is drawn fast."""
     absent = ["val_loss", "train_mode_accuracy", "seconds", "flops"]
     return results.drop(columns=absent)
 
@@ -68,7 +68,7 @@ def test_page_needs_nothing_from_outside(page):
     assert re.findall(r"url\((?!#)", text) == []
 
 
-def test_every_picture_is_there_with_a_text_in_its_place(page):
+def test_every_image_is_there_with_a_text_in_its_place(page):
     parsed, _ = page
     assert FIGURES <= set(parsed.ids)
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -95,7 +95,7 @@ def test_page_says_answer_reason_table_and_making(page):
         "What the two modes are",
         "--bn recalibrate",
         "All depths",
-        "More pictures",
+        "More images",
         "Warnings",
         COMMAND,
         "9f2c" * 16,
@@ -142,7 +142,7 @@ def test_user_text_is_escaped(tmp_path):
     results = results.drop_duplicates(["depth_layers", "seed"]).assign(bn="follow")
     parsed, text = report(
         tmp_path,
-        one_picture(results),
+        one_image(results),
         epochs=NO_EPOCHS,
         config={HOSTILE: {"name": HOSTILE}},
         environment={"path": HOSTILE},
@@ -159,7 +159,7 @@ def test_unfinished_failed_random_and_broken_trials_are_named(tmp_path):
     results.loc[4, "frozen_intact"] = False
     levels = dict.fromkeys(level for level, _ in notices(results))
     assert set(levels) == {"warn", "bad"}
-    parsed, _ = report(tmp_path, one_picture(results), epochs=NO_EPOCHS)
+    parsed, _ = report(tmp_path, one_image(results), epochs=NO_EPOCHS)
     words = " ".join("".join(parsed.text).split())
     assert "Random weights: this network was not pretrained" in words
     assert "Freeze broken in 1 trial (depth 54)" in words
@@ -173,7 +173,7 @@ def test_unfinished_failed_random_and_broken_trials_are_named(tmp_path):
 
 def test_stopped_trials_are_named(tmp_path):
     results = unfinish(made_results(), [2, 17], "stopped")
-    parsed, _ = report(tmp_path, one_picture(results), epochs=NO_EPOCHS)
+    parsed, _ = report(tmp_path, one_image(results), epochs=NO_EPOCHS)
     words = " ".join("".join(parsed.text).split())
     assert "Stopped early by --search halving" in words
     assert "rows dropped" not in words
@@ -181,7 +181,7 @@ def test_stopped_trials_are_named(tmp_path):
 
 
 def test_probes_stand_beside_the_measured_curve(tmp_path):
-    results = one_picture(made_results())
+    results = one_image(made_results())
     probes = results.drop_duplicates("depth_layers")[["depth_layers"]].assign(
         ridge_accuracy=0.5, logme=0.1, gradient_norm=0.2
     )
@@ -205,7 +205,7 @@ def test_page_of_one_depth_and_one_policy(tmp_path):
 
 def test_page_of_fifty_depths(tmp_path):
     depths = np.linspace(0, 149, 50).round().astype(int)
-    results = one_picture(made_results(depths=depths))
+    results = one_image(made_results(depths=depths))
     parsed, text = report(tmp_path, results, epochs=NO_EPOCHS)
     assert FIGURES & set(parsed.ids) == {"depth"}
     assert parsed.text.count("yes") == 100 and "breakout tall" in text

@@ -125,7 +125,7 @@ def test_knowledge_gradient_against_simulated_trials():
     assert (knowledge_gradient(posterior, other_best=2.0) < 1e-9).all()
 
 
-def test_noise_comes_from_pictures_then_from_the_validation_set():
+def test_noise_comes_from_images_then_from_the_validation_set():
     rng = np.random.default_rng(0)
     table = rows([Placement(8 * k, "follow", 0) for k in range(6)], lambda *_: 0.8)
     hard = rng.random(4000) < 0.8

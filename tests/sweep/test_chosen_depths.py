@@ -20,10 +20,10 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_search_names_the_depth_that_it_believes_and_resumes(
-    pictures, tmp_path, capsys
+    images, tmp_path, capsys
 ):
     words = "--depths auto --bn frozen --epochs 4 --lr 0.003 --seeds 2".split()
-    assert run(pictures, tmp_path, *words) == 0
+    assert run(images, tmp_path, *words) == 0
     results = table(tmp_path)
     answer = read_json(tmp_path / "recommendation.json")
     decision = next_depths(
@@ -39,15 +39,15 @@ def test_a_search_names_the_depth_that_it_believes_and_resumes(
     assert fit.main([str(tmp_path / "results.csv")]) == 0
     assert answer["sentence"] in capsys.readouterr().out
     before = (tmp_path / "results.csv").read_bytes()
-    assert run(pictures, tmp_path, *words) == 0
+    assert run(images, tmp_path, *words) == 0
     assert (tmp_path / "results.csv").read_bytes() == before
     assert read_json(tmp_path / "recommendation.json") == answer
 
 
-def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch, undraw):
+def test_halving_stops_cuts_and_resumes(images, tmp_path, monkeypatch, undraw):
     monkeypatch.setattr(command, "halving", keep_the_two_shallowest)
     arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()
-    assert run(pictures, tmp_path, *arguments) == 0
+    assert run(images, tmp_path, *arguments) == 0
     results, epochs = table(tmp_path), table(tmp_path, "epochs.csv")
     assert list(results.status) == ["done", "done", "stopped", "stopped"]
     stopped, done = (results[results.status == s] for s in ("stopped", "done"))
@@ -60,9 +60,9 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch, undraw)
     assert set(found["not_worse"]) <= set(done.depth_layers)
     assert "Stopped early by --search halving" in (tmp_path / "report.html").read_text()
     undraw(monkeypatch)
-    # What went on has the numbers of a training that was never stopped in between.
+    # What went on has the numbers of a trial that was never stopped in between.
     alone = "--depths 7 --bn frozen --epochs 4".split()
-    assert run(pictures, tmp_path / "alone", *alone) == 0
+    assert run(images, tmp_path / "alone", *alone) == 0
     columns = ["trial", "epoch", "val_loss", "train_mode_loss"]
     pd.testing.assert_frame_equal(
         epochs[epochs.depth_layers == 7][columns].reset_index(drop=True),
@@ -70,16 +70,16 @@ def test_halving_stops_cuts_and_resumes(pictures, tmp_path, monkeypatch, undraw)
     )
     # The same command trains nothing; a killed one goes the same way.
     before = (tmp_path / "results.csv").read_bytes()
-    assert run(pictures, tmp_path, *arguments) == 0
+    assert run(images, tmp_path, *arguments) == 0
     assert (tmp_path / "results.csv").read_bytes() == before
     other = tmp_path / "killed"
     with monkeypatch.context() as interrupted:
         interrupt_after(9, interrupted)  # in the second rung
-        assert run(pictures, other, *arguments) == 130
-    assert run(pictures, other, *arguments) == 0
+        assert run(images, other, *arguments) == 130
+    assert run(images, other, *arguments) == 0
     pd.testing.assert_frame_equal(table(other), results)
     # Without the search everything is trained to the end.
-    assert run(pictures, tmp_path, *arguments[:-2]) == 0
+    assert run(images, tmp_path, *arguments[:-2]) == 0
     assert (table(tmp_path).status == "done").all()
 
 

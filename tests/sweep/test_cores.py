@@ -1,4 +1,4 @@
-"""When trainings side by side get a core each, and that a command then does so."""
+"""When trials side by side get a core each, and that a command then does so."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def test_unevenness_is_the_last_end_over_the_mean_end():
 
 def test_it_pays_where_all_cores_have_work_to_the_end(tmp_path, two_cores):
     assert pays(make_setup(tmp_path))
-    assert not pays(make_setup(tmp_path, depths=("10",), seeds=1))  # one training
+    assert not pays(make_setup(tmp_path, depths=("10",), seeds=1))  # one trial
     assert not pays(make_setup(tmp_path, depths=("5",), seeds=3))  # one is left alone
     assert not pays(make_setup(tmp_path, trials_at_once=1))
 

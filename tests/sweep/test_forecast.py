@@ -47,7 +47,7 @@ def test_memory_of_the_parts():
     assert head.residuals < all_of_them.residuals
 
 
-def test_the_backward_pass_needs_memory_by_picture():
+def test_the_backward_pass_needs_memory_by_image():
     four, eight = memory(59, 4), memory(59, 8)
     np.testing.assert_allclose(eight.residuals / four.residuals, 2, rtol=0.1)
     assert eight.optimizer == four.optimizer

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
-def finished(pictures, tmp_path_factory):
+def finished(images, tmp_path_factory):
     """An uninterrupted run of four depths, two policies, two epochs."""
     folder = tmp_path_factory.mktemp("finished")
     os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
     depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
-    assert run(pictures, folder, *depths) == 0
+    assert run(images, folder, *depths) == 0
     return folder
 
 
@@ -71,29 +71,29 @@ def test_the_numbers_of_the_table_are_those_of_the_last_epoch(finished):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_same_command_trains_nothing(finished, pictures, capsys):
+def test_the_same_command_trains_nothing(finished, images, capsys):
     before = (finished / "results.csv").read_bytes()
     depths = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
-    assert run(pictures, finished, *depths) == 0
+    assert run(images, finished, *depths) == 0
     assert (finished / "results.csv").read_bytes() == before
     assert "kept" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_more_epochs_go_on_and_equal_an_uninterrupted_run(finished, pictures, tmp_path):
+def test_more_epochs_go_on_and_equal_an_uninterrupted_run(finished, images, tmp_path):
     short = "--depths 7 --bn follow --epochs".split()
-    assert run(pictures, tmp_path / "grown", *short, 1) == 0
-    assert run(pictures, tmp_path / "grown", *short, 2) == 0
+    assert run(images, tmp_path / "grown", *short, 1) == 0
+    assert run(images, tmp_path / "grown", *short, 2) == 0
     grown = table(tmp_path / "grown")
     whole = table(finished)
     whole = whole[(whole.depth_layers == 7) & (whole.bn == "follow")]
     pd.testing.assert_frame_equal(grown, whole.reset_index(drop=True))
 
 
-def test_kill_and_resume_equals_an_uninterrupted_run(finished, pictures, tmp_path):
+def test_kill_and_resume_equals_an_uninterrupted_run(finished, images, tmp_path):
     arguments = [
         *TINY,
-        *f"--data {pictures} --out {tmp_path}".split(),
+        *f"--data {images} --out {tmp_path}".split(),
         *"--depths 0 7 18 19 --bn follow frozen --epochs 2".split(),
     ]
     process = subprocess.Popen(
@@ -136,9 +136,9 @@ def one_done_and_one_begun(out):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsys):
+def test_a_failed_trial_is_listed_and_the_others_go_on(images, tmp_path, capsys):
     arguments = "--depths 0 7 --bn frozen --epochs 1 --optimizer sgd --lr 1e38".split()
-    assert run(pictures, tmp_path, *arguments) == 1
+    assert run(images, tmp_path, *arguments) == 1
     results = table(tmp_path)
     assert (results.status == "failed").all()
     printed = capsys.readouterr()
@@ -149,17 +149,17 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(pictures, tmp_path, capsy
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("count", [1, 3])
 def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
-    finished, pictures, tmp_path, count
+    finished, images, tmp_path, count
 ):
     arguments = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
-    assert run(pictures, tmp_path, *arguments, "--trials-at-once", count) == 0
+    assert run(images, tmp_path, *arguments, "--trials-at-once", count) == 0
     for name in ("results.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(table(tmp_path, name), table(finished, name))
 
 
-def test_how_many_are_trained_side_by_side(pictures, monkeypatch):
+def test_how_many_are_trained_side_by_side(images, monkeypatch):
     def plan(**more):
-        small = {"model": "tiny", "weights": "random", "data": str(pictures)}
+        small = {"model": "tiny", "weights": "random", "data": str(images)}
         config = Config(**small, image_size=16, depths=("units",), **more)
         return prepare(complete(config))
 
@@ -182,18 +182,18 @@ def test_how_many_are_trained_side_by_side(pictures, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_seeds_at_once_fail_one_by_one(pictures, tmp_path, capsys):
+def test_seeds_at_once_fail_one_by_one(images, tmp_path, capsys):
     more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
-    assert run(pictures, tmp_path, *more, "--epochs", "2") == 1
+    assert run(images, tmp_path, *more, "--epochs", "2") == 1
     assert capsys.readouterr().err.count("the loss is nan in epoch 1") == 3
     assert table(tmp_path).status.tolist() == ["failed"] * 3
 
 
-def test_which_seeds_are_trained_at_once(pictures, tmp_path):
+def test_which_seeds_are_trained_at_once(images, tmp_path):
     config = Config(
         model="tiny",
         weights="random",
-        data=str(pictures),
+        data=str(images),
         depths=("0", "7"),
         bn=("follow",),
         seeds=5,
@@ -209,15 +209,15 @@ def test_which_seeds_are_trained_at_once(pictures, tmp_path):
     assert groups == [(depth, group) for depth in (7, 0) for group in seeds]
 
 
-def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
+def test_probes_are_kept_and_shown_beside_the_curve(images, tmp_path, capsys):
     arguments = "--depths 0 7 19 --bn follow --epochs 1 --probes".split()
-    assert run(pictures, tmp_path, *arguments) == 0
+    assert run(images, tmp_path, *arguments) == 0
     probes = pd.read_csv(tmp_path / "probes.csv")
     assert {0, 7, 19} <= set(probes.depth_layers)
     assert probes.ridge_accuracy.between(0, 1).all()
     assert '<figure id="probes">' in (tmp_path / "report.html").read_text()
     assert (tmp_path / "probe_curves.png").stat().st_size > 1000
-    # They are read again; those of other pictures or weights are made anew.
+    # They are read again; those of other images or weights are made anew.
     config = json.loads((tmp_path / "config.json").read_text())["config"]
     for name in ("depths", "bn"):
         config[name] = tuple(config[name])
@@ -231,23 +231,21 @@ def test_probes_are_kept_and_shown_beside_the_curve(pictures, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
 
-def test_plan_trains_nothing(pictures, tmp_path, capsys):
+def test_plan_trains_nothing(images, tmp_path, capsys):
     fused = "--fused", "--device-gb", "1", "--trials-at-once", "2"
-    assert run(pictures, tmp_path / "out", "--depths", "units", "--plan", *fused) == 0
+    assert run(images, tmp_path / "out", "--depths", "units", "--plan", *fused) == 0
     printed = capsys.readouterr().out
     assert "TFLOP in all" in printed
     assert "programs of single units" in printed
     assert "memory: at least" in printed
-    assert "2 trainings side by side" in printed
+    assert "2 trials side by side" in printed
     assert "times the speed of single units" in printed
     assert not (tmp_path / "out" / "trials").exists()
 
 
-def test_the_plan_says_from_which_step_of_a_block_is_trained(
-    pictures, tmp_path, capsys
-):
+def test_the_plan_says_from_which_step_of_a_block_is_trained(images, tmp_path, capsys):
     within = "--depths 9 --bn follow --plan".split()
-    assert run(pictures, tmp_path / "out", *within) == 0
+    assert run(images, tmp_path / "out", *within) == 0
     assert "mb_block2 se_reduce" in capsys.readouterr().out
 
 
@@ -302,15 +300,15 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
     assert message in lines[0]
 
 
-def test_results_that_are_not_to_be_resumed(finished, pictures, capsys):
-    assert run(pictures, finished, "--no-resume") == 2
+def test_results_that_are_not_to_be_resumed(finished, images, capsys):
+    assert run(images, finished, "--no-resume") == 2
     assert "is not empty" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_network_without_batch_norm_has_one_curve(pictures, tmp_path, capsys):
+def test_a_network_without_batch_norm_has_one_curve(images, tmp_path, capsys):
     options = "--model vgg16 --weights random --image-size 32 --batch-size 16".split()
-    arguments = [*options, "--depths", "0", "--epochs", "1", "--data", str(pictures)]
+    arguments = [*options, "--depths", "0", "--epochs", "1", "--data", str(images)]
     assert command.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     assert list(table(tmp_path / "run").bn) == ["follow"]
     assert "vgg16 has no BatchNorm" in capsys.readouterr().out

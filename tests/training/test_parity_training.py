@@ -147,8 +147,8 @@ def by_norm(found, expected) -> float:
 
 
 def batches(name: str):
-    """Five batches of random pictures and labels."""
-    images = keras_models.make_pictures(STEPS * BATCH, SIZES[name], seed=1)
+    """Five batches of random images and labels."""
+    images = keras_models.make_images(STEPS * BATCH, SIZES[name], seed=1)
     labels = np.random.default_rng(1).integers(0, CLASSES, (STEPS, BATCH))
     return images.reshape(STEPS, BATCH, *images.shape[1:]), labels.astype(np.int32)
 
@@ -156,7 +156,7 @@ def batches(name: str):
 def random_base(name: str):
     """A Keras network with random weights, drop-connect off."""
     base = keras_models.make_keras(name, SIZES[name])
-    images = keras_models.make_pictures(16, SIZES[name], seed=2)
+    images = keras_models.make_images(16, SIZES[name], seed=2)
     keras_models.randomize(base, keras_models.preprocess(name, images))
     return base
 

@@ -309,7 +309,7 @@ def test_activations_read_ahead_from_disk_give_the_same_numbers(
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch(tiny):
-    """With BatchNorm frozen; drop-connect belongs to the picture, not to the batch."""
+    """With BatchNorm frozen; drop-connect belongs to the image, not to the batch."""
     suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "frozen")
     ends = []
     for size in (8, 2):

@@ -23,7 +23,7 @@ CLASSES = 5
 
 
 def random_network(name: str, size: int):
-    """A network whose statistics are those of a batch, its pictures and its logits."""
+    """A network whose statistics are those of a batch, its images and its logits."""
     network = with_head(make_backbone(name), CLASSES)
     params, stats = init(network.units, 0, size)
     rng = np.random.default_rng(0)

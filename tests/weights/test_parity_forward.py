@@ -42,9 +42,9 @@ def table(request):
     keras_models.print_lines(request.config, lines)
 
 
-def pictures(size: int) -> np.ndarray:
+def draw_images(size: int) -> np.ndarray:
     """Enough of them for good statistics; the first two are compared."""
-    return keras_models.make_pictures(16 if size < 128 else 6, size)
+    return keras_models.make_images(16 if size < 128 else 6, size)
 
 
 def outputs(network: Backbone, weights, images: np.ndarray) -> list:
@@ -61,7 +61,7 @@ def outputs(network: Backbone, weights, images: np.ndarray) -> list:
 def compare(model, network: Backbone, name: str, path, table) -> None:
     """Saves the model, reads the file, and compares every boundary."""
     size = model.input_shape[1]
-    images = pictures(size)[:2]
+    images = draw_images(size)[:2]
     x = keras_models.preprocess(name, images)
     expected, _ = keras_models.run(keras_models.boundary_outputs(model, network), x)
     keras_models.save(model, path)
@@ -80,7 +80,7 @@ def compare(model, network: Backbone, name: str, path, table) -> None:
 def random_model(name: str, size: int, *, top: bool = False):
     """A Keras model with random weights and statistics."""
     model = keras_models.make_keras(name, size, top=top)
-    x = keras_models.preprocess(name, pictures(size))
+    x = keras_models.preprocess(name, draw_images(size))
     keras_models.randomize(model, x)
     return model
 

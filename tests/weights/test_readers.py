@@ -77,7 +77,7 @@ def model(keras):
     """Every class with weights that the networks use; convolutions past number 10."""
     layers = keras.layers
     zeros = {"kernel_initializer": "zeros"}  # spares the compilation of random ones
-    pictures = x = keras.Input((8, 8, 3))
+    images = x = keras.Input((8, 8, 3))
     x = layers.Normalization(name="normalization")(x)
     for i in range(12):
         x = layers.Conv2D(3 + i % 2, 1, name=f"conv_{chr(ord('z') - i)}", **zeros)(x)
@@ -86,7 +86,7 @@ def model(keras):
     x = layers.Dropout(0.5, name="drop")(x)
     x = layers.ReLU(name="relu")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    model = keras.Model(pictures, layers.Dense(5, name="predictions", **zeros)(x))
+    model = keras.Model(images, layers.Dense(5, name="predictions", **zeros)(x))
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
     return model

@@ -96,7 +96,7 @@ def test_normalization_of_imagenet_is_accepted(variance):
     keras_names.check_normalization(tensors, "b0.h5")
 
 
-def test_normalization_of_other_pictures_is_refused():
+def test_normalization_of_other_images_is_refused():
     tensors = {"normalization/0": np.zeros(3), "normalization/1": np.ones(3)}
     with pytest.raises(
         ValueError, match=r"mean \[0, 0, 0\] and variance \[1, 1, 1\]; a"

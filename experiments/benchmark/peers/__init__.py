@@ -4,7 +4,7 @@ A peer is a module with two generators, which do the next piece of work when ask
 say how many seconds it took, so that the benchmark can let peers take turns:
 
     steps(work)  the first step with all that it compiles, then five steps at a time
-    grid(work)   all depths of a sweep, one at a time, from loaded pictures to results;
+    grid(work)   all depths of a sweep, one at a time, from loaded images to results;
                  ftjax does all in its first turn, and then says how it spent it
 
 Each runs in a process of its own: Keras takes one backend per process.
@@ -30,15 +30,15 @@ class Work:
     Attributes:
         model: as `--model` calls it.
         image_size: height and width in pixels.
-        batch_size: pictures per step.
+        batch_size: images per step.
         depths: layers unfrozen from the top, as Keras counts them.
         seeds: number of seeds.
-        epochs: of each training of a grid.
-        pictures: path of an .npz with train_images (n, size, size, 3) uint8,
+        epochs: of each trial of a grid.
+        images: path of an .npz with train_images (n, size, size, 3) uint8,
             train_labels, val_images and val_labels.
         data: of ftjax' own sweep: name or folder of the data set.
         data_dir: where TFDS keeps it.
-        train_size, val_size: pictures of a grid.
+        train_size, val_size: images of a grid.
         device: cpu or gpu, of all peers.
         dtype: that the network computes in; parameters are float32.
     """
@@ -49,7 +49,7 @@ class Work:
     depths: tuple[int, ...]
     seeds: int = 1
     epochs: int = 1
-    pictures: str = ""
+    images: str = ""
     data: str = "digits"
     data_dir: str | None = None
     train_size: int | None = None
@@ -59,7 +59,7 @@ class Work:
 
 
 def random_batch(work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (batch, size, size, 3) uint8 and labels (batch,) of 10 classes."""
+    """Images (batch, size, size, 3) uint8 and labels (batch,) of 10 classes."""
     rng = np.random.default_rng(0)
     shape = (work.batch_size, work.image_size, work.image_size, 3)
     images = rng.integers(0, 256, shape, np.uint8)

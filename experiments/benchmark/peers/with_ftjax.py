@@ -67,7 +67,7 @@ def grid(work: Work) -> Iterator[float]:
     """A sweep of the product, in one turn: it may train several depths side by side.
 
     Yields:
-        Seconds in all; those of compilation; those of each training, the deepest first.
+        Seconds in all; those of compilation; those of each trial, the deepest first.
     """
     start()
     clock = time.perf_counter()

@@ -66,11 +66,11 @@ def steps(work: Work) -> Iterator[float]:
 
 
 def grid(work: Work) -> Iterator[float]:
-    """One training per turn, the model built anew as a script would."""
+    """One trial per turn, the model built anew as a script would."""
     check_device(work)
-    pictures = np.load(work.pictures)
+    images = np.load(work.images)
     train, val = (
-        (pictures[f"{s}_images"].astype(np.float32), pictures[f"{s}_labels"])
+        (images[f"{s}_images"].astype(np.float32), images[f"{s}_labels"])
         for s in ("train", "val")
     )
 

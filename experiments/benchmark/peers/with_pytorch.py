@@ -1,7 +1,7 @@
 """PyTorch and torchvision, as fast as they run eagerly.
 
 Memory format channels_last; what is frozen has no gradient and its BatchNorms are in
-inference mode; evaluation in `inference_mode`. On a GPU the pictures are there from the
+inference mode; evaluation in `inference_mode`. On a GPU the images are there from the
 start, Adam is a single kernel, and cuDNN's first choice is taken, as in ftjax.
 torchvision's ResNets stride in the 3x3 convolution (v1.5) where Keras' stride in the
 first 1x1: 2 % more FLOPs in ResNet152.
@@ -141,7 +141,7 @@ def wait(work: Work) -> None:
 
 
 def steps(work: Work) -> Iterator[float]:
-    """Steps from pictures: PyTorch has no cache of the frozen part."""
+    """Steps from images: PyTorch has no cache of the frozen part."""
     model = fresh_model(work)
     prepare, step = trainer(model, work, work.depths[0])
     prepare()
@@ -158,11 +158,11 @@ def steps(work: Work) -> Iterator[float]:
 
 
 def grid(work: Work) -> Iterator[float]:
-    """One training per turn; epochs end with validation, the last with both sets."""
-    pictures = np.load(work.pictures)
+    """One trial per turn; epochs end with validation, the last with both sets."""
+    tensors = np.load(work.images)
     fresh = fresh_model(work)
     train_set, val_set = (
-        to_tensors(work, pictures[f"{s}_images"], pictures[f"{s}_labels"])
+        to_tensors(work, tensors[f"{s}_images"], tensors[f"{s}_labels"])
         for s in ("train", "val")
     )
 
