@@ -1,50 +1,42 @@
 """A live display of a sweep: trials, epochs, images per second, time left."""
 
 import time
-from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
-from ftjax.sweep.run import Progress, all_goals
-from ftjax.sweep.setup import Setup
+from ftjax.frozen.start import Start
+from ftjax.sweep.cost import measure_cost
+from ftjax.sweep.events import Event
+from ftjax.sweep.strategies import Round
+from ftjax.sweep.trial import Trial
 
 
 class Display:
     """A bar in a terminal or a notebook; in a log file, a plain line per trial.
 
     Args:
-        setup: what is trained.
+        start: the network that is trained.
         console: to print on.
-        goals: as for `sweep.run`.
     """
 
-    def __init__(
-        self, setup: Setup, console: Console, goals: Mapping[str, int] | None = None
-    ):
-        self._setup = setup
-        self._goals = all_goals(setup) if goals is None else goals
+    def __init__(self, start: Start, console: Console):
+        self._forward = measure_cost(start.network, start.image_size).forward
         self._console = console
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[speed]}", markup=False),
             console=console,
             transient=True,
             disable=not (console.is_terminal or console.is_jupyter),
         )
-        self._work = {trial.id: self._work_of(trial) for trial in setup.plan.trials}
-        self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
-        self._done, self._seconds = 0.0, 0.0
+        self._task = self._bar.add_task("epochs", total=0, speed="")
+        self._goals: dict[str, int] = {}
         self._kept = 0
-        self._start: dict[str, float] = {}
-        self._epochs: dict[str, int] = {}  # trained now, of trials that have begun
-        self._last: dict[str, str] = {}  # what their newest epoch said
-        total = sum(self._goals.values())
-        self._task = self._bar.add_task("epochs", total=total, speed="")
 
     def __enter__(self):
         self._bar.start()
@@ -52,18 +44,35 @@ class Display:
 
     def __exit__(self, *_):
         self._bar.stop()
+        self._end_round()
+
+    def begin_round(self, round: Round) -> None:
+        """Shows the reason of a round, and counts from its start on."""
+        self._end_round()
+        if round.reason:
+            self._console.print(round.reason, highlight=False, markup=False)
+        self._goals = dict(round.goals)
+        going = [trial for trial in round.plan.trials if trial.id in self._goals]
+        self._numbers = {trial.id: number for number, trial in enumerate(going, 1)}
+        self._work = {trial.id: self._work_of(trial) for trial in going}
+        self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
+        self._done, self._seconds = 0.0, 0.0
+        self._start: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}  # trained now, of trials that have begun
+        self._last: dict[str, str] = {}  # what their newest epoch said
+        self._bar.reset(self._task, total=sum(self._goals.values()))
+
+    def _end_round(self) -> None:
         if self._kept:
             total = len(self._goals)
             self._console.print(f"kept {self._kept} of {total} finished trials")
+        self._kept = 0
 
-    def show(self, event: Progress) -> None:
+    def show(self, event: Event) -> None:
         """Shows one event of the sweep."""
         trial = event.trial
-        total = len(self._goals)
-        name = (
-            f"trial {event.number}/{total}  top {trial.cut.depth_layers} layers "
-            f"({trial.cut.depth_units} blocks)  bn {trial.policy}  seed {trial.seed}"
-        )
+        total, number = len(self._goals), self._numbers[trial.id]
+        name = f"trial {number}/{total}  {trial.describe()}"
         epochs = self._goals[trial.id]
         if event.status == "started":
             self._bar.update(self._task, description=name)
@@ -76,7 +85,9 @@ class Display:
             self._epoch_ended(event)
         elif event.status == "failed":
             self._skip(trial, epochs - self._epochs[trial.id])
-            self._console.print(f"{name}  failed: {event.message}", highlight=False)
+            self._console.print(
+                f"{name}  failed: {event.message}", highlight=False, markup=False
+            )
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
             seconds = time.perf_counter() - self._start[trial.id]
@@ -86,19 +97,19 @@ class Display:
                 highlight=False,
             )
 
-    def _skip(self, trial, epochs: int) -> None:
+    def _skip(self, trial: Trial, epochs: int) -> None:
         """Counts epochs that will not be trained now."""
         self._left -= self._work[trial.id] * epochs
         self._bar.advance(self._task, epochs)
 
-    def _epoch_ended(self, event: Progress) -> None:
+    def _epoch_ended(self, event: Event) -> None:
         epoch, id = event.epoch, event.trial.id
         work = self._work[id]
         self._epochs[id] += 1
         self._left -= work
         self._done += work
         self._seconds += epoch.seconds
-        images = epoch.steps * self._setup.config.batch_size
+        images = epoch.steps * event.trial.hyper.batch_size
         self._last[id] = (
             f"training {percent(epoch.train_mode_accuracy)}, "
             f"val {percent(epoch.val_accuracy)}, "
@@ -115,8 +126,7 @@ class Display:
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}"
 
-    def _work_of(self, trial) -> float:
+    def _work_of(self, trial: Trial) -> float:
         """Relative cost of an epoch: FLOPs of the units that are run."""
-        forward = self._setup.cost.forward
-        recomputed = forward[self._setup.boundaries[trial.id] : trial.cut.unit]
-        return 4 * sum(forward[trial.cut.unit :]) + 2 * sum(recomputed)
+        recomputed = self._forward[trial.placement.boundary : trial.cut.unit]
+        return 4 * sum(self._forward[trial.cut.unit :]) + 2 * sum(recomputed)

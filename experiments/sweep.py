@@ -6,17 +6,13 @@
 Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
 """
 
-import itertools
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
 import tyro
 from rich.console import Console
 
@@ -24,23 +20,16 @@ from experiments.answer import write_answer
 from experiments.console import LOG_WIDTH, print_error, refuse
 from experiments.plan_table import print_forecast
 from experiments.progress import Display
-from ftjax.analysis.decision import Decision
-from ftjax.analysis.explain import explain_trials
-from ftjax.config import HALVING, Config, complete, to_json
-from ftjax.depth import AUTO
+from ftjax.config import Config, complete, to_json
 from ftjax.machine import xla
 from ftjax.machine.caches import use_compilation_cache
 from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process, is_first_process
-from ftjax.search.halving import halving, rung_epochs
-from ftjax.sweep import run as sweep
+from ftjax.sweep import run as engine
 from ftjax.sweep.cores import one_core_each
-from ftjax.sweep.plan import Point
+from ftjax.sweep.prepare import Sweep, prepare
 from ftjax.sweep.records import write_run
-from ftjax.sweep.results import read_correct, write_probes, write_results
-from ftjax.sweep.run import Progress
-from ftjax.sweep.setup import Setup, prepare, with_grid
-from ftjax.sweep.strategies import decide
+from ftjax.sweep.results import write_probes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,191 +41,59 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
         console = Console(width=LOG_WIDTH)
-    command = "python -m experiments.sweep " + shlex.join(words)
+    began = time.perf_counter()
+    own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
     try:
-        return run(config, console, command, own_process=arguments is None)
+        try:
+            start_jax(config, own_process)
+            console.quiet = not is_first_process()
+            sweep = prepare(complete(config))
+            out = from_first_process(partial(open_folder, sweep.config))
+        except ValueError as error:
+            return refuse(error)
+        print_plan(sweep, console)
+        if config.plan:
+            print_forecast(sweep, console)
+            return 0
+        command = "python -m experiments.sweep " + shlex.join(words)
+        write_run(out, to_json(sweep.config), command, sweep.data.class_names)
+        if config.probes:
+            size = sweep.config.batch_size
+            write_probes(sweep.start, sweep.data, sweep.plan(), out, batch_size=size)
+        if own_process:
+            sweep = one_core_each(sweep)
+        with Display(sweep.start, console) as display:
+            outcome = engine.run(sweep, out, display.show, display.begin_round)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
+    if is_first_process():
+        write_answer(out, outcome.results, outcome.epochs, console)
+        console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
+        for event in outcome.failed.values():
+            print_error(f"failed: {event.trial.describe()}: {event.message}")
+    return 1 if outcome.failed else 0
 
 
-def run(
-    config: Config, console: Console, command: str, *, own_process: bool = False
-) -> int:
-    """Loads, trains what is missing, writes the answer.
+def start_jax(config: Config, own_process: bool) -> None:
+    """Chooses how JAX compiles and runs; comes before all other use of it.
 
     Args:
         config: what to train.
-        console: to print on.
-        command: the command line, for the records.
-        own_process: whether nobody else has JAX arrays, or garbage, in this process.
+        own_process: whether nobody else has objects in this process.
 
-    Returns:
-        The exit code.
+    Raises:
+        ValueError: the processes of --distributed cannot be joined.
     """
-    try:
-        xla.tune_xla()
-        if config.mesh != "auto" or config.distributed:  # then they share batches
-            xla.give_devices_threads()
-        if config.distributed:
-            xla.join_processes()
-            console.quiet = not is_first_process()
-        config = complete(config)
-        keep_freed_memory()
-        if own_process:
-            xla.collect_garbage_rarely()
-        use_compilation_cache()
-        setup = prepare(config)
-        config = setup.config
-        out = from_first_process(partial(open_folder, config))
-    except ValueError as error:
-        return refuse(error)
-    print_plan(setup, console)
-    if config.plan:
-        print_forecast(setup, console)
-        return 0
-    start = time.perf_counter()
-    write_run(out, to_json(config), command, setup.dataset.class_names)
-    if config.probes:
-        write_probes(setup, out)
+    xla.tune_xla()
+    if config.mesh != "auto" or config.distributed:  # then they share batches
+        xla.give_devices_threads()
+    if config.distributed:
+        xla.join_processes()
+    keep_freed_memory()
     if own_process:
-        setup = one_core_each(setup)
-    failed: dict[str, Progress] = {}
-    search = train_grid
-    if config.depths == AUTO:
-        search = search_depths
-    elif config.search == HALVING:
-        search = halve
-    found = search(setup, out, console, failed)
-    if config.explain:
-        found = explain_fall(found, out, console, failed)
-    if not is_first_process():
-        return 1 if failed else 0
-    write_answer(out, found.results, found.epochs, console)
-    console.print(f"{time.perf_counter() - start:.0f} s in all; results in {out}")
-    for event in failed.values():
-        cut = event.trial.cut
-        print_error(
-            f"failed: top {cut.depth_layers} layers, bn {event.trial.policy}, seed "
-            f"{event.trial.seed}: {event.message}"
-        )
-    return 1 if failed else 0
-
-
-class Round(NamedTuple):
-    """What has been trained: the plan, its tables, and trials stopped early."""
-
-    setup: Setup
-    results: pd.DataFrame
-    epochs: pd.DataFrame
-    stopped: frozenset[str] = frozenset()
-
-
-def train_grid(
-    setup: Setup,
-    out: Path,
-    console: Console,
-    failed: dict[str, Progress],
-    goals: Mapping[str, int] | None = None,
-    stopped: frozenset[str] = frozenset(),
-) -> Round:
-    """Trains what is missing of the plan; collects what fails.
-
-    Args:
-        goals: as for `sweep.run`.
-        stopped: as for `results.write_results`.
-    """
-    with Display(setup, console, goals) as display:
-        for event in sweep.run(setup, out, goals):
-            display.show(event)
-            if event.status in ("done", "failed"):
-                write_results(setup, out, stopped)
-            if event.status == "failed":
-                failed[event.trial.id] = event
-    return Round(setup, *write_results(setup, out, stopped), stopped)
-
-
-def halve(
-    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
-) -> Round:
-    """`--search halving`: all cuts for a few epochs, then fewer of them for longer.
-
-    Every rung passes the frozen part again. What goes on depends on the epochs up to
-    the rung alone, so the same command resumes where it was stopped.
-    """
-    num_epochs = setup.config.epochs
-    everything = frozenset(trial.id for trial in setup.plan.trials)
-    goals = dict.fromkeys(everything, rung_epochs(num_epochs)[0])
-    stopped: frozenset[str] = frozenset()
-    while True:
-        found = train_grid(setup, out, console, failed, goals, stopped)
-        # Policies that are equal at a cut are one trial, and one runner.
-        runners = found.epochs.drop_duplicates(["trial", "epoch"])
-        if runners[~runners["trial"].isin(list(failed))].empty:
-            return found
-        rung = halving(
-            runners,
-            num_epochs=num_epochs,
-            val_size=len(setup.dataset.val.labels),
-            failed=failed,
-        )
-        console.print(f"halving: {rung.reason}", highlight=False)
-        cuts = zip(runners["depth_layers"], runners["bn"], strict=True)
-        race = {
-            trial
-            for trial, cut in zip(runners["trial"], cuts, strict=True)
-            if cut in rung.cuts
-        }
-        stopped = everything - race
-        if rung.done:
-            return Round(setup, *write_results(setup, out, stopped), stopped)
-        goals = dict.fromkeys(race - set(failed), rung.epochs)
-
-
-def search_depths(
-    setup: Setup, out: Path, console: Console, failed: dict[str, Progress]
-) -> Round:
-    """`--depths auto`: a few depths first, then one after the other where it pays."""
-    grid: list[Point] = []
-    found = Round(setup, *write_results(setup, out))
-    while True:
-        decision = from_first_process(partial(decide_run, setup, out, found.results))
-        console.print(decision.reason, highlight=False)
-        if decision.done:
-            return found
-        grid += [Point(*placement) for placement in decision.trials]
-        setup = with_grid(setup, grid)
-        found = train_grid(setup, out, console, failed)
-
-
-def decide_run(setup: Setup, out: Path, results: pd.DataFrame) -> Decision:
-    """Which depths to train next, from what is trained so far."""
-    correct = read_correct(out, results)
-    return decide(to_json(setup.config), setup.network, results, correct)
-
-
-def explain_fall(
-    found: Round, out: Path, console: Console, failed: dict[str, Progress]
-) -> Round:
-    """`--explain`: the matched trials that tell why the follow curve falls."""
-    setup = found.setup
-    missing = from_first_process(partial(explain_trials, found.results))
-    if not missing:
-        console.print("nothing to add: the follow curve does not fall, or is explained")
-    points = [
-        Point(request.cut.depth_layers, request.policy, request.seed)
-        for request in setup.plan.requests
-    ]
-    seeds = range(setup.config.seeds)
-    points += [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
-    setup = with_grid(setup, points)
-    stopped = found.stopped - {
-        request.trial
-        for request in setup.plan.requests
-        if (request.cut.depth_layers, request.policy) in missing
-    }
-    goals = {id: n for id, n in sweep.all_goals(setup).items() if id not in stopped}
-    return train_grid(setup, out, console, failed, goals, stopped)
+        xla.collect_garbage_rarely()
+    use_compilation_cache()
 
 
 def open_folder(config: Config) -> Path:
@@ -259,29 +116,28 @@ def open_folder(config: Config) -> Path:
     return out
 
 
-def print_plan(setup: Setup, console: Console) -> None:
+def print_plan(sweep: Sweep, console: Console) -> None:
     """What will be trained, before anything is."""
-    config, dataset, plan = setup.config, setup.dataset, setup.plan
-    console.print(
-        f"[bold]{config.model}[/bold] ({setup.weights}) on {dataset.name}: "
-        f"{len(dataset.train.labels)} training and {len(dataset.val.labels)} "
-        f"validation images of {len(dataset.class_names)} classes at "
-        f"{config.image_size} pixels",
-        highlight=False,
-    )
-    console.print(
+    config, start, data, _, _ = sweep
+    plan = sweep.plan()
+    depths = sorted({request.cut.depth_layers for request in plan.requests})
+    lines = [
+        f"{config.model} ({start.weights}) on {data.name}: {len(data.train.labels)} "
+        f"training and {len(data.val.labels)} validation images of "
+        f"{len(data.class_names)} classes at {config.image_size} pixels",
         f"{len(plan.requests)} rows, {len(plan.trials)} trials of {config.epochs} "
-        "epochs: depths "
-        + " ".join(str(d) for d in sorted({r.cut.depth_layers for r in plan.requests}))
-        + f" of {len(setup.network.layers)} layers, bn {' '.join(config.bn)}, "
-        f"{config.seeds} seed" + "s" * (config.seeds > 1),
-        highlight=False,
-    )
-    if not any(unit.batch_norm_keys for unit in setup.network.units):
-        console.print(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
+        f"epochs: depths {' '.join(map(str, depths))} of {len(start.network.layers)} "
+        f"layers, bn {' '.join(config.bn)}, {config.seeds} seed"
+        + "s"
+        * (config.seeds > 1),
+    ]
+    if not any(unit.batch_norm_keys for unit in start.network.units):
+        lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
     if config.weights == "random":
         console.print(
-            "[yellow]random weights: the curve says nothing about transfer[/yellow]"
+            "random weights: the curve says nothing about transfer", style="yellow"
         )
 
 

@@ -1,4 +1,4 @@
-"""The rolling cache: stored activations are carried on from one cut to the next."""
+"""The frozen part's cache: activations are carried on from one cut to the next."""
 
 import logging
 from collections.abc import Sequence
@@ -6,148 +6,152 @@ from functools import cache, partial
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Unit
+from ftjax.data import Dataset
 from ftjax.frozen.forward import Activations, advance, outputs
-from ftjax.frozen.placement import activation_struct, choose_boundary
+from ftjax.frozen.placement import (
+    Placement,
+    Room,
+    activation_struct,
+    choose_boundary,
+)
+from ftjax.frozen.start import Start
 from ftjax.frozen.store import Recipe, Store, content_name, load_or_make
 from ftjax.machine.caches import cache_folder
-from ftjax.sweep.setup import Setup, measure_room
 
 
-class RollingCache:
-    """The activations that trials train on, who come in the order of their cuts."""
+class ActivationCache:
+    """The activations that trials train on, who come in the order of their cuts.
 
-    def __init__(self, setup: Setup, threads: int = 1):
-        train, val = setup.dataset.train, setup.dataset.val
-        self._setup, self._threads = setup, threads
-        self._newest = Activations(0, train.images, val.images)
+    Args:
+        start: the pretrained network.
+        data: its images.
+        room: for activations.
+        batch_size: images that pass through the network at a time.
+        mesh: devices that share a batch.
+        threads: that pass a batch each at the same time.
+        needs_device: whether the trials count on activations on the device.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        data: Dataset,
+        room: Room,
+        *,
+        batch_size: int,
+        mesh: Mesh | None = None,
+        threads: int = 1,
+        needs_device: bool = False,
+    ):
+        self._start, self._room, self._needs_device = start, room, needs_device
+        self._content_hash = data.content_hash
+        self._passes = {"batch_size": batch_size, "mesh": mesh, "threads": threads}
+        self._newest = Activations(0, data.train.images, data.val.images)
         self._begun: Activations | None = None
 
-    def at(self, boundary: int, begin: str = "") -> Activations:
-        """Those at a boundary not before the last one that was asked for.
-
-        Args:
-            boundary: index of a unit.
-            begin: a step of that unit whose inputs are asked for; empty: the unit's.
-        """
-        self._newest = move(self._setup, self._newest, boundary, self._threads)
-        self._newest = put_on_device(self._setup, self._newest)
+    def at(self, placement: Placement) -> Activations:
+        """Those at a boundary not before the last one that was asked for."""
+        boundary, begin, _ = placement
+        self._newest = self._put_on_device(self._move(self._newest, boundary))
         begun = self._begun
         if begun is None or (begun.boundary, begun.begin) != (boundary, begin):
             begun = self._begun = None  # its memory may be needed
         if not begin:
             return self._newest
         if begun is None:
-            begun = go_into(self._setup, self._newest, begin, self._threads)
-            self._begun = begun
+            begun = self._begun = self._go_into(self._newest, begin)
         return begun
 
+    def _move(self, activations: Activations, boundary: int) -> Activations:
+        """Carries the stored activations on to a later boundary.
 
-def move(
-    setup: Setup, activations: Activations, boundary: int, threads: int = 1
-) -> Activations:
-    """Carries the stored activations on to a later boundary.
+        Where the disk takes no more, they stay at an earlier one that the memory holds,
+        and the units in between are run again in every step.
+        """
+        if boundary == activations.boundary:
+            return activations
+        room, network = self._room, self._start.network
+        if room.on_disk(boundary):
+            try:
+                return self._move_on_disk(activations, boundary)
+            except OSError as error:
+                warn_once(
+                    f"activations are not kept on disk ({error.strerror or error}); "
+                    "units are run again in every step instead"
+                )
+            in_memory = room._replace(disk=0)
+            boundary = choose_boundary(in_memory, boundary, activations.boundary)
+        units = network[activations.boundary : boundary]
+        return Activations(boundary, *self._pass_on(activations, units))
 
-    Where the disk takes no more, they stay at an earlier one that the memory holds, and
-    the units in between are run again in every step.
-    """
-    if boundary == activations.boundary:
-        return activations
-    room = measure_room(setup)
-    if room.on_disk(boundary):
-        try:
-            return move_on_disk(setup, activations, boundary, threads)
-        except OSError as error:
+    def _go_into(self, activations: Activations, begin: str) -> Activations:
+        """Carries stored activations on to a step within their unit."""
+        boundary = activations.boundary
+        units = [self._start.network.units[boundary].before(begin)]
+        return Activations(boundary, *self._pass_on(activations, units), begin)
+
+    def _pass_on(
+        self, activations: Activations, units: Sequence[Unit]
+    ) -> list[np.ndarray]:
+        """What frozen units make of the activations of both splits, in memory."""
+        params, batch_stats = self._start.params, self._start.batch_stats
+        return [
+            advance(units, params, batch_stats, split, **self._passes)
+            for split in (activations.train, activations.val)
+        ]
+
+    def _put_on_device(self, activations: Activations) -> Activations:
+        """The activations on the device if they fit; says if they do not but should."""
+        if self._room.on_device(activations.boundary):
+            splits = activations.train, activations.val
+            return Activations(activations.boundary, *map(jax.device_put, splits))
+        if self._needs_device:
+            name = self._start.network.units[activations.boundary].name
             warn_once(
-                f"activations are not kept on disk ({error.strerror or error}); units "
-                "are run again in every step instead"
+                f"the activations before {name} are not on the device, so depths there "
+                "are not --fused; that takes a single device, and more of it by "
+                "--device-gb"
             )
-        in_memory = room._replace(disk=0)
-        boundary = choose_boundary(in_memory, boundary, activations.boundary)
-    units = setup.network[activations.boundary : boundary]
-    return Activations(boundary, *pass_on(setup, activations, units, threads))
+        return activations
 
+    def _move_on_disk(self, activations: Activations, boundary: int) -> Activations:
+        """Maps activations from disk; computes what is not there yet.
 
-def go_into(
-    setup: Setup, activations: Activations, begin: str, threads: int = 1
-) -> Activations:
-    """Carries stored activations on to a step within their unit."""
-    boundary = activations.boundary
-    units = [setup.network.units[boundary].before(begin)]
-    return Activations(boundary, *pass_on(setup, activations, units, threads), begin)
-
-
-def pass_on(
-    setup: Setup, activations: Activations, units: Sequence[Unit], threads: int
-) -> list[np.ndarray]:
-    """What frozen units make of the activations of both splits, in memory."""
-    return [
-        advance(
-            units,
-            setup.params,
-            setup.batch_stats,
-            split,
-            batch_size=setup.config.micro_batch,
-            mesh=setup.mesh,
-            threads=threads,
+        Raises:
+            OSError: there is no room, or the cache folder cannot be written.
+        """
+        start, mesh = self._start, self._passes["mesh"]
+        network, size = start.network, start.image_size
+        name_at = partial(
+            content_name,
+            network,
+            start=start.digests,
+            data_hash=self._content_hash,
+            image_size=size,
+            batch_size=self._passes["batch_size"],
+            devices=mesh.size if mesh else 1,
         )
-        for split in (activations.train, activations.val)
-    ]
-
-
-def put_on_device(setup: Setup, activations: Activations) -> Activations:
-    """The activations on the device if they fit; says so if they do not but should."""
-    if measure_room(setup).on_device(activations.boundary):
-        splits = activations.train, activations.val
-        return Activations(activations.boundary, *map(jax.device_put, splits))
-    if setup.config.fused:
-        name = setup.network.units[activations.boundary].name
-        warn_once(
-            f"the activations before {name} are not on the device, so depths there are "
-            "not --fused; that takes a single device, and more of it by --device-gb"
+        compute = partial(
+            outputs,
+            network[activations.boundary : boundary],
+            start.params,
+            start.batch_stats,
+            **self._passes,
         )
-    return activations
-
-
-def move_on_disk(
-    setup: Setup, activations: Activations, boundary: int, threads: int
-) -> Activations:
-    """Maps activations from disk; computes what is not there yet.
-
-    Raises:
-        OSError: there is no room, or the cache folder cannot be written.
-    """
-    config = setup.config
-    name_at = partial(
-        content_name,
-        setup.network,
-        start=setup.start,
-        data_hash=setup.dataset.content_hash,
-        image_size=config.image_size,
-        batch_size=config.micro_batch,
-        devices=setup.mesh.size if setup.mesh else 1,
-    )
-    compute = partial(
-        outputs,
-        setup.network[activations.boundary : boundary],
-        setup.params,
-        setup.batch_stats,
-        batch_size=config.micro_batch,
-        mesh=setup.mesh,
-        threads=threads,
-    )
-    struct_of = partial(activation_struct, setup.network, config.image_size, boundary)
-    train, val = load_or_make(
-        Store(cache_folder() / "activations", measure_room(setup).disk),
-        name_at(boundary),
-        [
-            Recipe(split, struct_of(len(x)), partial(compute, x))
-            for split, x in (("train", activations.train), ("val", activations.val))
-        ],
-        in_use=name_at(activations.boundary),
-    )
-    return Activations(boundary, train, val)
+        struct_of = partial(activation_struct, network, size, boundary)
+        train, val = load_or_make(
+            Store(cache_folder() / "activations", self._room.disk),
+            name_at(boundary),
+            [
+                Recipe(split, struct_of(len(x)), partial(compute, x))
+                for split, x in (("train", activations.train), ("val", activations.val))
+            ],
+            in_use=name_at(activations.boundary),
+        )
+        return Activations(boundary, train, val)
 
 
 @cache

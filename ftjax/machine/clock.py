@@ -66,6 +66,18 @@ def own_compile_seconds() -> float:
     return getattr(_own, "compilation", 0.0)
 
 
+class Stopwatch:
+    """Seconds of this thread since it was made, and those of compilation among them."""
+
+    def __init__(self):
+        self._begun, self._compiled = seconds(), own_compile_seconds()
+
+    def read(self, share: float = 1.0) -> tuple[float, float]:
+        """Both, times `share`."""
+        compiled = own_compile_seconds() - self._compiled
+        return share * (seconds() - self._begun), share * compiled
+
+
 def _listen(event: str, duration: float, **_) -> None:
     if event in _EVENTS:
         share = duration / max(1, _clock.workers)

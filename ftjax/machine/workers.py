@@ -1,4 +1,4 @@
-"""Generators that run side by side, each in a thread of its own.
+"""Work that runs side by side, each in a thread of its own.
 
 One trial leaves the cores of a CPU idle now and then: while a small layer is not
 worth sharing, while Python prepares the next program, while XLA compiles. A second one
@@ -7,13 +7,12 @@ takes these gaps.
 
 import itertools
 import math
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -36,57 +35,49 @@ def stop_point() -> None:
         raise Stopped
 
 
-def side_by_side(
-    workers: Sequence[Generator[Value, None, None]],
-) -> Iterator[Value]:
-    """What all workers yield, as it comes.
+@contextmanager
+def in_threads(call: Callable[[], object], count: int) -> Iterator[None]:
+    """Within it, `count` threads run `call`; its end waits for them.
 
-    An error in one of them, Ctrl-C, or a caller that takes no more stops the others at
-    their next `stop_point`, and is raised when they have ended.
+    An error in one of them, or within (Ctrl-C), stops the others at their next
+    `stop_point`, and is raised when they have ended.
 
     Args:
-        workers: generators; a single one needs no thread.
+        call: what each thread runs.
+        count: how many.
     """
-    if len(workers) == 1:
-        yield from workers[0]
-        return
-    events: queue.SimpleQueue = queue.SimpleQueue()
     stop = threading.Event()
+    errors: list[BaseException] = []
 
-    def run(worker):
+    def run() -> None:
         _own.stop = stop
-        error = None
         try:
-            with closing(worker):  # or it would keep the locks that it holds
-                for value in worker:
-                    events.put((False, value))
-                    stop_point()
+            call()
         except Stopped:
             pass
-        except BaseException as raised:  # the caller's thread raises it
-            error = raised
-        events.put((True, error))
+        except BaseException as error:  # the caller's thread raises it
+            errors.append(error)
+            stop.set()
 
     # A caller that is stopped twice does not wait for a last step.
-    threads = [
-        threading.Thread(target=run, args=[worker], daemon=True) for worker in workers
-    ]
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
+    before, _own.stop = getattr(_own, "stop", None), stop
     try:
-        running = len(threads)
-        while running:
-            ended, value = events.get()
-            if not ended:
-                yield value
-            elif value is not None:
-                raise value
-            else:
-                running -= 1
-    finally:
+        yield
+    except Stopped:
+        if not errors:
+            raise
+    except BaseException:
         stop.set()
+        raise
+    finally:
+        _own.stop = before
         for thread in threads:
             thread.join()
+    if errors:
+        raise errors[0]
 
 
 def map_ahead(

@@ -100,6 +100,14 @@ class Checkpoints:
                 self._manager.close()
 
 
+def newest_step(directory: Path) -> int:
+    """The step of the newest complete checkpoint, 0 if there is none; opens nothing."""
+    if not directory.is_dir():
+        return 0
+    names = (path.name for path in directory.iterdir())
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
 def pack(
     leaves: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, str, tuple[int, ...]]]]:

@@ -16,22 +16,23 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ftjax.backbones.backbone import Unit, variables
+from ftjax.backbones.backbone import Backbone, Unit, variables
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
+from ftjax.data import Dataset
 from ftjax.frozen.forward import infer_unit
-from ftjax.frozen.placement import activation_struct
+from ftjax.frozen.placement import Placement, activation_struct
+from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine import clock
-from ftjax.machine.mesh import shard_batch
+from ftjax.machine.mesh import replicate, shard_batch
 from ftjax.machine.threads import usable_cores
 from ftjax.machine.workers import stop_point
-from ftjax.sweep.plan import Trial
-from ftjax.sweep.setup import Setup, run_time_numbers, stored_at, with_fresh_head
-from ftjax.training.evaluate import score
-from ftjax.training.optimizer import Hyper
+from ftjax.sweep.resources import Budget
+from ftjax.sweep.trial import Hyperparameters, Trial
+from ftjax.training.evaluate import cross_entropies
 from ftjax.training.programs import (
     backward_unit,
     finish_unit,
-    forward_unit,
+    forward_program,
     gives_input_gradient,
     loss_gradient,
 )
@@ -46,22 +47,18 @@ Task = tuple[Hashable, Callable[[], None]]  # what programs depend on; compiles 
 _compiled: set[Hashable] = set()  # in this process; rounds of a search come here again
 
 
-class Start(NamedTuple):
-    """What a training starts from.
+class Programs(NamedTuple):
+    """What the programs of a sweep are called with.
 
     Attributes:
+        start: the pretrained network.
         params: of all units, with a head.
         batch_stats: likewise.
-        hyper: run-time numbers of the optimizer.
-        optimizer: a key of `OPTIMIZERS`.
-        parts: in which a batch passes through the network.
     """
 
+    start: Start
     params: Tree
     batch_stats: Tree
-    hyper: Hyper
-    optimizer: str
-    parts: int
 
 
 def compile_threads(trials: int) -> int:
@@ -79,7 +76,7 @@ def compile_threads(trials: int) -> int:
 
 @contextmanager
 def compile_ahead(
-    setup: Setup, trials: Sequence[Trial], threads: int
+    start: Start, data: Dataset, budget: Budget, trials: Sequence[Trial], threads: int
 ) -> Iterator[Callable[[], None]]:
     """Compiles what the trials and the passes between their cuts will call.
 
@@ -89,32 +86,28 @@ def compile_ahead(
     fused or on a mesh, whose programs are others.
 
     Args:
-        setup: what is trained.
+        start: the pretrained network.
+        data: that it is trained on.
+        budget: of the machine.
         trials: that are missing, from the earliest cut on.
         threads: that compile a program each.
 
     Yields:
         Waits until all is compiled.
     """
-    config = setup.config
-    others = config.fused or config.seeds_at_once > 1 or setup.mesh is not None
+    others = budget.fused or budget.seeds_at_once > 1 or budget.mesh is not None
     if not trials or threads == 1 or others:
         yield lambda: None
         return
-    start = Start(
-        *with_fresh_head(setup, 0),
-        run_time_numbers(setup),
-        config.optimizer,
-        config.batch_size // config.micro_batch,
-    )
-    inference = list(inference_tasks(setup, start))
-    boundary = min(setup.boundaries[trial.id] for trial in trials)
+    programs = Programs(start, *with_fresh_head(start, 0))
+    inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
+    boundary = min(trial.placement.boundary for trial in trials)
     first, rest = inference[:boundary], inference[boundary:]
     later = [
-        *begun_tasks(setup, trials, start),
-        *training_tasks(setup, trials, start),
+        *begun_tasks(programs, trials),
+        *training_tasks(programs, trials),
         *rest,
-        batch_task(setup),
+        *batch_tasks(start.network, data, trials),
     ]
     pool = ThreadPoolExecutor(threads)
 
@@ -141,49 +134,50 @@ def wait_for(futures: Sequence[Future[None]]) -> None:
         stop_point()
 
 
-def training_tasks(
-    setup: Setup, trials: Iterable[Trial], start: Start
-) -> Iterator[Task]:
+def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task]:
     """Forward pass, backward pass and update of each unit of each suffix.
 
     Yields:
         What the programs depend on, and a call that has them compiled.
     """
-    config = setup.config
+    network = programs.start.network
     for trial in trials:
-        _, begin = stored_at(setup, trial)
-        suffix = make_suffix(setup.network, trial.cut, trial.policy, begin)
+        begin, hyper = trial.placement.begin, trial.hyper
+        suffix = make_suffix(network, trial.cut, trial.policy, begin)
         for index, part in enumerate(suffix):
-            within = begin if index == 0 else ""
-            x = unit_input(setup, trial.cut.unit + index, within)
+            at = Placement(trial.cut.unit + index, begin if index == 0 else "")
+            x = unit_input(programs.start, at, hyper.micro_batch)
             wanted = gives_input_gradient(index, part.unit)
-            scaled = config.drop_connect > 0 and part.unit.drop_share > 0
+            scaled = hyper.drop_connect > 0 and part.unit.drop_share > 0
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, unit.counted, scaled)
-            kind = *kind, config.optimizer, start.parts
-            yield kind, partial(train_unit, part, wanted, start, x, scale)
+            kind = *kind, hyper.optimizer, hyper.parts
+            yield kind, partial(train_unit, part, wanted, programs, hyper, x, scale)
 
 
-def inference_tasks(setup: Setup, start: Start) -> Iterator[Task]:
+def inference_tasks(programs: Programs, micro_batch: int) -> Iterator[Task]:
     """As `training_tasks`, of the units in inference mode."""
-    for index, unit in enumerate(setup.network.units):
-        yield inference_task(unit, unit_input(setup, index), start)
+    for index, unit in enumerate(programs.start.network.units):
+        x = unit_input(programs.start, Placement(index), micro_batch)
+        yield inference_task(unit, x, programs)
 
 
-def begun_tasks(setup: Setup, trials: Iterable[Trial], start: Start) -> Iterator[Task]:
+def begun_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task]:
     """As `inference_tasks`, of the parts of units that cuts divide."""
-    for boundary, begin in dict.fromkeys(stored_at(setup, trial) for trial in trials):
-        if begin:
-            unit = setup.network.units[boundary]
-            whole, rest = (unit_input(setup, boundary, at) for at in ("", begin))
-            yield inference_task(unit.before(begin), whole, start)
-            yield inference_task(unit.onward(begin), rest, start)
+    start = programs.start
+    for at, size in {(t.placement, t.hyper.micro_batch): None for t in trials}:
+        if at.begin:
+            unit = start.network.units[at.boundary]
+            whole = unit_input(start, Placement(at.boundary), size)
+            yield inference_task(unit.before(at.begin), whole, programs)
+            rest = unit_input(start, at, size)
+            yield inference_task(unit.onward(at.begin), rest, programs)
 
 
-def inference_task(unit: Unit, x: np.ndarray, start: Start) -> Task:
+def inference_task(unit: Unit, x: np.ndarray, programs: Programs) -> Task:
     """As `inference_tasks`, of a single unit."""
-    own = variables(start.params, start.batch_stats, unit.name)
+    own = variables(programs.params, programs.batch_stats, unit.name)
 
     def run() -> None:
         y = infer_unit(unit.module, own, shard_batch(x, None), None)
@@ -192,11 +186,10 @@ def inference_task(unit: Unit, x: np.ndarray, start: Start) -> Task:
     return (unit.module, x.shape, x.dtype), run
 
 
-def unit_input(setup: Setup, index: int, begin: str = "") -> np.ndarray:
+def unit_input(start: Start, at: Placement, micro_batch: int) -> np.ndarray:
     """Zeros in the place of a batch that comes to a unit; they take no memory."""
-    config = setup.config
     struct = activation_struct(
-        setup.network, config.image_size, index, config.micro_batch, begin
+        start.network, start.image_size, at.boundary, micro_batch, at.begin
     )
     return np.broadcast_to(np.zeros((), struct.dtype), struct.shape)
 
@@ -204,27 +197,21 @@ def unit_input(setup: Setup, index: int, begin: str = "") -> np.ndarray:
 def train_unit(
     part: SuffixUnit,
     input_gradient: bool,
-    start: Start,
+    programs: Programs,
+    hyper: Hyperparameters,
     x: np.ndarray,
     scale: np.ndarray | None,
 ) -> None:
-    """A step of a single unit, by the programs of `train.accumulated_step`."""
+    """A step of a single unit, by the programs of `training.step.train_step`."""
     unit, trainable, batch_norm = part
     params, batch_stats, opt_state = init_state(
-        [part], start.params, start.batch_stats, optimizer=start.optimizer
+        [part], programs.params, programs.batch_stats, optimizer=hyper.optimizer
     )
-    y, _, pullback = forward_unit(
-        unit.module,
-        trainable,
-        batch_norm,
-        params[unit.name],
-        batch_stats[unit.name],
-        shard_batch(x, None),
-        scale,
-        variants=None,
-    )
+    inputs = params[unit.name], batch_stats[unit.name], shard_batch(x, None), scale
+    y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
+    pullback = residuals.complete((inputs, y))
     total = None
-    if start.parts > 1:
+    if hyper.parts > 1:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
     updated = finish_unit(
         input_gradient,
@@ -233,8 +220,8 @@ def train_unit(
         total,
         params[unit.name],
         opt_state[unit.name],
-        start.hyper,
-        name=start.optimizer,
+        replicate(hyper.numbers, None),
+        name=hyper.optimizer,
         trainable=trainable,
         head=not unit.counted,
         variants=None,
@@ -242,20 +229,26 @@ def train_unit(
     jax.block_until_ready(updated)
 
 
-def batch_task(setup: Setup) -> Task:
-    """What belongs to no unit: drop-connect, loss and score."""
-    config, images = setup.config, len(setup.dataset.train.labels)
-    size, classes = config.micro_batch, len(setup.dataset.class_names)
-    rates = drop_rates(setup.network, config.drop_connect)
+def batch_tasks(
+    network: Backbone, data: Dataset, trials: Iterable[Trial]
+) -> Iterator[Task]:
+    """What belongs to no unit: drop-connect, and the loss with its gradient."""
+    images, classes = len(data.train.labels), len(data.class_names)
+    for hyper in {trial.hyper: None for trial in trials}:
+        rates = drop_rates(network, hyper.drop_connect)
+        run = partial(call_batch, images, classes, hyper, rates)
+        yield (images, classes, hyper.program, rates), run
 
-    def run() -> None:
-        if any(rates):
-            steps = images // config.batch_size
-            residual_scales(jax.random.key(0), 1, rates, steps, config.batch_size)
-        logits = np.zeros((size, classes), np.float32)
-        labels = np.zeros_like(setup.dataset.train.labels[:size])
-        batch = shard_batch(logits, None), shard_batch(labels, None)
-        gradient = loss_gradient(*batch, config.batch_size // size, None)
-        jax.block_until_ready((gradient, score(*batch)))
 
-    return (images, config.batch_size, size, classes, rates), run
+def call_batch(
+    images: int, classes: int, hyper: Hyperparameters, rates: tuple[float, ...]
+) -> None:
+    """Has the programs of `batch_tasks` compiled."""
+    if any(rates):
+        steps = images // hyper.batch_size
+        residual_scales(jax.random.key(0), 1, rates, steps, hyper.batch_size)
+    logits = np.zeros((hyper.micro_batch, classes), np.float32)
+    labels = np.zeros(hyper.micro_batch, np.int32)
+    batch = shard_batch(logits, None), shard_batch(labels, None)
+    gradient = loss_gradient(*batch, hyper.parts, None)
+    jax.block_until_ready((gradient, cross_entropies(*batch)))

@@ -19,22 +19,24 @@ from ftjax.config import HALVING
 from ftjax.machine.mesh import replicate
 from ftjax.machine.threads import POOL_SIZE, usable_cores
 from ftjax.machine.xla import choose_dispatch
-from ftjax.sweep.setup import Setup, flops_of, trials_at_once
+from ftjax.sweep.prepare import Sweep
+from ftjax.sweep.resources import trials_at_once
 
 UNEVEN = 1.1  # last end over mean end of the workers, above which a shared pool is best
 
 
-def one_core_each(setup: Setup) -> Setup:
-    """The setup, after JAX was started anew with one thread if that pays.
+def one_core_each(sweep: Sweep) -> Sweep:
+    """The sweep, after JAX was started anew with one thread if that pays.
 
     The plan alone decides, whatever of it is done: rounding depends on the number of
     threads, and a sweep that is resumed ends with the numbers of one that was not. All
     other JAX arrays of the process are lost, so that is for commands, not for
     notebooks.
     """
-    if not pays(setup):
-        return setup
-    trees = jax.device_get((setup.params, setup.batch_stats))
+    if not pays(sweep):
+        return sweep
+    start = sweep.start
+    trees = jax.device_get((start.params, start.batch_stats))
     os.environ[POOL_SIZE] = "1"
     choose_dispatch()
     clear_backends()
@@ -43,17 +45,18 @@ def one_core_each(setup: Setup) -> Setup:
         jax.config.update("jax_compilation_cache_dir", os.path.join(programs, "1core"))
         compilation_cache.reset_cache()
     params, batch_stats = replicate(trees, None)
-    return setup._replace(params=params, batch_stats=batch_stats)
+    return sweep._replace(start=start._replace(params=params, batch_stats=batch_stats))
 
 
-def pays(setup: Setup) -> bool:
+def pays(sweep: Sweep) -> bool:
     """Whether there is a trial for each core, nearly to the end."""
-    count = trials_at_once(setup)
+    trials = sweep.plan().trials
+    count = trials_at_once(sweep.start, sweep.budget, trials, sweep.num_images)
     if count < 2 or count != usable_cores() or POOL_SIZE in os.environ:
         return False
-    if jax.default_backend() != "cpu" or setup.config.search == HALVING:
+    if jax.default_backend() != "cpu" or sweep.config.search == HALVING:
         return False
-    flops = [flops_of(setup, trial).total for trial in setup.plan.trials]
+    flops = [trial.flops.total(trial.hyper.epochs) for trial in trials]
     return bool(flops) and unevenness(flops, count) <= UNEVEN
 
 

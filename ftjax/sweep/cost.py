@@ -15,6 +15,7 @@ from ftjax.backbones.backbone import (
 )
 from ftjax.backbones.layers import plain_lowering
 from ftjax.depth import Cut
+from ftjax.frozen.placement import Placement
 
 
 class Cost(NamedTuple):
@@ -29,6 +30,7 @@ class Cost(NamedTuple):
     parameters: dict[tuple[str, str], int]
 
 
+@cache
 def measure_cost(network: Backbone, size: int) -> Cost:
     """FLOPs of every unit (`forward_flops`), and parameters of every layer."""
     units = network.units
@@ -77,20 +79,22 @@ def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
 
 
 class Flops(NamedTuple):
-    """Multiplications and additions.
+    """Multiplications and additions of a trial, by epoch.
 
     Attributes:
-        train: of training steps, forward and backward.
-        inference: of forward passes alone: evaluation, and frozen units run again.
+        train: of training steps, forward and backward, per epoch.
+        inference: of forward passes alone, per epoch: evaluation, statistics, and
+            frozen units run again.
+        last: likewise, of the evaluation after the last epoch.
     """
 
     train: float
     inference: float
+    last: float = 0.0
 
-    @property
-    def total(self) -> float:
-        """Their sum."""
-        return self.train + self.inference
+    def total(self, epochs: int) -> float:
+        """Of so many epochs."""
+        return epochs * (self.train + self.inference) + self.last
 
 
 def trial_flops(
@@ -98,7 +102,6 @@ def trial_flops(
     cost: Cost,
     *,
     boundary: int,
-    epochs: int,
     steps: int,
     batch_size: int,
     evaluated: int,
@@ -106,7 +109,7 @@ def trial_flops(
     recalibrated: int = 0,
     passed: float = 0.0,
 ) -> Flops:
-    """FLOPs of a whole trial; a backward pass is counted as two forward passes.
+    """FLOPs of a trial; a backward pass is counted as two forward passes.
 
     The first unit of the suffix needs no gradient of its input, so its backward pass
     is counted as one.
@@ -115,7 +118,6 @@ def trial_flops(
         cut: where the trainable part begins.
         cost: of the network's units.
         boundary: where the stored activations are.
-        epochs: number of epochs.
         steps: optimizer steps per epoch.
         batch_size: images per step.
         evaluated: images evaluated per epoch.
@@ -129,6 +131,15 @@ def trial_flops(
     suffix = first + sum(others)
     images = steps * batch_size
     train = images * (2 * first + 3 * sum(others))
-    seen = epochs * (evaluated + recalibrated) + evaluated_last
-    inference = (recomputed + suffix) * seen + epochs * images * recomputed
-    return Flops(epochs * train, inference)
+    seen = evaluated + recalibrated
+    inference = (recomputed + suffix) * seen + images * recomputed
+    return Flops(train, inference, (recomputed + suffix) * evaluated_last)
+
+
+def begun_flops(network: Backbone, size: int, placement: Placement) -> float:
+    """FLOPs of an image in the steps of a unit whose outputs are stored."""
+    boundary, begin, _ = placement
+    if not begin:
+        return 0.0
+    module = network.units[boundary].before(begin).module
+    return forward_flops(module, boundary_shapes(network.units, size)[boundary])

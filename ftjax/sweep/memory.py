@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ftjax.backbones.backbone import Backbone, boundary_shapes, variable_shapes
 from ftjax.depth import Cut
 from ftjax.frozen.placement import activation_struct
-from ftjax.sweep.plan import Trial
+from ftjax.sweep.trial import Trial
 from ftjax.training.optimizer import init_unit
 from ftjax.training.programs import forward_program
 from ftjax.training.suffix import make_suffix
@@ -36,32 +36,30 @@ class Memory(NamedTuple):
     stored: int = 0
 
 
-def count_programs(
-    network: Backbone, trials: Iterable[tuple[Trial, str]], size: int
-) -> int:
+def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
     """Distinct forward passes of single units that the trials compile.
 
     Units of equal module, input and trainable layers share one; inference counts too.
 
     Args:
         network: backbone with head.
-        trials: and the step of the cut's unit from which each trains on stored
-            activations; empty: the unit's first one.
+        trials: that are planned.
         size: height and width of the images, in pixels.
     """
     shapes = boundary_shapes(network.units, size)
-    programs: set[tuple] = set()
-    for trial, begin in trials:
+    modules = [unit.module for unit in network.units]
+    programs: set[tuple] = set(zip(modules, shapes[:-1], strict=True))
+    for trial in trials:
+        begin, index = trial.placement.begin, trial.cut.unit
         suffix = make_suffix(network, trial.cut, trial.policy, begin)
         if begin:
-            shape = shapes[trial.cut.unit]
-            before = network.units[trial.cut.unit].before(begin)
-            programs |= {(before.module, shape), (suffix[0].unit.module, shape)}
-        for part, shape in zip(suffix, shapes[trial.cut.unit :], strict=False):
-            unit, trainable, batch_norm = part
-            programs.add((unit.module, shape, trainable, batch_norm))
-        for unit, shape in zip(network.units, shapes, strict=False):
-            programs.add((unit.module, shape))
+            before = network.units[index].before(begin).module
+            programs |= {
+                (before, shapes[index]),
+                (suffix[0].unit.module, shapes[index]),
+            }
+        for (unit, *keys), shape in zip(suffix, shapes[index:], strict=False):
+            programs.add((unit.module, shape, *keys))
     return len(programs)
 
 

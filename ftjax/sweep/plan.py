@@ -1,38 +1,28 @@
-"""The grid becomes trials, each distinct training once, ordered by cut."""
+"""The grid becomes trials, each distinct one once, ordered by cut."""
 
-import hashlib
-import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ftjax.backbones.backbone import (
-    Backbone,
-)
-from ftjax.config import Config
+from ftjax.data import Dataset
 from ftjax.depth import Cut, make_cut
+from ftjax.frozen.placement import place
+from ftjax.frozen.start import Start
+from ftjax.sweep.cost import begun_flops, measure_cost, trial_flops
+from ftjax.sweep.resources import Budget
+from ftjax.sweep.trial import Hyperparameters, Subject, Trial
 from ftjax.training.suffix import make_suffix
 
 
-class Trial(NamedTuple):
-    """One trial.
+class Point(NamedTuple):
+    """One point of the grid: depth in layers, BatchNorm policy, seed."""
 
-    Attributes:
-        id: hash of all that determines its result, except the number of epochs.
-        cut: where the trainable part begins.
-        policy: of BatchNorm.
-        seed: of head, data order and drop-connect.
-        canonical: what the hash is of; plain values.
-    """
-
-    id: str
-    cut: Cut
+    depth_layers: int
     policy: str
     seed: int
-    canonical: dict[str, Any]
 
 
 class Request(NamedTuple):
-    """One row that the user asked for, and the trial that answers it.
+    """One row that the user asked for, and the id of the trial that answers it.
 
     Several rows may share one: depths that unfreeze the same parameters, and policies
     that are equal where no BatchNorm is trainable.
@@ -44,72 +34,81 @@ class Request(NamedTuple):
     trial: str
 
 
-class Point(NamedTuple):
-    """One point of the grid: depth in layers, BatchNorm policy, seed."""
-
-    depth_layers: int
-    policy: str
-    seed: int
-
-
 class Plan(NamedTuple):
     """Rows in the order of depth, trials in the order of their cut."""
 
     requests: tuple[Request, ...]
     trials: tuple[Trial, ...]
 
+    @property
+    def goals(self) -> dict[str, int]:
+        """Every trial to its last epoch."""
+        return {trial.id: trial.hyper.epochs for trial in self.trials}
 
-def _depth(point: Point) -> int:
-    return point.depth_layers
+    @property
+    def points(self) -> list[Point]:
+        """The points that the rows are of."""
+        return [
+            Point(request.cut.depth_layers, request.policy, request.seed)
+            for request in self.requests
+        ]
 
 
 def make_plan(
-    config: Config,
-    network: Backbone,
-    grid: Iterable[Point],
-    *,
-    weights: str,
-    data_hash: str,
+    start: Start,
+    data: Dataset,
+    budget: Budget,
+    points: Iterable[Point],
+    hyper: Hyperparameters,
 ) -> Plan:
     """One row per point of the grid, and the trials that answer them.
 
     Args:
-        config: completed.
-        network: backbone with head.
-        grid: depths in layers, BatchNorm policies and seeds.
-        weights: source of the pretrained parameters.
-        data_hash: of images and labels.
+        start: the pretrained network.
+        data: that it is fine-tuned on.
+        budget: of the machine.
+        points: depths in layers, BatchNorm policies and seeds.
+        hyper: how they are trained.
     """
+    network, size = start.network, start.image_size
+    subject = Subject(
+        network.name, start.weights, data.content_hash, size, network.dtype
+    )
+    cost = measure_cost(network, size)
+    train, val = len(data.train.labels), len(data.val.labels)
+    cuts: dict[int, Cut] = {}
+    wanted = []
+    for point in sorted(dict.fromkeys(points), key=lambda point: point.depth_layers):
+        depth = point.depth_layers
+        cuts[depth] = cut = cuts.get(depth) or make_cut(network, depth)
+        suffix = make_suffix(network, cut, point.policy)
+        norms = any(part.batch_norm for part in suffix)
+        wanted.append((cut, point, point.policy if norms else "frozen"))
+    placements, boundary = {}, 0
+    for cut in sorted((cut for cut, *_ in wanted), key=lambda cut: cut.unit):
+        if cut in placements:
+            continue
+        begin = network.units[cut.unit].step_of(cut.trainable[0][0])
+        placements[cut] = place(
+            budget.room, network, size, train + val, cut.unit, begin, boundary
+        )
+        boundary = placements[cut].boundary
     requests, trials = [], {}
-    for depth, policy, seed in sorted(dict.fromkeys(grid), key=_depth):
-        cut = make_cut(network, depth)
-        norms = any(part.batch_norm for part in make_suffix(network, cut, policy))
-        canonical = {
-            "model": config.model,
-            "weights": weights,
-            "data": data_hash,
-            "depth": cut.same_set,
-            "batch_norm": policy if norms else "frozen",
-            "seed": seed,
-            "image_size": config.image_size,
-            "batch_size": config.batch_size,
-            "optimizer": config.optimizer,
-            "lr": config.lr,
-            "head_lr_factor": config.head_lr_factor,
-            "weight_decay": config.weight_decay,
-            "drop_connect": config.drop_connect,
-            "draws": "numpy",  # order of images; JAX's made other orders of a seed
-        }
-        # Only where they change a result, so that older results keep their ids.
-        if config.dtype != "float32":
-            canonical["dtype"] = config.dtype
-        if canonical["batch_norm"] != "frozen":
-            if config.micro_batch != config.batch_size:
-                canonical["micro_batch"] = config.micro_batch
-        text = json.dumps(canonical, sort_keys=True)
-        trial_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-        trial = Trial(trial_id, cut, canonical["batch_norm"], seed, canonical)
-        trials.setdefault(trial_id, trial)
-        requests.append(Request(cut, policy, seed, trial_id))
+    for cut, point, policy in wanted:
+        placement = placements[cut]
+        flops = trial_flops(
+            cut,
+            cost,
+            boundary=placement.boundary,
+            steps=train // hyper.batch_size,
+            batch_size=hyper.batch_size,
+            evaluated=val,
+            evaluated_last=train,
+            recalibrated=train if policy == "recalibrate" else 0,
+            passed=begun_flops(network, size, placement),
+        )
+        trial = Trial(subject, cut, policy, point.seed, hyper, placement, flops)
+        trials.setdefault(trial.id, trial)
+        requests.append(Request(cut, point.policy, point.seed, trial.id))
     ordered = sorted(trials.values(), key=lambda trial: trial.cut.unit)
     return Plan(tuple(requests), tuple(ordered))

@@ -77,6 +77,23 @@ def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
         write_atomically(path, file.read())
 
 
+def write_logits(out: Path, trial: str, logits: np.ndarray) -> None:
+    """Per epoch, the logits of the validation images: float16 (epochs, n, classes)."""
+    with tempfile.TemporaryFile() as file:
+        np.savez_compressed(file, logits=logits.astype(np.float16))
+        file.seek(0)
+        write_atomically(trial_folder(out, trial) / "val_logits.npz", file.read())
+
+
+def read_logits(out: Path, trial: str) -> np.ndarray | None:
+    """What `write_logits` wrote, or None."""
+    path = trial_folder(out, trial) / "val_logits.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["logits"]
+
+
 def read_correct(out: Path, trial: str) -> np.ndarray | None:
     """What `write_correct` wrote, or None."""
     path = trial_folder(out, trial) / "val_correct.npy"

@@ -1,52 +1,116 @@
 """The run's tables: one row per depth, policy and seed that was asked for."""
 
-from collections.abc import Collection, Mapping
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ftjax.data import Dataset
+from ftjax.frozen.start import Start
+from ftjax.machine.files import write_atomically
 from ftjax.probes import probe_curve
 from ftjax.sweep import records
-from ftjax.sweep.cost import trainable_params, trial_flops
-from ftjax.sweep.plan import Request
-from ftjax.sweep.setup import Setup
+from ftjax.sweep.cost import measure_cost, trainable_params
+from ftjax.sweep.plan import Plan, Request
+from ftjax.sweep.records import EPOCH_COLUMNS, RESULT_COLUMNS
+from ftjax.sweep.trial import Trial
 
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
 
 
-def write_results(
-    setup: Setup, out: Path, stopped: Collection[str] = ()
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Writes `results.csv` and `epochs.csv` from the trial store.
+class Tables:
+    """`results.csv` and `epochs.csv`, kept in step with the trial store.
+
+    A record is read once, and again when its trial has changed; only rows of that trial
+    are made anew, so what an event costs does not grow with the number of trials that
+    are done (writing 1,600 rows takes some milliseconds).
 
     Args:
-        setup: what was asked for.
+        start: the pretrained network.
+        data: that it is fine-tuned on.
+        plan: rows and trials.
         out: the run's folder.
-        stopped: trials that a search does not train to the last epoch.
-
-    Returns:
-        Both tables.
+        stopped: ids of trials that a search does not train to the last epoch.
     """
-    results, epochs = [], []
-    for request in setup.plan.requests:
-        record = records.read_trial(out, request.trial) or {}
-        results.append(result_row(setup, request, record, request.trial in stopped))
-        for epoch in record.get("epochs", [])[: setup.config.epochs]:
-            epochs.append({**identity(setup, request), **epoch})
-    return (
-        records.write_table(out / "results.csv", results, records.RESULT_COLUMNS),
-        records.write_table(out / "epochs.csv", epochs, records.EPOCH_COLUMNS),
-    )
+
+    def __init__(
+        self,
+        start: Start,
+        data: Dataset,
+        plan: Plan,
+        out: Path,
+        stopped: Collection[str] = (),
+    ):
+        self._start, self._data, self._plan, self._out = start, data, plan, out
+        self._stopped = frozenset(stopped)
+        self._trials = {trial.id: trial for trial in plan.trials}
+        self._requests: dict[str, list[int]] = {}
+        for index, request in enumerate(plan.requests):
+            self._requests.setdefault(request.trial, []).append(index)
+        self._rows: list[dict[str, Any]] = [{} for _ in plan.requests]
+        self._epochs: list[list[dict[str, Any]]] = [[] for _ in plan.requests]
+        self._lines = [("", "") for _ in plan.requests]  # of both files
+        for trial in self._trials:
+            self.update(trial)
+
+    def update(self, trial: str) -> None:
+        """Reads a trial's record again."""
+        record = records.read_trial(self._out, trial) or {}
+        for index in self._requests.get(trial, ()):
+            request, own = self._plan.requests[index], self._trials[trial]
+            row = result_row(
+                self._start, self._data, request, own, record, trial in self._stopped
+            )
+            epochs = [
+                {**identity(self._start, self._data, request), **epoch}
+                for epoch in record.get("epochs", [])[: own.hyper.epochs]
+            ]
+            self._rows[index], self._epochs[index] = row, epochs
+            self._lines[index] = (
+                to_csv([row], RESULT_COLUMNS),
+                to_csv(epochs, EPOCH_COLUMNS),
+            )
+
+    def write(self) -> None:
+        """Writes both files."""
+        files = ("results.csv", RESULT_COLUMNS), ("epochs.csv", EPOCH_COLUMNS)
+        for index, (name, columns) in enumerate(files):
+            lines = "".join(own[index] for own in self._lines)
+            text = ",".join(columns) + "\n" + lines
+            write_atomically(self._out / name, text.encode())
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One row per point that was asked for."""
+        return pd.DataFrame(self._rows, columns=list(RESULT_COLUMNS))
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per point and epoch."""
+        rows = [row for rows in self._epochs for row in rows]
+        return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
 
 
-def identity(setup: Setup, request: Request) -> dict[str, Any]:
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lines of a CSV file; what is missing or no number is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        values = (row.get(column) for column in columns)
+        writer.writerow(None if value != value else value for value in values)
+    return text.getvalue()
+
+
+def identity(start: Start, data: Dataset, request: Request) -> dict[str, Any]:
     """Which network, data, depth, policy and seed a row is of."""
     return {
         "trial": request.trial,
-        "model": setup.config.model,
-        "data": setup.dataset.name,
+        "model": start.network.name,
+        "data": data.name,
         "depth_layers": request.cut.depth_layers,
         "depth_units": request.cut.depth_units,
         "bn": request.policy,
@@ -55,64 +119,58 @@ def identity(setup: Setup, request: Request) -> dict[str, Any]:
 
 
 def result_row(
-    setup: Setup, request: Request, record: Mapping[str, Any], stopped: bool
+    start: Start,
+    data: Dataset,
+    request: Request,
+    trial: Trial,
+    record: Mapping[str, Any],
+    stopped: bool,
 ) -> dict[str, Any]:
     """One row of `results.csv`; numbers are missing where the trial is not done.
 
     A trial that was stopped has its cost, and the number of epochs that it had, but no
     accuracy: that would be one of another epoch than the others'.
     """
-    config, network, cut = setup.config, setup.network, request.cut
-    train_size = len(setup.dataset.train.labels)
-    val_size = len(setup.dataset.val.labels)
+    network, cut, hyper = start.network, request.cut, trial.hyper
+    cost = measure_cost(network, start.image_size)
     total_layers = len(network.layers)
-    trainable = trainable_params(network, cut, setup.cost)
+    trainable = trainable_params(network, cut, cost)
     total_params = sum(
         count
-        for (unit, _), count in setup.cost.parameters.items()
+        for (unit, _), count in cost.parameters.items()
         if unit != network.units[-1].name
     )
-    epochs = record.get("epochs", [])[: config.epochs]
-    done = record.get("status") == "done" and len(epochs) == config.epochs
-    failed = record.get("status") == "failed"
-    status = (
-        "done" if done else "failed" if failed else "stopped" if stopped else "pending"
-    )
-    num_epochs = len(epochs) if status == "stopped" else config.epochs
+    epochs = record.get("epochs", [])[: hyper.epochs]
+    status = record.get("status")
+    if status == "done" and len(epochs) < hyper.epochs:
+        status = None  # of fewer epochs
+    if status not in ("done", "failed"):
+        status = "stopped" if stopped else "pending"
+    num_epochs = len(epochs) if status == "stopped" else hyper.epochs
     row = {
-        **identity(setup, request),
-        "weights": setup.weights,
-        "data_hash": setup.dataset.content_hash,
+        **identity(start, data, request),
+        "weights": start.weights,
+        "data_hash": data.content_hash,
         "depth_percent": round(100 * cut.depth_layers / total_layers, 2),
         "total_layers": total_layers,
         "total_units": network.num_units,
         "trainable_params": trainable,
         "trainable_percent": round(100 * trainable / total_params, 2),
         "epochs": num_epochs,
-        "image_size": config.image_size,
-        "batch_size": config.batch_size,
-        "train_size": train_size,
-        "val_size": val_size,
-        "optimizer": config.optimizer,
-        "lr": config.lr,
-        "head_lr_factor": config.head_lr_factor,
-        "weight_decay": config.weight_decay,
-        "drop_connect": config.drop_connect,
-        "flops": trial_flops(
-            cut,
-            setup.cost,
-            boundary=setup.boundaries[request.trial],
-            epochs=num_epochs,
-            steps=train_size // config.batch_size,
-            batch_size=config.batch_size,
-            evaluated=val_size,
-            evaluated_last=train_size,
-            recalibrated=train_size if request.policy == "recalibrate" else 0,
-        ).total,
+        "image_size": start.image_size,
+        "batch_size": hyper.batch_size,
+        "train_size": len(data.train.labels),
+        "val_size": len(data.val.labels),
+        "optimizer": hyper.optimizer,
+        "lr": hyper.lr,
+        "head_lr_factor": hyper.head_lr_factor,
+        "weight_decay": hyper.weight_decay,
+        "drop_connect": hyper.drop_connect,
+        "flops": trial.flops.total(num_epochs),
         "frozen_intact": record.get("frozen_intact"),
         "status": status,
     }
-    if done:
+    if status == "done":
         row |= {name: epochs[-1][name] for name in NUMBERS}
     if status in ("done", "stopped"):
         compiled = sum(epoch["compile_seconds"] for epoch in epochs)
@@ -132,25 +190,35 @@ def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
-def write_probes(setup: Setup, out: Path) -> None:
-    """Writes `probes.csv`, unless it has the probes of every cut already."""
+def write_probes(
+    start: Start, data: Dataset, plan: Plan, out: Path, *, batch_size: int
+) -> None:
+    """Writes `probes.csv`, unless it has the probes of every cut already.
+
+    Args:
+        start: the pretrained network.
+        data: images and labels.
+        plan: whose cuts are probed.
+        out: the run's folder.
+        batch_size: images that pass through the network at a time.
+    """
     subject = {
-        "model": setup.config.model,
-        "weights": setup.weights,
-        "data_hash": setup.dataset.content_hash,
-        "image_size": setup.config.image_size,
+        "model": start.network.name,
+        "weights": start.weights,
+        "data_hash": data.content_hash,
+        "image_size": start.image_size,
     }
-    depths = {request.cut.depth_layers for request in setup.plan.requests}
+    depths = {request.cut.depth_layers for request in plan.requests}
     known = read_probes(out, subject)
     if known is not None and depths <= set(known["depth_layers"]):
         return
     probes = probe_curve(
-        setup.network,
-        setup.params,
-        setup.batch_stats,
-        setup.dataset,
+        start.network,
+        start.params,
+        start.batch_stats,
+        data,
         depths=depths,
-        batch_size=setup.config.batch_size,
+        batch_size=batch_size,
     )
     rows = [{**subject, **row} for row in probes.to_dict("records")]
     records.write_table(out / "probes.csv", rows, (*subject, *probes.columns))

@@ -1,15 +1,141 @@
-"""Which trials to train next: grid, halving, auto, explain."""
+"""Which trials are trained, round by round: the grid, halving, auto, explain.
 
-from collections.abc import Mapping
-from typing import Any
+A strategy is a generator: it yields a round, and is sent what has been found when the
+round has been trained. What it decides depends on the tables alone, so the same command
+resumes where it was stopped.
+"""
+
+import itertools
+from collections.abc import Generator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ftjax.analysis.decision import Decision
+from ftjax.analysis.explain import explain_trials
 from ftjax.backbones import Backbone
-from ftjax.depth import block_depths
+from ftjax.config import HALVING, to_json
+from ftjax.depth import AUTO, block_depths
+from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import next_depths
+from ftjax.search.halving import halving, rung_epochs
+from ftjax.sweep.plan import Plan, Point
+from ftjax.sweep.prepare import Sweep
+from ftjax.sweep.records import RESULT_COLUMNS
+from ftjax.sweep.results import read_correct
+
+
+class Round(NamedTuple):
+    """What is trained next.
+
+    Attributes:
+        plan: rows and trials.
+        goals: trial -> number of epochs it is trained to; others wait.
+        stopped: trials that are not trained to the last epoch.
+        reason: why, in a sentence; empty for a grid.
+    """
+
+    plan: Plan
+    goals: Mapping[str, int]
+    stopped: frozenset[str] = frozenset()
+    reason: str = ""
+
+
+class Found(NamedTuple):
+    """What has been trained so far.
+
+    Attributes:
+        results: as in results.csv.
+        epochs: as in epochs.csv.
+        failed: ids of trials that failed.
+    """
+
+    results: pd.DataFrame
+    epochs: pd.DataFrame
+    failed: frozenset[str]
+
+
+Strategy = Generator[Round, Found, Round]  # returns the last of its rounds
+
+
+def choose_strategy(sweep: Sweep, out: Path) -> Strategy:
+    """The strategy that the command asks for."""
+    config = sweep.config
+    if config.depths == AUTO:
+        strategy = search_depths(sweep, out)
+    elif config.search == HALVING:
+        strategy = halve(sweep)
+    else:
+        strategy = grid(sweep)
+    return explain_fall(sweep, strategy) if config.explain else strategy
+
+
+def grid(sweep: Sweep) -> Strategy:
+    """All trials to their last epoch."""
+    plan = sweep.plan()
+    last = Round(plan, plan.goals)
+    yield last
+    return last
+
+
+def halve(sweep: Sweep) -> Strategy:
+    """`--search halving`: all cuts for a few epochs, then fewer of them for longer.
+
+    Every rung passes the frozen part again.
+    """
+    plan, num_epochs = sweep.plan(), sweep.config.epochs
+    everything = frozenset(plan.goals)
+    goals = dict.fromkeys(everything, rung_epochs(num_epochs)[0])
+    last = Round(plan, goals)
+    while True:
+        found = yield last
+        # Policies that are equal at a cut are one trial, and one runner.
+        runners = found.epochs.drop_duplicates(["trial", "epoch"])
+        if runners[~runners["trial"].isin(list(found.failed))].empty:
+            return last
+        rung = halving(
+            runners,
+            num_epochs=num_epochs,
+            val_size=len(sweep.data.val.labels),
+            failed=found.failed,
+        )
+        cuts = zip(runners["depth_layers"], runners["bn"], strict=True)
+        race = {
+            trial
+            for trial, cut in zip(runners["trial"], cuts, strict=True)
+            if cut in rung.cuts
+        }
+        goals = {} if rung.done else dict.fromkeys(race - found.failed, rung.epochs)
+        last = Round(plan, goals, everything - race, f"halving: {rung.reason}")
+        if rung.done:
+            yield last
+            return last
+
+
+def search_depths(sweep: Sweep, out: Path) -> Strategy:
+    """`--depths auto`: a few depths first, then one after the other where it pays."""
+    points: list[Point] = []
+    results = pd.DataFrame(columns=list(RESULT_COLUMNS))
+    while True:
+        decide = partial(decide_run, sweep, out, results)
+        decision = from_first_process(decide)
+        points += [Point(*placement) for placement in decision.trials]
+        plan = sweep.plan(points)
+        goals = {} if decision.done else plan.goals
+        last = Round(plan, goals, reason=decision.reason)
+        found = yield last
+        if decision.done:
+            return last
+        results = found.results
+
+
+def decide_run(sweep: Sweep, out: Path, results: pd.DataFrame) -> Decision:
+    """Which depths to train next, from what is trained so far."""
+    correct = read_correct(out, results)
+    return decide(to_json(sweep.config), sweep.start.network, results, correct)
 
 
 def decide(
@@ -22,6 +148,7 @@ def decide(
 
     Args:
         config: as config.json holds it.
+        backbone: whose depths they are.
         results: of what was trained.
         correct: as for `recommend`.
     """
@@ -32,3 +159,33 @@ def decide(
         bn=config["bn"],
         correct=correct,
     )
+
+
+def explain_fall(sweep: Sweep, strategy: Strategy) -> Strategy:
+    """`--explain`: another strategy, then the trials that tell why the curve falls."""
+    found, last = None, next(strategy)
+    while True:
+        found = yield last
+        try:
+            last = strategy.send(found)
+        except StopIteration as end:
+            last = end.value
+            break
+    missing = from_first_process(partial(explain_trials, found.results))
+    if not missing:
+        reason = "nothing to add: the follow curve does not fall, or is explained"
+        last = last._replace(goals={}, reason=reason)
+        yield last
+        return last
+    seeds = range(sweep.config.seeds)
+    added = [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
+    plan = sweep.plan([*last.plan.points, *added])
+    stopped = last.stopped - {
+        request.trial
+        for request in plan.requests
+        if (request.cut.depth_layers, request.policy) in missing
+    }
+    goals = {id: epochs for id, epochs in plan.goals.items() if id not in stopped}
+    last = Round(plan, goals, stopped)
+    yield last
+    return last

@@ -1,236 +1,294 @@
-"""Trains trials of one cut at once, from their checkpoints to their records."""
+"""Trains trials of one cut, from their checkpoints to their records."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from ftjax.data import Dataset
 from ftjax.frozen.forward import Activations
-from ftjax.frozen.proof import changed_leaves
-from ftjax.machine.clock import own_compile_seconds
-from ftjax.machine.mesh import fetch, from_first_process, replicate
-from ftjax.machine.stacking import stack, unstack
+from ftjax.frozen.start import Start, with_fresh_head
+from ftjax.machine import clock
+from ftjax.machine.mesh import fetch, replicate
+from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background
-from ftjax.sweep import records
-from ftjax.sweep.checkpoint import Checkpoints
-from ftjax.sweep.plan import Trial
-from ftjax.sweep.setup import Setup, run_time_numbers, with_fresh_head
-from ftjax.training.epochs import Epoch, Problem, run_epochs
-from ftjax.training.step import State, init_state
+from ftjax.sweep.events import Epoch, Event, Listener
+from ftjax.sweep.log import Log, closing_all, finish, keep, read_log, recording_failures
+from ftjax.sweep.trial import Trial
+from ftjax.training.batches import (
+    Source,
+    Step,
+    epoch_batches,
+    epoch_order,
+    epoch_program,
+    epoch_rows,
+    epoch_scales,
+)
+from ftjax.training.evaluate import evaluate
+from ftjax.training.recalibrate import recalibrate
+from ftjax.training.step import State, init_state, train_step
 from ftjax.training.suffix import make_suffix
-from ftjax.trees import unflatten
 
 KEEP_EVERY = 10.0  # seconds; writing a checkpoint takes a tenth of a second of a core
 
 
-class Log(NamedTuple):
-    """What is kept of a trial.
+class Work(NamedTuple):
+    """Trials that are trained at once.
 
     Attributes:
-        trial: which one.
-        checkpoints: its store.
-        rows: one mapping per finished epoch.
-        correct: per epoch, (n_val,) whether the answers were right.
+        trials: of one cut, policy and program, with equally many finished epochs; they
+            differ in seed and rates.
+        activations: of the data, at or before the cut.
+        last: epoch to end with, counted from 1.
     """
 
-    trial: Trial
-    checkpoints: Checkpoints
-    rows: list[dict[str, Any]]
-    correct: list[np.ndarray]
+    trials: tuple[Trial, ...]
+    activations: Activations
+    last: int
 
 
-def run_trials(
-    setup: Setup,
+class Group(NamedTuple):
+    """What the trials of a work share; constant while they are trained.
+
+    Attributes:
+        work: the trials.
+        start: the pretrained network.
+        data: images and labels.
+        step: what their steps have in common.
+        source: what their steps read.
+    """
+
+    work: Work
+    start: Start
+    data: Dataset
+    step: Step
+    source: Source
+
+
+def train_trials(
+    work: Work,
+    start: Start,
+    data: Dataset,
+    *,
     out: Path,
-    trials: Sequence[Trial],
-    activations: Activations,
-    last: int,
-) -> Iterator[tuple[Trial, Epoch | FloatingPointError]]:
-    """Trains trials of one cut and policy at once, from their last checkpoints on.
+    listen: Listener,
+    mesh: Mesh | None = None,
+    fused: bool = False,
+) -> None:
+    """Trains trials of one cut, policy and program at once, from their checkpoints on.
+
+    An epoch depends on nothing but the state before it, so a trial that was interrupted
+    ends with the numbers of one that was not. The newest epoch is kept every few
+    seconds and at the end, be it Ctrl-C. A trial that fails is recorded; others go on.
 
     Args:
-        setup: what to train.
+        work: the trials, and what they train on.
+        start: the pretrained network.
+        data: images and labels.
         out: the run's folder.
-        trials: seeds of one cut and policy.
-        activations: at or before the cut.
-        last: epoch to end with, counted from 1.
-
-    Yields:
-        Every finished epoch of a trial; once, the error of one whose loss is no number.
+        listen: called after every epoch of a trial, and when it is done or has failed.
+        mesh: devices that share batches and trials.
+        fused: whether an epoch is one program, if the activations are on the device.
     """
-    problem = make_problem(setup, trials, activations)
-    logs, states = [], []
-    try:
-        for trial in trials:
-            log, state = restore(setup, out, trial)
-            logs.append(log)
-            states.append(state)
-            del state
-        apart = len({len(log.rows) for log in logs}) > 1
-        if not apart:
-            ends = yield from train(problem, out, logs, states, last)
-    finally:
-        for log in logs:
-            log.checkpoints.close()
-    if apart:  # killed between the checkpoints of one epoch
-        for trial in trials:
-            yield from run_trials(setup, out, [trial], activations, last)
-        return
-    for log, state in ends:
-        finish(setup, out, log, state)
+    group = make_group(work, start, data, mesh)
+    step, source = group.step, group.source
+    one_program = fused and isinstance(source.train, jax.Array)
+    newest: dict[str, tuple[Log, State]] = {}
+    with recording_failures(work.trials, out, listen) as failed, clock.at_work():
+        logs, state = restore(group, out)
+        with closing_all(logs), in_background(KEEP_EVERY) as call:
+            for epoch in range(len(logs[0].rows) + 1, work.last + 1):
+                watch = clock.Stopwatch()
+                order, rows, scales = plan_epoch(group, epoch)
+                history = []
+                if one_program:
+                    state, steps = epoch_program(step, source, state, rows, scales)
+                    parts = [zip(*part, strict=True) for part in fetch(steps)]
+                    history = [metrics for part in parts for metrics in part]
+                else:
+                    for batch in epoch_batches(step, source, rows, scales):
+                        state, metrics = train_step(
+                            step.suffix,
+                            state,
+                            batch,
+                            source.hyper,
+                            optimizer=step.optimizer,
+                            parts=step.parts,
+                            variants=step.variants,
+                        )
+                        history += metrics
+                    history = fetch(history)
+                state, numbers, logits = end_epoch(group, state, history, order, epoch)
+                seconds, compiling = watch.read(share=1 / len(logs))
+                states = unstack(whole(state), step.variants)
+                events = []
+                for log, own, row, answers in zip(
+                    logs, states, numbers, logits, strict=True
+                ):
+                    trial, ended = log.trial, Epoch(epoch, *row, len(rows), seconds)
+                    if trial.id in failed:
+                        continue
+                    if not np.isfinite(ended.train_mode_loss):
+                        failed[trial.id] = diverged(trial, ended)
+                        continue
+                    log.add(ended, answers, data.val.labels, compiling)
+                    newest[trial.id] = log.copy(), own
+                    events.append(Event(trial, "epoch", ended))
+                call(keep, out, [*newest.values()])
+                for event in events:
+                    listen(event)
+                if len(failed) == len(logs):
+                    break
+        for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
+            if log.trial.id not in failed:
+                finish(out, log, own, start, step.suffix)
+    for trial in work.trials:
+        if trial.id not in failed:
+            listen(Event(trial, "done"))
 
 
-def train(
-    problem: Problem, out: Path, logs: Sequence[Log], states: list[State], last: int
-) -> Generator[tuple[Trial, Epoch | FloatingPointError], None, list[tuple[Log, State]]]:
-    """The epochs that are missing, kept while the next ones are trained.
+def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Group:
+    """What the trials share; arguments as of `train_trials`."""
+    first, network, activations = work.trials[0], start.network, work.activations
+    variants = Variants(len(work.trials), mesh) if len(work.trials) > 1 else None
+    step = Step(
+        make_suffix(network, first.cut, first.policy, activations.begin),
+        network[activations.boundary : first.cut.unit],
+        first.hyper.optimizer,
+        first.hyper.parts,
+        variants,
+        mesh,
+    )
+    numbers = [replicate(trial.hyper.numbers, mesh) for trial in work.trials]
+    source = Source(
+        activations.train,
+        data.train.labels,
+        {unit.name: start.params.get(unit.name, {}) for unit in step.recomputed},
+        {unit.name: start.batch_stats.get(unit.name, {}) for unit in step.recomputed},
+        stack(numbers, variants),
+    )
+    return Group(work, start, data, step, source)
 
-    The newest epoch is kept every few seconds and at the end, be it Ctrl-C.
 
-    Args:
-        problem: what the trials train on.
-        out: the run's folder.
-        logs: of the trials, with equally many finished epochs.
-        states: of the trials, as those epochs left them; the list is emptied, lest the
-            start be held in memory to the end.
-        last: epoch to end with, counted from 1.
+def restore(group: Group, out: Path) -> tuple[list[Log], State]:
+    """The trials as their checkpoints left them, or at their start; states stacked."""
+    logs, states, mesh, start = [], [], group.step.mesh, group.start
+    for trial in group.work.trials:
+        params, batch_stats = with_fresh_head(start, trial.seed, mesh)
+        suffix = make_suffix(start.network, trial.cut, trial.policy)
+        optimizer = trial.hyper.optimizer
+        state = init_state(suffix, params, batch_stats, optimizer=optimizer)
+        log, own = read_log(out, trial, state)
+        logs.append(log)
+        states.append(own if own is state else replicate(own, mesh))
+        del params, batch_stats, state, own
+    return logs, stack(states, group.step.variants)
 
-    Yields:
-        As `run_trials`.
+
+def plan_epoch(
+    group: Group, epoch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Order of the images, rows of every batch, and drop-connect's scales.
 
     Returns:
-        The trials that did not break, and their states.
+        As of `epoch_order`, `epoch_rows` and `epoch_scales`.
     """
-    state = stack(states, problem.variants)
-    states.clear()
-    compiled = own_compile_seconds()
-    first = len(logs[0].rows) + 1
-    going = {log.trial.id for log in logs}
-    newest: dict[str, tuple[Log, State]] = {}
-    with in_background(KEEP_EVERY) as call:
-        for ended in run_epochs(problem, state, first, last):
-            state, epochs, right = ended
-            seconds = (own_compile_seconds() - compiled) / len(logs)
-            compiled = own_compile_seconds()
-            own_states = unstack(whole(state), problem.variants)
-            events = []
-            for log, own, epoch, answers in zip(
-                logs, own_states, epochs, right, strict=True
-            ):
-                if log.trial.id not in going:
-                    continue
-                if np.isfinite(epoch.train_mode_loss):
-                    log.rows.append({**epoch._asdict(), "compile_seconds": seconds})
-                    log.correct.append(answers)
-                    so_far = log._replace(rows=[*log.rows], correct=[*log.correct])
-                    newest[log.trial.id] = so_far, jax.device_get(own)
-                    events.append((log.trial, epoch))
-                else:
-                    going.remove(log.trial.id)
-                    events.append((log.trial, no_number(epoch, log.trial)))
-            call(keep, out, [*newest.values()])
-            yield from events
-            if not going:
-                break
-    ends = zip(logs, unstack(whole(state), problem.variants), strict=True)
-    return [(log, own) for log, own in ends if log.trial.id in going]
+    trials, num_images = group.work.trials, len(group.source.labels)
+    hyper, seeds = trials[0].hyper, [trial.seed for trial in trials]
+    order = np.stack([epoch_order(seed, epoch, num_images) for seed in seeds])
+    order = order if len(seeds) > 1 else order[0]
+    rows = epoch_rows(order, hyper.batch_size)
+    scales = epoch_scales(
+        group.start.network,
+        trials[0].cut.unit,
+        seeds,
+        epoch,
+        drop_connect=hyper.drop_connect,
+        steps=len(rows),
+        batch_size=hyper.batch_size,
+    )
+    return order, rows, scales
 
 
-def no_number(epoch: Epoch, trial: Trial) -> FloatingPointError:
-    """Why a trial ends that has diverged."""
+def end_epoch(
+    group: Group,
+    state: State,
+    history: Iterable[tuple[np.ndarray, np.ndarray]],
+    order: np.ndarray,
+    epoch: int,
+) -> tuple[State, list[list[float]], np.ndarray]:
+    """Estimates statistics anew if the policy says so, and measures the trials.
+
+    Args:
+        group: what is trained.
+        state: after the epoch's last step.
+        history: metrics of every part of every batch.
+        order: of the images, as `epoch_order` drew it.
+        epoch: counted from 1. The training set is measured after the last one alone:
+            it is a third of a shallow cut's time.
+
+    Returns:
+        The state; per trial the numbers of `Epoch` from accuracy to train_mode_loss;
+        (trials, n_val, classes) logits.
+    """
+    work, start, data, step, _ = group
+    hyper, activations = work.trials[0].hyper, work.activations
+    passes = {"batch_size": hyper.micro_batch, "mesh": step.mesh}
+    params = {**start.params, **state.params}
+    batch_stats = {**start.batch_stats, **state.batch_stats}
+    if work.trials[0].policy == "recalibrate":
+        estimated = recalibrate(
+            step.suffix,
+            step.recomputed,
+            params,
+            batch_stats,
+            activations.train,
+            order,
+            variants=step.variants,
+            **passes,
+        )
+        state = state._replace(batch_stats=estimated)
+        batch_stats = {**start.batch_stats, **estimated}
+    measure = partial(
+        evaluate,
+        [part.unit for part in step.suffix],
+        params,
+        batch_stats,
+        frozen=step.recomputed,
+        variants=step.variants,
+        **passes,
+    )
+    val = measure(activations.val, data.val.labels)
+    loss = accuracy = np.nan
+    if epoch == work.last:
+        train = measure(activations.train, data.train.labels)
+        loss, accuracy = train.loss, train.correct.mean(axis=-1)
+    losses, right = zip(*history, strict=True)
+    seen = order.shape[-1] // hyper.batch_size * hyper.batch_size
+    numbers = np.broadcast_arrays(
+        accuracy,
+        loss,
+        val.correct.mean(axis=-1),
+        val.loss,
+        np.sum(right, axis=0) / seen,
+        np.sum(losses, axis=0, dtype=np.float64) / seen,
+    )
+    rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
+    return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
+
+
+def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:
+    """Why a trial ends whose loss is no number."""
     return FloatingPointError(
-        f"the loss is {epoch.train_mode_loss} in epoch {epoch.epoch}; "
-        f"try a smaller --lr than {trial.canonical['lr']}"
+        f"the loss is {ended.train_mode_loss} in epoch {ended.epoch}; "
+        f"try a smaller --lr than {trial.hyper.lr}"
     )
-
-
-def make_problem(
-    setup: Setup, trials: Sequence[Trial], activations: Activations
-) -> Problem:
-    """What trials of one cut and policy train on."""
-    config, first = setup.config, trials[0]
-    problem = Problem(
-        network=setup.network,
-        cut=first.cut,
-        policy=first.policy,
-        params=setup.params,
-        batch_stats=setup.batch_stats,
-        activations=activations,
-        train_labels=setup.dataset.train.labels,
-        val_labels=setup.dataset.val.labels,
-        hyper=run_time_numbers(setup),
-        optimizer=config.optimizer,
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
-        drop_connect=config.drop_connect,
-        seeds=tuple(trial.seed for trial in trials),
-        mesh=setup.mesh,
-        fused=config.fused and isinstance(activations.train, jax.Array),
-    )
-    hyper = stack([problem.hyper] * len(trials), problem.variants)
-    return problem._replace(hyper=hyper)
-
-
-def restore(setup: Setup, out: Path, trial: Trial) -> tuple[Log, State]:
-    """A trial as its checkpoint left it, or at its start."""
-    suffix = make_suffix(setup.network, trial.cut, trial.policy)
-    params, batch_stats = with_fresh_head(setup, trial.seed)
-    optimizer = setup.config.optimizer
-    state = init_state(suffix, params, batch_stats, optimizer=optimizer)
-    store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
-    saved = from_first_process(store.restore)
-    if saved is None:
-        return Log(trial, store, [], []), state
-    leaves = dict(saved.leaves)
-    correct = leaves.pop("val_correct").astype(bool)
-    own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
-    state = replicate(unflatten(state, own), setup.mesh)
-    return Log(trial, store, saved.meta["epochs"], list(correct)), state
 
 
 def whole(state: State) -> State:
     """A state that the first process can write."""
     return fetch(state) if jax.process_count() > 1 else state
-
-
-def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
-    """Writes what trials have reached, unless it is kept; states are on the host."""
-    for log, state in reached:
-        if log.checkpoints.newest() == len(log.rows):
-            continue
-        log.checkpoints.save(
-            len(log.rows),
-            {"state": state, "val_correct": np.array(log.correct, np.uint8)},
-            {"epochs": log.rows},
-        )
-        records.write_trial(
-            out,
-            log.trial.id,
-            canonical=log.trial.canonical,
-            status="pending",
-            epochs=log.rows,
-        )
-
-
-def finish(setup: Setup, out: Path, log: Log, state: State) -> None:
-    """Proves the freeze and records the trial as done."""
-    suffix = make_suffix(setup.network, log.trial.cut, log.trial.policy)
-    changed = changed_leaves(
-        setup.start,
-        {**setup.params, **state.params},
-        {**setup.batch_stats, **state.batch_stats},
-        trainable={part.unit.name: part.trainable for part in suffix},
-        batch_norm={part.unit.name: part.batch_norm for part in suffix},
-    )
-    records.write_correct(out, log.trial.id, np.array(log.correct, bool))
-    records.write_trial(
-        out,
-        log.trial.id,
-        canonical=log.trial.canonical,
-        status="done",
-        epochs=log.rows,
-        frozen_intact=not changed,
-        message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
-    )

@@ -1,6 +1,7 @@
-"""Measuring a network: evaluation mode, and running statistics estimated anew."""
+"""Measuring a network in evaluation mode."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +15,20 @@ from ftjax.machine.stacking import Variants, share
 from ftjax.trees import Tree
 
 
+class Evaluation(NamedTuple):
+    """What a network answers to a data set; of stacked trials, (variants, ...) each.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        correct: (n,) whether the largest logit is that of the label.
+        logits: (n, classes) float32.
+    """
+
+    loss: np.ndarray
+    correct: np.ndarray
+    logits: np.ndarray
+
+
 def evaluate(
     units: Sequence[Unit],
     params: Tree,
@@ -25,7 +40,7 @@ def evaluate(
     mesh: Mesh | None = None,
     frozen: Sequence[Unit] = (),
     variants: Variants | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Evaluation:
     """Inference mode over a data set.
 
     Args:
@@ -38,29 +53,23 @@ def evaluate(
         mesh: devices that share a batch.
         frozen: units before `units`, the same for all trials.
         variants: trials that are evaluated at once.
-
-    Returns:
-        Mean cross-entropy in nats, (), and per image whether the answer is right,
-        (n,); with variants (variants,) and (variants, n).
     """
-    losses, correct, start = [], [], 0
+    found, start = [], 0
     for rows, count in batches(x, batch_size):
         y = infer(frozen, params, batch_stats, shard_batch(rows, mesh))
         logits = infer(units, params, batch_stats, share(y, variants), variants)
         answers = np.resize(labels[start : start + count], batch_size)
         answers = share(shard_batch(answers, mesh), variants)
-        batch_losses, batch_correct = score(logits, answers)
-        losses.append((batch_losses, count))
-        correct.append((batch_correct, count))
+        found.append((cross_entropies(logits, answers), logits, count))
         start += count
-    total = [fetch(values)[..., :count] for values, count in losses]
-    right = [fetch(values)[..., :count] for values, count in correct]
-    mean = np.concatenate(total, axis=-1).mean(axis=-1, dtype=np.float64)
-    return mean, np.concatenate(right, axis=-1)
+    losses = [fetch(values)[..., :count] for values, _, count in found]
+    logits = [fetch(values)[..., :count, :] for _, values, count in found]
+    logits = np.concatenate(logits, axis=-2)
+    loss = np.concatenate(losses, axis=-1).mean(axis=-1, dtype=np.float64)
+    return Evaluation(loss, logits.argmax(-1) == labels, logits)
 
 
 @jax.jit
-def score(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Per image: cross-entropy in nats, and whether the largest logit is right."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses, logits.argmax(-1) == labels
+def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Per image, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

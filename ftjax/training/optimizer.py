@@ -33,6 +33,11 @@ class Hyper(NamedTuple):
     head_lr_factor: jax.Array
     weight_decay: jax.Array
 
+    @classmethod
+    def of(cls, *numbers: float) -> "Hyper":
+        """The numbers as float32 scalars on the host."""
+        return cls(*map(np.float32, numbers))
+
 
 def adam(learning_rate: jax.Array, weight_decay: jax.Array, *, epsilon: float = 1e-7):
     """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019).

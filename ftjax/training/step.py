@@ -17,7 +17,7 @@ from ftjax.training.programs import (
     add_trees,
     backward_unit,
     finish_unit,
-    forward_unit,
+    forward_program,
     gives_input_gradient,
     loss_gradient,
 )
@@ -75,43 +75,17 @@ class Batch(NamedTuple):
 
     x: jax.Array
     labels: jax.Array
-    scales: np.ndarray | None
+    scales: np.ndarray | None = None
 
 
 def train_step(
     suffix: Sequence[SuffixUnit],
     state: State,
-    x: jax.Array,
-    labels: jax.Array,
-    scales: np.ndarray | None,
-    hyper: Hyper,
-    *,
-    optimizer: str,
-) -> tuple[State, Metrics]:
-    """One optimizer step on one batch of the suffix's inputs.
-
-    Args:
-        suffix: units from the cut on.
-        state: parameters, statistics and optimizer state by unit.
-        x: as of `Batch`, likewise `labels` and `scales`.
-        hyper: learning rate, head factor and decay.
-        optimizer: a key of `OPTIMIZERS`.
-    """
-    batches = [Batch(x, labels, scales)]
-    state, (metrics,) = accumulated_step(
-        suffix, state, batches, 1, hyper, optimizer=optimizer
-    )
-    return state, metrics
-
-
-def accumulated_step(
-    suffix: Sequence[SuffixUnit],
-    state: State,
     batches: Iterable[Batch],
-    parts: int,
     hyper: Hyper,
     *,
     optimizer: str,
+    parts: int = 1,
     variants: Variants | None = None,
 ) -> tuple[State, list[Metrics]]:
     """One optimizer step on a batch that comes in equal parts, one after the other.
@@ -123,10 +97,10 @@ def accumulated_step(
     Args:
         suffix: units from the cut on.
         state: parameters, statistics and optimizer state by unit.
-        batches: the parts.
-        parts: how many they are.
-        hyper: learning rate, head factor and decay.
+        batches: the parts; each is asked for when the one before has been passed.
+        hyper: run-time numbers of the optimizer.
         optimizer: a key of `OPTIMIZERS`.
+        parts: how many they are.
         variants: trials that are trained at once; all arrays above are stacked.
 
     Returns:
@@ -138,21 +112,13 @@ def accumulated_step(
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
         for index, (unit, trainable, batch_norm) in enumerate(suffix):
-            scale = None
-            if scales is not None and unit.drop_share:
-                scale = scales[..., index, :]
-            x, new_stats, pullback = forward_unit(
-                unit.module,
-                trainable,
-                batch_norm,
-                params[unit.name],
-                batch_stats[unit.name],
-                x,
-                scale,
-                variants=variants,
+            scaled = scales is not None and unit.drop_share
+            scale = scales[..., index, :] if scaled else None
+            inputs = params[unit.name], batch_stats[unit.name], x, scale
+            x, batch_stats[unit.name], residuals = forward_program(
+                unit.module, trainable, batch_norm, inputs, variants
             )
-            batch_stats[unit.name] = new_stats
-            pullbacks.append(pullback)
+            pullbacks.append(residuals.complete((inputs, x)))
         gradient, metrics = loss_gradient(x, labels, parts, variants)
         history.append(metrics)
         for index in reversed(range(len(suffix))):

@@ -17,12 +17,11 @@ from ftjax.frozen.forward import infer
 from ftjax.machine import xla
 from ftjax.machine.clock import compile_seconds
 from ftjax.machine.heap import keep_freed_memory
-from ftjax.sweep import run as sweep
 from ftjax.sweep.cores import one_core_each
-from ftjax.sweep.results import write_results
-from ftjax.sweep.setup import prepare
+from ftjax.sweep.prepare import prepare
+from ftjax.sweep.run import run
 from ftjax.training.optimizer import Hyper
-from ftjax.training.step import init_state, train_step
+from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
 
@@ -54,7 +53,7 @@ def steps(work: Work) -> Iterator[float]:
         nonlocal state
         for _ in range(count):
             state, metrics = train_step(
-                suffix, state, x, y, None, hyper, optimizer="adam"
+                suffix, state, [Batch(x, y)], hyper, optimizer="adam"
             )
         jax.block_until_ready((state, metrics))
 
@@ -91,11 +90,10 @@ def grid(work: Work) -> Iterator[float]:
             drop_connect=0.0,
             out=out,
         )
-        setup = one_core_each(prepare(complete(config)))
-        for event in sweep.run(setup, out):
-            if event.status == "failed":
-                raise RuntimeError(event.message)
-        results, _ = write_results(setup, out)
+        outcome = run(one_core_each(prepare(complete(config))), out)
+        for event in outcome.failed.values():
+            raise RuntimeError(event.message)
+        results = outcome.results
         yield time.perf_counter() - clock
     yield compile_seconds() - compiled
     results = results.sort_values("depth_layers", ascending=False)

@@ -1,0 +1,77 @@
+"""What every trial starts from: the pretrained network, and a fresh head by seed."""
+
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from ftjax.backbones.backbone import Backbone, draw_variables, variable_shapes
+from ftjax.frozen.proof import Digests, digests
+from ftjax.machine.mesh import replicate
+from ftjax.trees import Tree
+
+
+class Start(NamedTuple):
+    """The pretrained network.
+
+    Attributes:
+        network: backbone with head.
+        image_size: height and width of its images, in pixels.
+        params: pretrained parameters, by unit, on the devices; without the head.
+        batch_stats: likewise.
+        weights: where they are from.
+        digests: of them.
+    """
+
+    network: Backbone
+    image_size: int
+    params: Tree
+    batch_stats: Tree
+    weights: str
+    digests: Digests
+
+
+def make_start(
+    network: Backbone,
+    image_size: int,
+    params: Tree,
+    batch_stats: Tree,
+    *,
+    weights: str,
+    mesh: Mesh | None = None,
+) -> Start:
+    """Places pretrained parameters on the devices, and takes their digests.
+
+    Args:
+        network: backbone with head.
+        image_size: in pixels.
+        params: by unit, on the host; without the head.
+        batch_stats: likewise.
+        weights: where they are from.
+        mesh: devices.
+    """
+    return Start(
+        network,
+        image_size,
+        replicate(params, mesh),
+        replicate(batch_stats, mesh),
+        weights,
+        digests(params, batch_stats),
+    )
+
+
+def with_fresh_head(
+    start: Start, seed: int, mesh: Mesh | None = None
+) -> tuple[Tree, Tree]:
+    """Parameters and statistics with the head that a seed starts from, at every depth.
+
+    Args:
+        start: the pretrained network.
+        seed: of the draws.
+        mesh: devices.
+    """
+    units = start.network.units
+    params = {unit.name: start.params.get(unit.name, {}) for unit in units}
+    stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in units}
+    shapes = variable_shapes(units, start.image_size)[-1]
+    params[units[-1].name] = replicate(draw_variables(shapes["params"], seed), mesh)
+    return params, stats

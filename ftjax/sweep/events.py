@@ -1,0 +1,53 @@
+"""What happens in a sweep, for those who listen."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ftjax.sweep.trial import Trial
+
+
+class Epoch(NamedTuple):
+    """One epoch's numbers.
+
+    Attributes:
+        epoch: counted from 1.
+        accuracy: on the training set, in evaluation mode; not a number but in the last
+            epoch that was asked for.
+        loss: likewise, in nats.
+        val_accuracy: on the validation set, in evaluation mode.
+        val_loss: likewise.
+        train_mode_accuracy: mean over the epoch's batches as they were trained.
+        train_mode_loss: likewise.
+        steps: optimizer steps.
+        seconds: wall time, compilation included; of trials that are trained at once
+            or side by side, an equal share.
+    """
+
+    epoch: int
+    accuracy: float
+    loss: float
+    val_accuracy: float
+    val_loss: float
+    train_mode_accuracy: float
+    train_mode_loss: float
+    steps: int
+    seconds: float
+
+
+class Event(NamedTuple):
+    """Something that happened to a trial.
+
+    Attributes:
+        trial: which one.
+        status: `kept` (it was done before), `started`, `epoch`, `done` or `failed`.
+        epoch: its numbers, where an epoch has ended.
+        message: why it failed.
+    """
+
+    trial: Trial
+    status: str
+    epoch: Epoch | None = None
+    message: str = ""
+
+
+Listener = Callable[[Event], None]

@@ -1,0 +1,129 @@
+"""What a plan will take, by timing a few steps on one batch; nothing is trained."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ftjax.data import Dataset
+from ftjax.frozen.forward import infer
+from ftjax.frozen.start import Start, with_fresh_head
+from ftjax.machine.mesh import replicate, shard_batch
+from ftjax.machine.stacking import Variants, share, stack
+from ftjax.sweep.cost import measure_cost
+from ftjax.sweep.resources import Budget, largest_trials
+from ftjax.sweep.trial import Trial
+from ftjax.training.batches import Source, Step, epoch_program
+from ftjax.training.step import Batch, init_state, train_step
+from ftjax.training.suffix import make_suffix
+
+CALIBRATION_STEPS = 3
+
+
+class Rates(NamedTuple):
+    """Measured speed, in FLOP/s as `measure_cost` counts them.
+
+    Attributes:
+        train: of forward and backward passes.
+        inference: of forward passes alone.
+        compile_seconds: from the start until both ran for the first time.
+    """
+
+    train: float
+    inference: float
+    compile_seconds: float
+
+    def seconds(self, trial: Trial) -> float:
+        """Of a trial, compilation aside."""
+        flops, epochs = trial.flops, trial.hyper.epochs
+        forward = epochs * flops.inference + flops.last
+        return epochs * flops.train / self.train + forward / self.inference
+
+
+def passed_flops(start: Start, trials: Sequence[Trial], num_images: int) -> float:
+    """FLOPs of the one pass through the frozen part, up to the latest boundary."""
+    last = max(trial.placement.boundary for trial in trials)
+    return num_images * sum(
+        measure_cost(start.network, start.image_size).forward[:last]
+    )
+
+
+def measure_rates(
+    start: Start,
+    data: Dataset,
+    budget: Budget,
+    trials: Sequence[Trial],
+    seeds: int = 1,
+    fused: bool = False,
+) -> Rates:
+    """Times a few steps on one batch: the largest trial's steps, and inference.
+
+    Args:
+        start: the pretrained network.
+        data: whose first images are taken.
+        budget: of the machine.
+        trials: that are planned.
+        seeds: that are trained at once.
+        fused: whether a few steps of one seed are one program.
+    """
+    began = time.perf_counter()
+    network, mesh, trial = start.network, budget.mesh, largest_trials(trials)[0]
+    hyper, count = trial.hyper, trial.hyper.micro_batch
+    variants = Variants(seeds, mesh) if seeds > 1 else None
+    params, batch_stats = with_fresh_head(start, trial.seed, mesh)
+    numbers = stack([replicate(hyper.numbers, mesh)] * seeds, variants)
+    images = shard_batch(data.train.images[:count], mesh)
+    labels = share(shard_batch(data.train.labels[:count], mesh), variants)
+    suffix = make_suffix(network, trial.cut, trial.policy)
+    state = init_state(suffix, params, batch_stats, optimizer=hyper.optimizer)
+    state = stack([state] * seeds, variants)
+    x = share(infer(network[: trial.cut.unit], params, batch_stats, images), variants)
+    scales = None
+    if hyper.drop_connect:  # no block is dropped, by the programs that can drop one
+        scales = np.ones((len(suffix), count), np.float32)
+        scales = np.stack([scales] * seeds) if variants else scales
+
+    def step():
+        nonlocal state
+        if fused:
+            kind = Step(suffix, (), hyper.optimizer, 1, None, mesh)
+            several = jax.tree.map(
+                lambda array: np.stack([array] * CALIBRATION_STEPS),
+                (np.arange(count), scales),
+            )
+            source = Source(x, labels, {}, {}, numbers)
+            state, metrics = epoch_program(kind, source, state, *several)
+        else:
+            state, metrics = train_step(
+                suffix,
+                state,
+                [Batch(x, labels, scales)],
+                numbers,
+                optimizer=hyper.optimizer,
+                variants=variants,
+            )
+        jax.block_until_ready((state, metrics))
+
+    def look():
+        jax.block_until_ready(infer(network.units, params, batch_stats, images))
+
+    step()
+    look()
+    compile_seconds = time.perf_counter() - began
+    first, *others = measure_cost(network, start.image_size).forward[trial.cut.unit :]
+    steps = CALIBRATION_STEPS if fused else 1
+    trained = seeds * steps * count * (2 * first + 3 * sum(others))
+    whole = count * sum(measure_cost(network, start.image_size).forward)
+    return Rates(trained / median(step), whole / median(look), compile_seconds)
+
+
+def median(call: Callable[[], None]) -> float:
+    """Median time of a few calls, in seconds."""
+    times = []
+    for _ in range(CALIBRATION_STEPS):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))

@@ -1,0 +1,191 @@
+"""What is kept of a trial while it is trained: on disk, so that it survives a kill."""
+
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ftjax.frozen.proof import changed_leaves
+from ftjax.frozen.start import Start
+from ftjax.machine.files import write_atomically
+from ftjax.machine.mesh import from_first_process
+from ftjax.sweep import records
+from ftjax.sweep.checkpoint import Checkpoints
+from ftjax.sweep.events import Epoch, Event, Listener
+from ftjax.sweep.trial import Trial
+from ftjax.training.step import State
+from ftjax.training.suffix import SuffixUnit
+from ftjax.trees import unflatten
+
+
+class Log(NamedTuple):
+    """What is kept of a trial.
+
+    Attributes:
+        trial: which one.
+        checkpoints: its store.
+        rows: one mapping per finished epoch.
+        correct: per epoch, (n_val,) whether the answers were right.
+        logits: per epoch, (n_val, classes) float16; of all epochs or of none.
+    """
+
+    trial: Trial
+    checkpoints: Checkpoints
+    rows: list[dict[str, Any]]
+    correct: list[np.ndarray]
+    logits: list[np.ndarray]
+
+    def copy(self) -> "Log":
+        """Another one, that does not change while this one grows."""
+        return self._replace(
+            rows=[*self.rows], correct=[*self.correct], logits=[*self.logits]
+        )
+
+    def add(
+        self, ended: Epoch, logits: np.ndarray, labels: np.ndarray, compiling: float
+    ) -> None:
+        """Adds an epoch.
+
+        Args:
+            ended: its numbers.
+            logits: (n_val, classes).
+            labels: (n_val,).
+            compiling: seconds of it for compilation.
+        """
+        self.rows.append({**ended._asdict(), "compile_seconds": compiling})
+        self.correct.append(logits.argmax(-1) == labels)
+        if len(self.logits) == len(self.correct) - 1:  # older versions kept none
+            self.logits.append(logits.astype(np.float16))
+
+
+def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
+    """A trial as its newest checkpoint left it.
+
+    Args:
+        out: the run's folder.
+        trial: which one.
+        state: at its start; returned if there is no checkpoint.
+
+    Returns:
+        The log, and the state, on the host if it is from a checkpoint.
+    """
+    store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
+    saved = from_first_process(store.restore)
+    if saved is None:
+        return Log(trial, store, [], [], []), state
+    leaves = dict(saved.leaves)
+    correct = leaves.pop("val_correct").astype(bool)
+    logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))
+    own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
+    log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits])
+    return log, unflatten(state, own)
+
+
+@contextmanager
+def closing_all(logs: Iterable[Log]) -> Iterator[None]:
+    """At its end, frees what the stores of checkpoints hold."""
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.checkpoints.close()
+
+
+def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
+    """Writes what trials have reached, unless it is kept."""
+    for log, state in reached:
+        if log.checkpoints.newest() == len(log.rows):
+            continue
+        kept = {"state": state, "val_correct": np.array(log.correct, np.uint8)}
+        if len(log.logits) == len(log.correct):
+            kept["val_logits"] = np.array(log.logits)
+        log.checkpoints.save(len(log.rows), kept, {"epochs": log.rows})
+        records.write_trial(
+            out,
+            log.trial.id,
+            canonical=log.trial.canonical,
+            status="pending",
+            epochs=log.rows,
+        )
+
+
+def finish(
+    out: Path, log: Log, state: State, start: Start, suffix: Sequence[SuffixUnit]
+) -> None:
+    """Proves the freeze and records the trial as done.
+
+    Args:
+        out: the run's folder.
+        log: of the trial.
+        state: after its last epoch.
+        start: the pretrained network.
+        suffix: what of it was trained.
+    """
+    changed = changed_leaves(
+        start.digests,
+        {**start.params, **state.params},
+        {**start.batch_stats, **state.batch_stats},
+        trainable={part.unit.name: part.trainable for part in suffix},
+        batch_norm={part.unit.name: part.batch_norm for part in suffix},
+    )
+    records.write_correct(out, log.trial.id, np.array(log.correct, bool))
+    if log.logits and len(log.logits) == len(log.correct):
+        records.write_logits(out, log.trial.id, np.array(log.logits))
+    records.write_trial(
+        out,
+        log.trial.id,
+        canonical=log.trial.canonical,
+        status="done",
+        epochs=log.rows,
+        frozen_intact=not changed,
+        message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
+    )
+
+
+@contextmanager
+def recording_failures(
+    trials: Sequence[Trial], out: Path, listen: Listener
+) -> Iterator[dict[str, Exception]]:
+    """Records the trials that fail within it, so that the others go on.
+
+    Args:
+        trials: that are trained within it.
+        out: the run's folder.
+        listen: is told of those that failed.
+
+    Yields:
+        Trial -> why it failed, to be filled in; an error that ends it is that of all.
+    """
+    failed: dict[str, Exception] = {}
+    try:
+        yield failed
+    except Exception as error:
+        if jax.process_count() > 1:
+            raise  # the other processes may not have failed, and would wait
+        failed |= {trial.id: error for trial in trials if trial.id not in failed}
+    for trial in trials:
+        if trial.id in failed:
+            message = record_failure(out, trial, failed[trial.id])
+            listen(Event(trial, "failed", message=message))
+
+
+def record_failure(out: Path, trial: Trial, error: Exception) -> str:
+    """Records a failed trial with the epochs that it had; returns why it failed."""
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    path = records.trial_folder(out, trial.id) / "error.txt"
+    text = "".join(traceback.format_exception(error))
+    write_atomically(path, text.encode())
+    record = records.read_trial(out, trial.id) or {}
+    records.write_trial(
+        out,
+        trial.id,
+        canonical=trial.canonical,
+        status="failed",
+        epochs=record.get("epochs", []),
+        message=message,
+    )
+    return message

@@ -1,0 +1,171 @@
+"""All that a sweep needs, loaded and checked; nothing is trained."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import with_dtype, with_head
+from ftjax.batch_norm import check_policy
+from ftjax.config import Config
+from ftjax.data import Dataset, load
+from ftjax.depth import AUTO, parse_depths
+from ftjax.frozen.placement import make_room
+from ftjax.frozen.start import Start, make_start
+from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
+from ftjax.sweep.cost import measure_cost
+from ftjax.sweep.memory import available_bytes, check_memory
+from ftjax.sweep.plan import Plan, Point, make_plan
+from ftjax.sweep.resources import Budget, needed_memory
+from ftjax.sweep.trial import Hyperparameters
+from ftjax.training.optimizer import OPTIMIZERS
+from ftjax.weights.pretrained import load_pretrained
+
+
+class Sweep(NamedTuple):
+    """What `run` trains: the command's configuration, loaded and checked.
+
+    Attributes:
+        config: completed.
+        start: the pretrained network.
+        data: images at the network's size.
+        budget: of the machine.
+        points: of the grid; empty where a search chooses them.
+    """
+
+    config: Config
+    start: Start
+    data: Dataset
+    budget: Budget
+    points: tuple[Point, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Of both splits."""
+        return len(self.data.train.labels) + len(self.data.val.labels)
+
+    def plan(self, points: Iterable[Point] | None = None) -> Plan:
+        """The trials of some points; of the whole grid by default."""
+        config = self.config
+        hyper = Hyperparameters(
+            lr=config.lr,
+            head_lr_factor=config.head_lr_factor,
+            weight_decay=config.weight_decay,
+            drop_connect=config.drop_connect,
+            optimizer=config.optimizer,
+            batch_size=config.batch_size,
+            micro_batch=config.micro_batch,
+            epochs=config.epochs,
+        )
+        points = self.points if points is None else points
+        return make_plan(self.start, self.data, self.budget, points, hyper)
+
+
+def prepare(config: Config) -> Sweep:
+    """Loads weights and images and makes the plan; nothing is trained.
+
+    Args:
+        config: completed.
+
+    Raises:
+        ValueError: anything the user can mend, in one line.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {config.optimizer!r}; --optimizer takes "
+            f"{', '.join(OPTIMIZERS)}"
+        )
+    mesh = make_mesh(config.mesh, config.micro_batch)
+    if mesh is not None and (config.trials_at_once or 1) > 1:
+        raise ValueError(
+            f"--trials-at-once {config.trials_at_once} takes a single device; leave it "
+            "out, or choose --mesh data=1"
+        )
+    at_once = seeds_at_once(config, mesh)
+    backbone = make_backbone(config.model)
+    depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
+    pretrained = load_pretrained(
+        backbone, config.weights, size=config.image_size, offline=config.offline
+    )
+    data = load(
+        config.data,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        train_size=config.train_size,
+        val_size=config.val_size,
+        offline=config.offline,
+    )
+    if len(data.train.labels) < config.batch_size:
+        raise ValueError(
+            f"--batch-size {config.batch_size} is larger than the training set of "
+            f"{len(data.train.labels)} images"
+        )
+    for policy in config.bn:
+        check_policy(policy)
+    network = with_dtype(with_head(backbone, len(data.class_names)), config.dtype)
+    if not any(unit.batch_norm_keys for unit in network.units):
+        config = replace(config, bn=config.bn[:1])  # the policies would be one curve
+    size = config.image_size
+    start = make_start(
+        network,
+        size,
+        pretrained.params,
+        pretrained.batch_stats,
+        weights=pretrained.source,
+        mesh=mesh,
+    )
+    room = make_room(
+        network,
+        size,
+        len(data.train.labels) + len(data.val.labels),
+        measure_cost(network, size).forward,
+        memory=config.cache_gb * 1e9,
+        disk=config.disk_gb * 1e9,
+        device=config.device_gb * 1e9 if mesh is None else 0,
+    )
+    budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
+    grid = itertools.product(depths, config.bn, range(config.seeds))
+    points = tuple(itertools.starmap(Point, grid))
+    sweep = Sweep(config, start, data, budget, points)
+    check_plan(sweep, sweep.plan())
+    return sweep
+
+
+def check_plan(sweep: Sweep, plan: Plan) -> None:
+    """Raises ValueError if the largest trials need more memory than there is."""
+    if not plan.trials:
+        return
+    config, budget = sweep.config, sweep.budget
+    at_once = budget.trials_at_once or 1
+    check_memory(
+        needed_memory(sweep.start, budget, plan.trials, sweep.num_images, at_once),
+        available_bytes(),
+        batch_size=config.batch_size,
+        micro_batch=config.micro_batch,
+        devices=axis_size(budget.mesh, DATA),
+        at_once=at_once,
+    )
+
+
+def seeds_at_once(config: Config, mesh: Mesh | None) -> int:
+    """How many seeds are trained at once.
+
+    Raises:
+        ValueError: the devices cannot share them equally.
+    """
+    axis = axis_size(mesh, VARIANT)
+    count = axis if config.seeds_at_once is None else config.seeds_at_once
+    if count % axis:
+        raise ValueError(
+            f"--seeds-at-once {count}: the {axis} devices of --mesh {config.mesh} "
+            f"cannot share them equally; use a multiple of {axis}"
+        )
+    if axis > config.seeds:
+        raise ValueError(
+            f"--mesh {config.mesh} spreads seeds over {axis} devices, but there are "
+            f"{config.seeds}; use --seeds {axis} or more"
+        )
+    return min(count, config.seeds - config.seeds % axis)

@@ -1,0 +1,139 @@
+"""A trial: one immutable record of what is trained, and how."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ftjax.depth import Cut
+from ftjax.frozen.placement import Placement
+from ftjax.sweep.cost import Flops
+from ftjax.training.optimizer import Hyper
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How a trial is trained.
+
+    Attributes:
+        lr: learning rate of the backbone.
+        head_lr_factor: the head's learning rate over the backbone's.
+        weight_decay: decoupled.
+        drop_connect: largest rate at which trainable blocks are skipped.
+        optimizer: a key of `OPTIMIZERS`.
+        batch_size: images per optimizer step.
+        micro_batch: images that pass through the network at a time; divides
+            `batch_size`.
+        epochs: to train; a longer trial goes on from a shorter one.
+    """
+
+    lr: float
+    head_lr_factor: float
+    weight_decay: float
+    drop_connect: float
+    optimizer: str
+    batch_size: int
+    micro_batch: int
+    epochs: int
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch passes through the network."""
+        return self.batch_size // self.micro_batch
+
+    @property
+    def numbers(self) -> Hyper:
+        """Arrays of the compiled programs: other numbers need no other program."""
+        return Hyper.of(self.lr, self.head_lr_factor, self.weight_decay)
+
+    @property
+    def program(self) -> tuple:
+        """What compiled programs depend on: equal for trials that can be stacked."""
+        return self.optimizer, self.batch_size, self.micro_batch, self.drop_connect
+
+
+class Subject(NamedTuple):
+    """What is fine-tuned, and on what.
+
+    Attributes:
+        model: name of the network.
+        weights: where its pretrained parameters are from.
+        data_hash: of images and labels.
+        image_size: in pixels.
+        dtype: that the network computes in.
+    """
+
+    model: str
+    weights: str
+    data_hash: str
+    image_size: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial.
+
+    Attributes:
+        subject: what is fine-tuned, and on what.
+        cut: where the trainable part begins.
+        policy: of BatchNorm; `frozen` where none is trainable.
+        seed: of head, data order and drop-connect.
+        hyper: how it is trained.
+        placement: where the activations are that it trains on.
+        flops: that it takes.
+    """
+
+    subject: Subject
+    cut: Cut
+    policy: str
+    seed: int
+    hyper: Hyperparameters
+    placement: Placement
+    flops: Flops
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """All that determines the result, except the number of epochs: plain values.
+
+        Settings that came later stand in it only where they change a result, so that
+        earlier results keep their ids.
+        """
+        subject, hyper = self.subject, self.hyper
+        canonical: dict[str, Any] = {
+            "model": subject.model,
+            "weights": subject.weights,
+            "data": subject.data_hash,
+            "depth": self.cut.same_set,
+            "batch_norm": self.policy,
+            "seed": self.seed,
+            "image_size": subject.image_size,
+            "batch_size": hyper.batch_size,
+            "optimizer": hyper.optimizer,
+            "lr": hyper.lr,
+            "head_lr_factor": hyper.head_lr_factor,
+            "weight_decay": hyper.weight_decay,
+            "drop_connect": hyper.drop_connect,
+            "draws": "numpy",  # order of images; JAX's made other orders of a seed
+        }
+        if subject.dtype != "float32":
+            canonical["dtype"] = subject.dtype
+        # With BatchNorm frozen, gradients of parts add up to the batch's.
+        if self.policy != "frozen" and hyper.parts > 1:
+            canonical["micro_batch"] = hyper.micro_batch
+        return canonical
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of `canonical`."""
+        text = json.dumps(self.canonical, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0`."""
+        cut = self.cut
+        return (
+            f"top {cut.depth_layers} layers ({cut.depth_units} blocks)  "
+            f"bn {self.policy}  seed {self.seed}"
+        )

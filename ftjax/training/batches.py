@@ -1,0 +1,189 @@
+"""The batches of an epoch: which images, in which order, brought to the cut."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ftjax.backbones.backbone import Backbone, Unit
+from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
+from ftjax.frozen.forward import infer, take, take_each
+from ftjax.machine.mesh import shard_batch
+from ftjax.machine.stacking import Variants, split_rows
+from ftjax.training.optimizer import Hyper
+from ftjax.training.programs import Metrics
+from ftjax.training.step import Batch, State, train_step
+from ftjax.training.suffix import SuffixUnit
+from ftjax.trees import Tree
+
+
+class Step(NamedTuple):
+    """What all steps of a trial, or of stacked trials, have in common; static.
+
+    Attributes:
+        suffix: units from the cut on.
+        recomputed: frozen units between the stored activations and the cut.
+        optimizer: a key of `OPTIMIZERS`.
+        parts: in which a batch passes through the network.
+        variants: trials that are trained at once.
+        mesh: devices that share them.
+    """
+
+    suffix: tuple[SuffixUnit, ...]
+    recomputed: tuple[Unit, ...]
+    optimizer: str
+    parts: int
+    variants: Variants | None
+    mesh: Mesh | None
+
+
+class Source(NamedTuple):
+    """The arrays that every step reads.
+
+    Attributes:
+        train: stored activations of the training set.
+        labels: (n_train,).
+        params: pretrained, of the recomputed units at least.
+        batch_stats: likewise.
+        hyper: run-time numbers of the optimizer.
+    """
+
+    train: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+    params: Tree
+    batch_stats: Tree
+    hyper: Hyper
+
+
+def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order of the training images; the same at every depth."""
+    return np.random.default_rng([seed, epoch]).permutation(num_images)
+
+
+def epoch_rows(order: np.ndarray, batch_size: int) -> np.ndarray:
+    """The full batches of an epoch; the rest of the images waits for the next.
+
+    Args:
+        order: (n_train,) of the images, or (seeds, n_train).
+        batch_size: images per step.
+
+    Returns:
+        (steps, batch) indices into the training set, or (steps, seeds, batch); sorted
+        within a batch, so that they are read in the order in which they are stored.
+    """
+    steps = order.shape[-1] // batch_size
+    rows = order[..., : steps * batch_size]
+    rows = rows.reshape(*order.shape[:-1], steps, batch_size)
+    return np.moveaxis(np.sort(rows), -2, 0)
+
+
+def epoch_scales(
+    network: Backbone,
+    first: int,
+    seeds: Sequence[int],
+    epoch: int,
+    *,
+    drop_connect: float,
+    steps: int,
+    batch_size: int,
+) -> np.ndarray | None:
+    """Residual scales of the suffix's units in every step; None without drop-connect.
+
+    Args:
+        network: backbone with head.
+        first: index of the suffix's first unit.
+        seeds: of the trials.
+        epoch: counted from 1.
+        drop_connect: largest rate.
+        steps: of the epoch.
+        batch_size: images per step.
+
+    Returns:
+        (steps, units, batch), with several seeds (steps, seeds, units, batch).
+    """
+    rates = drop_rates(network, drop_connect)
+    if not any(rates[first:]):
+        return None
+    scales = [
+        np.asarray(residual_scales(key, epoch, rates, steps, batch_size))[:, first:]
+        for key in map(jax.random.key, seeds)
+    ]
+    return np.stack(scales, axis=1) if len(scales) > 1 else scales[0]
+
+
+def epoch_batches(
+    step: Step, source: Source, rows: np.ndarray, scales: np.ndarray | None
+) -> Iterator[Iterator[Batch]]:
+    """The batches of an epoch, each as its parts.
+
+    Args:
+        step: what the steps have in common.
+        source: what they read.
+        rows: as `epoch_rows` returns them.
+        scales: as `epoch_scales` returns them.
+    """
+    parts = [part for own in rows for part in split(step, own)]
+    stored = take_each(source.train, parts)
+    for number, own in enumerate(rows):
+        scale = None if scales is None else scales[number]
+        yield batch_parts(step, source, own, scale, stored)
+
+
+@partial(jax.jit, static_argnums=0)
+def epoch_program(
+    step: Step,
+    source: Source,
+    state: State,
+    rows: jax.Array,
+    scales: jax.Array | None,
+) -> tuple[State, list[Metrics]]:
+    """All steps of an epoch as one program; the metrics are (steps,) each.
+
+    Arguments as of `epoch_batches`; the activations are on the device.
+    """
+
+    def run(state, batch):
+        own, scale = batch
+        stored = (take(source.train, part) for part in split(step, own))
+        return train_step(
+            step.suffix,
+            state,
+            batch_parts(step, source, own, scale, stored),
+            source.hyper,
+            optimizer=step.optimizer,
+            parts=step.parts,
+            variants=step.variants,
+        )
+
+    return jax.lax.scan(run, state, (rows, scales))
+
+
+def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each part of a batch, those of all seeds one after the other."""
+    size = rows.shape[-1] // step.parts
+    for start in range(0, rows.shape[-1], size):
+        yield rows[..., start : start + size].reshape(-1)
+
+
+def batch_parts(
+    step: Step,
+    source: Source,
+    rows: np.ndarray,
+    scales: np.ndarray | None,
+    stored: Iterator[np.ndarray | jax.Array],
+) -> Iterator[Batch]:
+    """The images of one step in equal parts, each at the cut when it is asked for."""
+    size = rows.shape[-1] // step.parts
+    for number, own in enumerate(split(step, rows)):
+        x = shard_batch(next(stored), step.mesh)
+        x = infer(step.recomputed, source.params, source.batch_stats, x)
+        labels = shard_batch(source.labels[own], step.mesh)
+        part = slice(number * size, (number + 1) * size)
+        yield Batch(
+            split_rows(x, step.variants),
+            split_rows(labels, step.variants),
+            None if scales is None else scales[..., part],
+        )
