@@ -14,13 +14,11 @@ import pytest
 from experiments.plan_table import placement
 from ftjax.config import Config, complete
 from ftjax.data import cache
-from ftjax.frozen import cache as rolling
-from ftjax.frozen.forward import Activations
+from ftjax.frozen import cache as module
+from ftjax.frozen.placement import Placement
 from ftjax.frozen.store import Recipe, Store, load_or_make
-from ftjax.machine import xla
 from ftjax.sweep import run as sweep
-from ftjax.sweep import setup as prepare
-from ftjax.sweep.results import write_results
+from ftjax.sweep.prepare import prepare
 
 pytest.importorskip("sklearn", reason="needs the extra demo")
 
@@ -43,33 +41,33 @@ ON_DISK = {"cache_gb": 1e-9, "disk_gb": 1.0}
 def folder(tmp_path_factory, tmp_path, monkeypatch):
     """The folder of the store; decoded images are shared by the tests."""
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr(xla, "cache_folder", lambda: tmp_path / "own")
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "own")
     return tmp_path / "own" / "activations"
 
 
 @pytest.fixture
 def computed(monkeypatch):
     """Images that were passed through the frozen part to be stored."""
-    seen, outputs = [], rolling.outputs
+    seen, outputs = [], module.outputs
 
     def counted(units, params, batch_stats, x, **options):
         seen.append(len(x))
         return outputs(units, params, batch_stats, x, **options)
 
-    monkeypatch.setattr(rolling, "outputs", counted)
+    monkeypatch.setattr(module, "outputs", counted)
     return seen
 
 
 def set_up(**options):
-    return prepare.prepare(complete(replace(OPTIONS, **options)))
+    return prepare(complete(replace(OPTIONS, **options)))
 
 
 def run(out, **options):
     """Both tables of a run, without the times."""
-    setup = set_up(**options)
-    assert all(event.status != "failed" for event in sweep.run(setup, out))
+    outcome = sweep.run(set_up(**options), out)
+    assert not outcome.failed
     times = ["seconds", "compile_seconds"]
-    tables = write_results(setup, out)
+    tables = outcome.results, outcome.epochs
     return [table.drop(columns=times, errors="ignore") for table in tables]
 
 
@@ -116,16 +114,21 @@ def test_what_is_damaged_is_made_again(folder, tmp_path, computed, in_memory):
 
 
 def test_other_weights_have_other_files(folder):
-    setup = set_up(dtype="bfloat16", **ON_DISK)
-    start = Activations(0, setup.dataset.train.images, setup.dataset.val.images)
-    mapped = rolling.move(setup, start, 3)
+    own = set_up(dtype="bfloat16", **ON_DISK)
+    roomy = set_up(dtype="bfloat16", cache_gb=1.0).budget.room
+
+    def at(boundary, start=own.start, room=own.budget.room):
+        cache = module.ActivationCache(start, own.data, room, batch_size=16)
+        return cache.at(Placement(boundary))
+
+    mapped = at(3)
     assert mapped.train.dtype == jnp.bfloat16 and not mapped.train.flags.writeable
-    roomy = setup._replace(config=replace(setup.config, cache_gb=1.0))
-    for mine, expected in zip(mapped, rolling.move(roomy, start, 3), strict=True):
+    for mine, expected in zip(mapped, at(3, room=roomy), strict=True):
         np.testing.assert_array_equal(mine, expected)
     for unit, count in (("stem", 4), ("top", 4)):  # top comes after the boundary
-        leaf = next(leaf for leaf in setup.start if leaf[1] == unit)
-        rolling.move(setup._replace(start={**setup.start, leaf: b"other"}), start, 3)
+        leaf = next(leaf for leaf in own.start.digests if leaf[1] == unit)
+        digests = {**own.start.digests, leaf: b"other"}
+        at(3, own.start._replace(digests=digests))
         assert len(files(folder)) == count
 
 
@@ -202,5 +205,5 @@ def test_several_processes_have_no_disk():
     ],
 )
 def test_the_plan_says_where_activations_are(options, place):
-    setup = set_up(**options)
-    assert all(place in placement(setup, trial) for trial in setup.plan.trials)
+    trials = set_up(**options).plan().trials
+    assert all(place in placement(trial) for trial in trials)

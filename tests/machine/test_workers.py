@@ -1,4 +1,4 @@
-"""Generators that run side by side, and how the seconds are shared."""
+"""Work that runs side by side, and how the seconds are shared."""
 
 import threading
 import time
@@ -6,85 +6,68 @@ import time
 import pytest
 
 from ftjax.machine import clock
-from ftjax.machine.workers import in_background, map_ahead, side_by_side, stop_point
+from ftjax.machine.workers import in_background, in_threads, map_ahead, stop_point
 
 
-def test_a_single_worker_needs_no_thread():
+def test_threads_work_beside_the_callers():
+    both = threading.Barrier(3, timeout=30)
+    seen = []
+
     def work():
-        yield threading.current_thread()
-
-    assert list(side_by_side([work()])) == [threading.current_thread()]
-
-
-def test_all_that_is_yielded_comes_and_workers_overlap():
-    both = threading.Barrier(2, timeout=30)
-
-    def work(name):
-        yield name, 0
         both.wait()  # one after the other would wait here for ever
-        yield name, 1
+        seen.append(threading.current_thread())
 
-    found = list(side_by_side([work("a"), work("b")]))
-    assert sorted(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    for name in "ab":
-        assert [n for own, n in found if own == name] == [0, 1]
+    with in_threads(work, 2):
+        work()
+    assert len(set(seen)) == 3
+    assert [thread for thread in seen if thread.is_alive()] == [
+        threading.current_thread()
+    ]
 
 
 def endless(ended):
     """Works until it is stopped, and notes that its files are closed."""
-    try:
-        yield "begun"
-        while True:
-            time.sleep(0.001)
-            stop_point()
-    finally:
-        ended.append(threading.current_thread())
+
+    def work():
+        try:
+            while True:
+                time.sleep(0.001)
+                stop_point()
+        finally:
+            ended.append(threading.current_thread())
+
+    return work
 
 
-def test_an_error_stops_the_others_and_is_raised():
-    ended = []
+def test_an_error_in_a_thread_stops_the_others_and_is_raised():
+    ended, calls = [], iter(range(2))
 
-    def fails():
-        yield "begun"
-        raise OSError("disk full")
+    def work():
+        if next(calls) == 0:
+            raise OSError("disk full")
+        endless(ended)()
 
     with pytest.raises(OSError, match="disk full"):
-        list(side_by_side([endless(ended), fails()]))
-    assert len(ended) == 1 and not ended[0].is_alive()
-
-
-def test_a_worker_that_is_stopped_gives_its_locks_back():
-    turn, first = threading.Lock(), threading.Event()
-
-    def holds():
-        with turn:
-            first.set()
-            while True:
-                yield "holding"
-
-    def waits():
-        first.wait(30)
-        with turn:
-            yield "never"
-
-    events = side_by_side([holds(), waits()])
-    assert next(events) == "holding"
-    events.close()  # and does not wait for ever
-    assert not turn.locked()
-
-
-def test_ctrl_c_and_a_caller_that_has_enough_stop_all():
-    ended = []
-    events = side_by_side([endless(ended), endless(ended)])
-    assert next(events) == "begun"
-    with pytest.raises(KeyboardInterrupt):
-        events.throw(KeyboardInterrupt)
+        with in_threads(work, 2):
+            endless(ended)()
     assert len(ended) == 2
-    events = side_by_side([endless(ended), endless(ended)])
-    next(events)
-    events.close()
-    assert len(ended) == 4
-    stop_point()  # nobody stops the caller's own thread
+    stop_point()  # nobody stops the caller's own thread any more
+
+
+def test_ctrl_c_stops_all_and_locks_are_given_back():
+    ended, turn = [], threading.Lock()
+
+    def work():
+        with turn:
+            endless(ended)()
+
+    with pytest.raises(KeyboardInterrupt):
+        with in_threads(work, 2):
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+    assert len(ended) == 2 and not any(thread.is_alive() for thread in ended)
+    assert not turn.locked()
+    stop_point()
 
 
 def test_seconds_are_shared_by_those_at_work(monkeypatch):

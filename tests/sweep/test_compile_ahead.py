@@ -4,11 +4,13 @@ import threading
 
 import jax
 import pytest
-from tiny_setup import tiny_setup
+from tiny_sweep import tiny_sweep
 
-from ftjax.frozen.cache import RollingCache
-from ftjax.sweep import run as sweep
-from ftjax.sweep.compile_ahead import compile_ahead, compile_threads
+from ftjax.frozen.cache import ActivationCache
+from ftjax.frozen.placement import Placement
+from ftjax.sweep import compile_ahead as module
+from ftjax.sweep.compile_ahead import compile_threads
+from ftjax.sweep.run import run
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -27,7 +29,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def make_setup(tmp_path, **options):
+def make_sweep(tmp_path, **options):
     """Depths that cut units, both policies, drop-connect, batches in two parts."""
     usual = {
         "depths": ("0", "5", "18"),
@@ -37,32 +39,37 @@ def make_setup(tmp_path, **options):
         "drop_connect": 0.2,
         "trials_at_once": 2,
     }
-    return tiny_setup(tmp_path, **(usual | options))
+    return tiny_sweep(tmp_path, **(usual | options))
+
+
+def compile_ahead(sweep, threads):
+    trials = sweep.plan().trials
+    return module.compile_ahead(sweep.start, sweep.data, sweep.budget, trials, threads)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_nothing_is_left_to_compile(tmp_path, compiled, parts, monkeypatch):
-    setup = make_setup(tmp_path, micro_batch=16 // parts)
-    list(sweep.run(setup, tmp_path / "first"))  # small programs, between the units
+    sweep = make_sweep(tmp_path, micro_batch=16 // parts)
+    run(sweep, (tmp_path / "first"))  # small programs, between the units
     jax.clear_caches()
     monkeypatch.setattr("ftjax.sweep.compile_ahead._compiled", set())
     del compiled[:]
-    with compile_ahead(setup, setup.plan.trials, 2) as ready:
+    with compile_ahead(sweep, 2) as ready:
         ready()
     assert len(compiled) > 10 and len({thread for _, thread in compiled}) == 2
     del compiled[:]
-    list(sweep.run(setup, tmp_path / "second"))
+    run(sweep, (tmp_path / "second"))
     assert {name for name, _ in compiled} <= {"jit(add_trees)"}
 
 
 def test_one_thread_and_stacked_trials_compile_as_they_go(tmp_path, compiled):
-    setup = make_setup(tmp_path)
+    sweep = make_sweep(tmp_path)
     del compiled[:]
-    with compile_ahead(setup, setup.plan.trials, 1) as ready:
+    with compile_ahead(sweep, 1) as ready:
         ready()
-    stacked = make_setup(tmp_path, seeds=2, seeds_at_once=2)
+    stacked = make_sweep(tmp_path, seeds=2, seeds_at_once=2)
     del compiled[:]
-    with compile_ahead(stacked, stacked.plan.trials, 2) as ready:
+    with compile_ahead(stacked, 2) as ready:
         ready()
     assert compiled == []
 
@@ -70,7 +77,7 @@ def test_one_thread_and_stacked_trials_compile_as_they_go(tmp_path, compiled):
 def test_the_pass_to_the_first_cut_need_not_wait_for_the_rest(
     tmp_path, compiled, monkeypatch
 ):
-    setup = make_setup(tmp_path, depths=("0", "5"))
+    sweep = make_sweep(tmp_path, depths=("0", "5"))
     go = threading.Event()
 
     def held(*_):
@@ -78,11 +85,13 @@ def test_the_pass_to_the_first_cut_need_not_wait_for_the_rest(
 
     monkeypatch.setattr("ftjax.sweep.compile_ahead.training_tasks", held)
     monkeypatch.setattr("ftjax.sweep.compile_ahead._compiled", set())
-    with compile_ahead(setup, setup.plan.trials, 2) as ready:
+    with compile_ahead(sweep, 2) as ready:
         del compiled[:]
-        boundary = min(setup.boundaries.values())
+        boundary = min(trial.placement.boundary for trial in sweep.plan().trials)
         assert boundary > 0
-        RollingCache(setup).at(boundary)
+        room = sweep.budget.room
+        cache = ActivationCache(sweep.start, sweep.data, room, batch_size=8)
+        cache.at(Placement(boundary))
         assert "jit(infer_unit)" not in {name for name, _ in compiled}
         waiting = threading.Thread(target=ready)
         waiting.start()
@@ -94,7 +103,7 @@ def test_the_pass_to_the_first_cut_need_not_wait_for_the_rest(
 
 
 def test_who_stops_does_not_wait_for_what_is_not_begun(tmp_path, monkeypatch):
-    setup = make_setup(tmp_path)
+    sweep = make_sweep(tmp_path)
     go, begun = threading.Event(), []
 
     def held(*_):
@@ -103,7 +112,7 @@ def test_who_stops_does_not_wait_for_what_is_not_begun(tmp_path, monkeypatch):
 
     monkeypatch.setattr("ftjax.sweep.compile_ahead.training_tasks", held)
     with pytest.raises(KeyboardInterrupt):
-        with compile_ahead(setup, setup.plan.trials, 2):
+        with compile_ahead(sweep, 2):
             threading.Timer(0.3, go.set).start()
             raise KeyboardInterrupt
     assert len(begun) < 20

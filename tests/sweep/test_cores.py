@@ -6,23 +6,23 @@ import sys
 
 import pandas as pd
 import pytest
-from tiny_setup import tiny_setup
+from tiny_sweep import tiny_sweep
 
 from ftjax.sweep import cores
 from ftjax.sweep.cores import one_core_each, pays, unevenness
 
 
-def make_setup(tmp_path, **options):
+def make_sweep(tmp_path, **options):
     usual = {"depths": ("0", "5", "10"), "bn": ("follow",), "seeds": 2}
-    return tiny_setup(tmp_path, **(usual | options))
+    return tiny_sweep(tmp_path, **(usual | options))
 
 
 @pytest.fixture
 def two_cores(monkeypatch):
     """Two cores, and nobody who has chosen the number of threads."""
     monkeypatch.delenv(cores.POOL_SIZE, raising=False)
-    for place in ("ftjax.sweep.cores.usable_cores", "ftjax.sweep.setup.usable_cores"):
-        monkeypatch.setattr(place, lambda: 2)
+    for module in ("cores", "resources"):
+        monkeypatch.setattr(f"ftjax.sweep.{module}.usable_cores", lambda: 2)
 
 
 def test_unevenness_is_the_last_end_over_the_mean_end():
@@ -33,24 +33,24 @@ def test_unevenness_is_the_last_end_over_the_mean_end():
 
 
 def test_it_pays_where_all_cores_have_work_to_the_end(tmp_path, two_cores):
-    assert pays(make_setup(tmp_path))
-    assert not pays(make_setup(tmp_path, depths=("10",), seeds=1))  # one trial
-    assert not pays(make_setup(tmp_path, depths=("5",), seeds=3))  # one is left alone
-    assert not pays(make_setup(tmp_path, trials_at_once=1))
+    assert pays(make_sweep(tmp_path))
+    assert not pays(make_sweep(tmp_path, depths=("10",), seeds=1))  # one trial
+    assert not pays(make_sweep(tmp_path, depths=("5",), seeds=3))  # one is left alone
+    assert not pays(make_sweep(tmp_path, trials_at_once=1))
 
 
 def test_searches_that_end_with_few_trainings_share_the_cores(tmp_path, two_cores):
-    assert not pays(make_setup(tmp_path, depths=("auto",)))
-    assert not pays(make_setup(tmp_path, search="halving"))
+    assert not pays(make_sweep(tmp_path, depths=("auto",)))
+    assert not pays(make_sweep(tmp_path, search="halving"))
 
 
 def test_who_has_chosen_the_number_of_threads_keeps_it(
     tmp_path, two_cores, monkeypatch
 ):
     monkeypatch.setenv(cores.POOL_SIZE, "2")
-    setup = make_setup(tmp_path)
-    assert not pays(setup)
-    assert one_core_each(setup) is setup
+    sweep = make_sweep(tmp_path)
+    assert not pays(sweep)
+    assert one_core_each(sweep) is sweep
 
 
 @pytest.mark.skipif(

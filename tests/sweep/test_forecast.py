@@ -1,12 +1,15 @@
 """Programs, memory and refusals, from shapes alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from made_plan import make_trials
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype, with_head
-from ftjax.config import Config, complete
 from ftjax.depth import make_cut
+from ftjax.frozen.placement import Placement
 from ftjax.sweep.memory import (
     Memory,
     available_bytes,
@@ -14,7 +17,7 @@ from ftjax.sweep.memory import (
     count_programs,
     estimate_memory,
 )
-from ftjax.sweep.plan import Point, make_plan
+from ftjax.sweep.plan import Point
 
 NETWORK = with_head(make_backbone("tiny"), 3)
 
@@ -57,13 +60,17 @@ def test_the_backward_pass_needs_memory_by_image():
 
 
 def test_trials_share_programs():
-    config = complete(Config(model="tiny", weights="random", image_size=16))
+    trial = make_trials(NETWORK, Point(48, "follow", 0))[0]
 
     def programs(*points, begin=""):
-        plan = make_plan(config, NETWORK, points, weights="random", data_hash="0")
-        return count_programs(NETWORK, [(each, begin) for each in plan.trials], 16)
+        trials = make_trials(NETWORK, *points)
+        placed = [
+            replace(each, placement=Placement(each.cut.unit, begin)) for each in trials
+        ]
+        return count_programs(NETWORK, placed, 16)
 
     one = programs(Point(48, "follow", 0))
+    assert count_programs(NETWORK, [trial], 16) == one
     assert programs(Point(48, "follow", 0), Point(48, "follow", 1)) == one
     assert one < programs(Point(48, "follow", 0), Point(48, "frozen", 0))
     within = Point(9, "follow", 0)  # of the cut's unit two parts in inference mode

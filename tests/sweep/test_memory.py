@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_setup import tiny_setup
+from tiny_sweep import tiny_sweep
 
-from ftjax.sweep import run as sweep
+from ftjax.sweep.run import run
 
 TRIALS = 200
 
@@ -21,18 +21,21 @@ def resident_bytes() -> int:
 def test_two_hundred_trials_need_the_memory_of_twenty(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="needs the extra demo")
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
-    setup = tiny_setup(
+    sweep = tiny_sweep(
         tmp_path / "run",
         image_size=16,
         depths=("0", "7", "18", "19"),
         bn=("follow",),
         seeds=TRIALS // 4,
     )
-    assert len(setup.plan.trials) == TRIALS
+    assert len(sweep.plan().trials) == TRIALS
     sizes = []
-    for event in sweep.run(setup, tmp_path / "run"):
+
+    def listen(event):
         assert event.status != "failed", event.message
         if event.status == "done":
             sizes.append(resident_bytes())
+
+    run(sweep, tmp_path / "run", listen)
     # trials come by cut, so all programs are there only when the last cut has begun
     assert sizes[-1] / sizes[19] < 1.05

@@ -1,35 +1,97 @@
 """What determines a trial's id, and what it costs."""
 
+import dataclasses
+from dataclasses import replace
+
 import pytest
+from made_plan import HYPER, make_trials
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_head
+from ftjax.backbones.backbone import (
+    boundary_shapes,
+    variable_shapes,
+    with_dtype,
+    with_head,
+)
 from ftjax.config import Config, complete
 from ftjax.sweep.cost import measure_cost
-from ftjax.sweep.plan import Point, make_plan
+from ftjax.sweep.plan import Point
+
+NETWORK = with_head(make_backbone("tiny"), 3)
+BATCH_NORM = Point(7, "follow", 0)  # a point whose policy makes a difference
 
 
-def ids(policy, **fields):
-    """The trial of one point of the grid."""
-    config = complete(Config(model="tiny", weights="random", **fields))
-    network = with_head(make_backbone("tiny"), 3)
-    grid = [Point(7, policy, 0)]
-    plan = make_plan(config, network, grid, weights="random", data_hash="0")
-    (trial,) = plan.trials
-    return trial.id
+def trial_of(point=BATCH_NORM, network=NETWORK, **options):
+    (trial,) = make_trials(network, point, **options)
+    return trial
 
 
-def test_an_id_changes_with_what_changes_the_result():
-    plain = ids("follow", batch_size=8)
-    assert ids("follow", batch_size=8, dtype="float32") == plain
-    assert ids("follow", batch_size=8, dtype="bfloat16") != plain
-    assert ids("follow", batch_size=8, micro_batch=8, mesh="data=2") == plain
-    assert ids("follow", batch_size=8, micro_batch=4) != plain
+PLAIN = trial_of()
+# Every field of a trial and of what it holds, with another value.
+OTHERS = {
+    "subject.model": {"network": replace(NETWORK, name="other")},
+    "subject.weights": {"weights": "imagenet"},
+    "subject.data_hash": {"data_hash": "1"},
+    "subject.image_size": {"image_size": 32},
+    "subject.dtype": {"network": with_dtype(NETWORK, "bfloat16")},
+    "cut": {"point": Point(18, "follow", 0)},
+    "policy": {"point": Point(7, "frozen", 0)},
+    "seed": {"point": Point(7, "follow", 1)},
+    "hyper.lr": {"hyper": replace(HYPER, lr=2e-4)},
+    "hyper.head_lr_factor": {"hyper": replace(HYPER, head_lr_factor=1.0)},
+    "hyper.weight_decay": {"hyper": replace(HYPER, weight_decay=0.1)},
+    "hyper.drop_connect": {"hyper": replace(HYPER, drop_connect=0.0)},
+    "hyper.optimizer": {"hyper": replace(HYPER, optimizer="sgd")},
+    "hyper.batch_size": {"hyper": replace(HYPER, batch_size=16, micro_batch=16)},
+    "hyper.micro_batch": {"hyper": replace(HYPER, micro_batch=4)},
+}
+SAME = {"hyper.epochs", "placement", "flops"}  # a longer trial goes on from a shorter
+
+
+def test_every_field_is_tried():
+    fields = {field.name for field in dataclasses.fields(PLAIN)} - {"subject", "hyper"}
+    fields |= {f"subject.{name}" for name in PLAIN.subject._fields}
+    fields |= {f"hyper.{field.name}" for field in dataclasses.fields(PLAIN.hyper)}
+    assert fields == OTHERS.keys() | SAME
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_an_id_changes_with_every_field(field):
+    assert trial_of(**OTHERS[field]).id != PLAIN.id
+
+
+def test_ids_of_earlier_versions_stay():
+    """Folders that they wrote are resumed."""
+    assert PLAIN.canonical == {
+        "model": "tiny",
+        "weights": "random",
+        "data": "0",
+        "depth": 7,
+        "batch_norm": "follow",
+        "seed": 0,
+        "image_size": 16,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "head_lr_factor": 10.0,
+        "weight_decay": 0.0,
+        "drop_connect": 0.2,
+        "draws": "numpy",
+    }
+    assert PLAIN.id == "e618f5685756"
+    assert trial_of(hyper=replace(HYPER, epochs=9)).id == PLAIN.id
+
+
+def test_depths_and_policies_that_train_the_same_are_one_trial():
+    points = [Point(0, policy, 0) for policy in ("follow", "frozen", "recalibrate")]
+    assert len(make_trials(NETWORK, *points)) == 1
+    assert len(make_trials(NETWORK, Point(0, "follow", 0), Point(1, "follow", 0))) == 1
 
 
 def test_accumulation_is_exact_without_batch_statistics():
-    plain = ids("frozen", batch_size=8)
-    assert ids("frozen", batch_size=8, micro_batch=4) == plain
+    point = Point(7, "frozen", 0)
+    parts = trial_of(point, hyper=replace(HYPER, micro_batch=4))
+    assert parts.id == trial_of(point).id
 
 
 @pytest.mark.parametrize("micro_batch", [3, 16])

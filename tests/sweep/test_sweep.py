@@ -15,11 +15,10 @@ from tiny_run import TINY, run, table
 
 from experiments import sweep as command
 from ftjax.config import Config, complete
-from ftjax.sweep import records
-from ftjax.sweep import run as sweep
-from ftjax.sweep import setup as preparation
+from ftjax.sweep import records, resources
+from ftjax.sweep.prepare import prepare
 from ftjax.sweep.results import write_probes
-from ftjax.sweep.setup import prepare
+from ftjax.sweep.work_queue import group_trials
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -163,21 +162,24 @@ def test_how_many_are_trained_side_by_side(images, monkeypatch):
         config = Config(**small, image_size=16, depths=("units",), **more)
         return prepare(complete(config))
 
-    def count(setup, cores=2, available=int(1e12)):
-        monkeypatch.setattr(preparation, "usable_cores", lambda: cores)
-        monkeypatch.setattr(preparation, "available_bytes", lambda: available)
-        return preparation.trials_at_once(setup)
+    def arguments(sweep):
+        return sweep.start, sweep.budget, sweep.plan().trials, sweep.num_images
 
-    setup = plan()
+    def count(sweep, cores=2, available=int(1e12)):
+        monkeypatch.setattr(resources, "usable_cores", lambda: cores)
+        monkeypatch.setattr(resources, "available_bytes", lambda: available)
+        return resources.trials_at_once(*arguments(sweep))
+
+    sweep = plan()
     cores = (1, 2, 4, 6, 8, 64)
-    assert [count(setup, number) for number in cores] == [1, 2, 2, 3, 4, 4]
+    assert [count(sweep, number) for number in cores] == [1, 2, 2, 3, 4, 4]
     assert count(plan(trials_at_once=5)) == 5
-    one, two = (preparation.needed_memory(setup, number) for number in (1, 2))
+    one, two = (resources.needed_memory(*arguments(sweep), n) for n in (1, 2))
     assert one.residuals < two.residuals
     assert one.params < two.params < 2 * one.params  # the pretrained ones are shared
     needed = sum(two)
-    assert count(setup, available=2 * needed) == 2
-    assert count(setup, available=2 * needed - 1) == 1
+    assert count(sweep, available=2 * needed) == 2
+    assert count(sweep, available=2 * needed - 1) == 1
     assert count(plan(cache_gb=2e-4)) == 1  # not the activations of two
 
 
@@ -199,11 +201,16 @@ def test_which_seeds_are_trained_at_once(images, tmp_path):
         seeds=5,
         seeds_at_once=2,
     )
-    setup = prepare(complete(config))
-    missing = [(trial, int(trial.seed > 2), 5) for trial in setup.plan.trials]
+    sweep = prepare(complete(config))
+    trials = sweep.plan().trials
+    for trial in trials:
+        if trial.seed > 2:  # has an epoch already
+            folder = records.trial_folder(tmp_path, trial.id) / "checkpoint"
+            (folder / "1").mkdir(parents=True)
+    goals = dict.fromkeys([trial.id for trial in trials], 5)
     groups = [
         (group[0].cut.depth_layers, [trial.seed for trial in group])
-        for group, last in sweep.group_trials(setup, missing)
+        for group, last in group_trials(trials, goals, sweep.budget, tmp_path)
     ]
     seeds = [[0, 1], [2], [3, 4]]
     assert groups == [(depth, group) for depth in (7, 0) for group in seeds]
@@ -221,13 +228,18 @@ def test_probes_are_kept_and_shown_beside_the_curve(images, tmp_path, capsys):
     config = json.loads((tmp_path / "config.json").read_text())["config"]
     for name in ("depths", "bn"):
         config[name] = tuple(config[name])
-    setup = prepare(Config(**config))
+    sweep = prepare(Config(**config))
+
+    def write():
+        plan = sweep.plan()
+        write_probes(sweep.start, sweep.data, plan, tmp_path, batch_size=16)
+
     marked = probes.assign(logme=7.0)
     marked.to_csv(tmp_path / "probes.csv", index=False)
-    write_probes(setup, tmp_path)
+    write()
     assert (pd.read_csv(tmp_path / "probes.csv").logme == 7).all()
     marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
-    write_probes(setup, tmp_path)
+    write()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
 

@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_setup import tiny_setup
+from tiny_sweep import tiny_sweep
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype, with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
-from ftjax.sweep.results import write_results
 from ftjax.sweep.run import run
 from ftjax.training.optimizer import Hyper
-from ftjax.training.step import init_state, train_step
+from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
 pytestmark = pytest.mark.skipif(
@@ -39,8 +38,8 @@ def train(device, name, depth, policy, dtype):
         x = infer(network[: cut.unit], params, stats, jax.device_put(images))
         y, losses = jax.device_put(labels), []
         for _ in range(3):
-            state, metrics = train_step(
-                suffix, state, x, y, None, HYPER, optimizer="sgd"
+            state, (metrics,) = train_step(
+                suffix, state, [Batch(x, y)], HYPER, optimizer="sgd"
             )
             losses.append(float(metrics.loss) / len(labels))
     return losses, jax.device_get(state)
@@ -92,10 +91,9 @@ def test_a_sweep_of_any_form_gives_the_same_numbers(tmp_path, options):
     with jax.default_matmul_precision("highest"):
         for name, extra in (("plain", {}), ("other", options)):
             out = tmp_path / name
-            setup = tiny_setup(out, dtype="float32", **usual, **extra)
-            failed = [e.message for e in run(setup, out) if e.status == "failed"]
-            assert not failed
-            tables.append(write_results(setup, out)[0])
+            outcome = run(tiny_sweep(out, dtype="float32", **usual, **extra), out)
+            assert not outcome.failed
+            tables.append(outcome.results)
     columns = ["depth_layers", "seed", "val_accuracy", "val_loss", "accuracy"]
     plain, other = (table[columns].to_numpy(float) for table in tables)
     np.testing.assert_allclose(other, plain, atol=1e-4)

@@ -46,7 +46,7 @@ from ftjax.backbones.layers import plain_lowering
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
 from ftjax.training import optimizer as optim
-from ftjax.training.step import init_state, train_step
+from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 from ftjax.weights.pretrained import load_pretrained
 
@@ -209,7 +209,7 @@ def train_ours(
         x = infer(network[: cut.unit], *start, jnp.asarray(images))
         labels = jnp.asarray(labels)
         state, _ = train_step(
-            suffix, state, x, labels, None, hyper, optimizer=optimizer
+            suffix, state, [Batch(x, labels)], hyper, optimizer=optimizer
         )
     return Result(
         {**start.params, **state.params}, {**start.batch_stats, **state.batch_stats}

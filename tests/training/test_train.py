@@ -11,17 +11,13 @@ import pytest
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype, with_head
 from ftjax.backbones.stochastic_depth import residual_scales
-from ftjax.data import read_ahead
 from ftjax.depth import labels, make_cut
-from ftjax.frozen.forward import Activations, advance, infer
+from ftjax.frozen.forward import advance, infer
 from ftjax.frozen.placement import Room, choose_boundary
-from ftjax.frozen.proof import changed_leaves, digests
-from ftjax.machine.stacking import stack, unstack
 from ftjax.training import optimizer as optim
-from ftjax.training.epochs import Problem, run_epochs
 from ftjax.training.evaluate import evaluate
 from ftjax.training.recalibrate import recalibrate
-from ftjax.training.step import init_state, train_step
+from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
 HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
@@ -111,171 +107,12 @@ def test_suffix_step_is_the_labelled_step_of_the_whole(tiny, depth, policy):
             plain_params, plain_stats, opt_state, jnp.asarray(images[rows]), y
         )
         state, _ = train_step(
-            suffix, state, jnp.asarray(middle[rows]), y, None, HYPER, optimizer="sgd"
+            suffix, state, [Batch(jnp.asarray(middle[rows]), y)], HYPER, optimizer="sgd"
         )
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     for unit in state.params:
         jax.tree.map(close, state.params[unit], plain_params[unit])
         jax.tree.map(close, state.batch_stats[unit], plain_stats[unit])
-
-
-@pytest.mark.parametrize(
-    "depth, policy",
-    [(depth, "follow") for depth in DEPTHS]
-    + [(18, "frozen"), (46, "frozen"), (18, "recalibrate")],
-)
-def test_frozen_leaves_stay_bit_identical_and_have_no_state(tiny, depth, policy):
-    network, params, stats, *_ = tiny
-    cut = make_cut(network, depth)
-    suffix = make_suffix(network, cut, policy)
-    *_, (state, _, _) = run_epochs(problem(tiny, depth, policy), *start(tiny, suffix))
-    trainable = {part.unit.name: part.trainable for part in suffix}
-    batch_norm = {part.unit.name: part.batch_norm for part in suffix}
-    after = {**params, **state.params}, {**stats, **state.batch_stats}
-    before = digests(params, stats)
-    allowed = {"trainable": trainable, "batch_norm": batch_norm}
-    assert changed_leaves(before, *after, **allowed) == ()
-    changed = changed_leaves(before, *after, trainable={}, batch_norm={})
-    kernels = {name for name in changed if name.endswith("kernel")}
-    expected = {
-        f"params/{unit}/{key}/kernel"
-        for unit, keys in trainable.items()
-        for key in keys
-        if "kernel" in params[unit][key]
-    }
-    assert kernels == expected
-    for part in suffix:
-        leaves = jax.tree.leaves(state.opt_state[part.unit.name])
-        moments = sum(leaf.size for leaf in leaves if leaf.ndim)
-        own = params[part.unit.name]
-        learned = jax.tree.leaves({key: own[key] for key in part.trainable})
-        assert moments == 2 * sum(leaf.size for leaf in learned)
-
-
-def problem(tiny, depth, policy, boundary=None, seed=0):
-    network, params, stats, images, answers = tiny
-    cut = make_cut(network, depth)
-    boundary = cut.unit if boundary is None else boundary
-    middle = advance(network[:boundary], params, stats, images, batch_size=8)
-    return Problem(
-        network=network,
-        cut=cut,
-        policy=policy,
-        params=params,
-        batch_stats=stats,
-        activations=Activations(boundary, middle[:16], middle[16:]),
-        train_labels=answers[:16],
-        val_labels=answers[16:],
-        hyper=HYPER,
-        optimizer="adam",
-        batch_size=8,
-        micro_batch=8,
-        drop_connect=0.5,
-        seeds=(seed,),
-    )
-
-
-def start(tiny, suffix):
-    _, params, stats, *_ = tiny
-    return init_state(suffix, params, stats, optimizer="adam"), 1, 2
-
-
-def test_the_stored_boundary_does_not_change_the_numbers(tiny):
-    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "follow")
-    runs = [
-        [epoch for _, (epoch,), _ in run_epochs(made, *start(tiny, suffix))]
-        for made in (problem(tiny, 18, "follow"), problem(tiny, 18, "follow", 0))
-    ]
-    for stored, recomputed in zip(*runs, strict=True):
-        np.testing.assert_allclose(stored.loss, recomputed.loss, rtol=1e-5)
-        np.testing.assert_allclose(stored.val_loss, recomputed.val_loss, rtol=1e-5)
-
-
-# In float32 rounding grows with each step: at a rate of 0.01 to 2e-5 of a loss.
-@pytest.mark.parametrize(
-    ("dtype", "rate", "bound"), [("float32", 1e-3, 1e-5), ("float64", 1e-2, 1e-6)]
-)
-def test_a_fused_epoch_equals_its_steps(tiny, dtype, rate, bound):
-    with jax.enable_x64(dtype == "float64"):
-        network, *trees, images, answers = tiny
-        trees = jax.tree.map(lambda x: x.astype(dtype), trees)
-        own = with_dtype(network, dtype), *trees, images, answers
-        made = problem(own, 18, "follow", 0)._replace(micro_batch=4, seeds=(0, 1))
-        count, variants = len(made.seeds), made.variants
-        hyper = jax.tree.map(jnp.dtype(dtype).type, HYPER._replace(learning_rate=rate))
-        made = made._replace(hyper=stack([hyper] * count, variants))
-        splits = made.activations.train, made.activations.val
-        there = Activations(0, *map(jax.device_put, splits))
-        suffix = make_suffix(own[0], made.cut, "follow")
-        states, numbers = [], []
-        for form in (made, made._replace(activations=there, fused=True)):
-            state, first, last = start(own, suffix)
-            state = stack([state] * count, variants)
-            for ended in run_epochs(form, state, first, last):
-                state, epochs, _ = ended
-            states.append(state.params)
-            numbers.append([epoch[:-1] for epoch in epochs])
-        np.testing.assert_allclose(*numbers, rtol=bound)
-        for plain, fused in zip(*map(jax.tree.leaves, states), strict=True):
-            assert fused.dtype == dtype
-            # At most 1 % of a step of Adam.
-            np.testing.assert_allclose(fused, plain, atol=1e-5)
-
-
-def test_seeds_are_replicates_and_repeat(tiny):
-    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "follow")
-
-    def losses(seed):
-        made = problem(tiny, 18, "follow", seed=seed)
-        ends = run_epochs(made, *start(tiny, suffix))
-        return [epoch.val_loss for _, (epoch,), _ in ends]
-
-    assert losses(0) == losses(0)
-    assert losses(0) != losses(1)
-
-
-def test_seeds_at_once_have_the_numbers_of_one_after_the_other(tiny):
-    """Also with drop-connect, micro-batches, and frozen units that are run again."""
-    made = problem(tiny, 18, "recalibrate", boundary=0)._replace(micro_batch=4)
-    suffix = make_suffix(made.network, made.cut, made.policy)
-    expected = []
-    for seed in (3, 5):
-        *_, end = run_epochs(made._replace(seeds=(seed,)), *start(tiny, suffix))
-        expected.append(end)
-    both = made._replace(seeds=(3, 5))
-    both = both._replace(hyper=stack([HYPER] * 2, both.variants))
-    states = [start(tiny, suffix)[0] for _ in range(2)]
-    stacked = stack(states, both.variants)
-    *_, (stacked, epochs, right) = run_epochs(both, stacked, 1, 2)
-    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    states = unstack(stacked, both.variants)
-    for index, (alone, (epoch,), (answers,)) in enumerate(expected):
-        close(epochs[index][:-1], epoch[:-1])
-        np.testing.assert_array_equal(right[index], answers)
-        jax.tree.map(close, states[index], alone)
-
-
-def test_policies_differ_in_which_statistics_move(tiny):
-    network, params, stats, *_ = tiny
-    ends = {}
-    for policy in ("follow", "frozen", "recalibrate"):
-        suffix = make_suffix(network, make_cut(network, 18), policy)
-        *_, (ends[policy], _, _) = run_epochs(
-            problem(tiny, 18, policy), *start(tiny, suffix)
-        )
-    before = stats["top"]["bn"]
-    np.testing.assert_array_equal(
-        ends["frozen"].batch_stats["top"]["bn"]["mean"], before["mean"]
-    )
-    assert (ends["follow"].batch_stats["top"]["bn"]["mean"] != before["mean"]).all()
-    # Training does not read the running statistics of a BatchNorm that is trained.
-    jax.tree.map(
-        np.testing.assert_array_equal, ends["follow"].params, ends["recalibrate"].params
-    )
-    assert (
-        ends["follow"].batch_stats["top"]["bn"]["mean"]
-        != ends["recalibrate"].batch_stats["top"]["bn"]["mean"]
-    ).all()
 
 
 def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
@@ -292,38 +129,6 @@ def test_recalibrated_statistics_are_those_of_the_whole_set(tiny):
     np.testing.assert_allclose(var, values.var(0), rtol=1e-4)
 
 
-def test_activations_read_ahead_from_disk_give_the_same_numbers(
-    tiny, tmp_path, monkeypatch
-):
-    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "recalibrate")
-    made = problem(tiny, 18, "recalibrate", boundary=0)._replace(micro_batch=4)
-    np.save(tmp_path / "train.npy", made.activations.train)
-    train = np.load(tmp_path / "train.npy", mmap_mode="r").view(np.ndarray)
-    mapped = made._replace(activations=made.activations._replace(train=train))
-    *_, (_, expected, _) = run_epochs(made, *start(tiny, suffix))
-    monkeypatch.setattr(read_ahead, "MIN_BYTES", 0)
-    *_, (_, found, _) = run_epochs(mapped, *start(tiny, suffix))
-    assert [one._replace(seconds=0) for one in found] == [
-        one._replace(seconds=0) for one in expected
-    ]
-
-
-def test_micro_batches_make_the_step_of_the_whole_batch(tiny):
-    """With BatchNorm frozen; drop-connect belongs to the image, not to the batch."""
-    suffix = make_suffix(tiny[0], make_cut(tiny[0], 18), "frozen")
-    ends = []
-    for size in (8, 2):
-        made = problem(tiny, 18, "frozen")._replace(micro_batch=size, optimizer="sgd")
-        state = init_state(suffix, *tiny[1:3], optimizer="sgd")
-        ends += run_epochs(made, state, 1, 1)
-    (whole, (expected,), _), (state, (found,), _) = ends
-    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-    jax.tree.map(close, state.params, whole.params)
-    assert found.steps == expected.steps
-    for name in ("loss", "val_loss", "train_mode_loss", "train_mode_accuracy"):
-        close(getattr(found, name), getattr(expected, name))
-
-
 def test_bfloat16_computes_and_float32_keeps(tiny):
     network, params, stats, images, answers = tiny
     cut = make_cut(network, 46)
@@ -336,8 +141,9 @@ def test_bfloat16_computes_and_float32_keeps(tiny):
         assert middle.dtype == dtype
         suffix = make_suffix(made, cut, "follow")
         state = init_state(suffix, params, stats, optimizer="adam")
-        state, metrics[dtype] = train_step(
-            suffix, state, jnp.asarray(middle), y, scales, HYPER, optimizer="adam"
+        batch = Batch(jnp.asarray(middle), y, scales)
+        state, (metrics[dtype],) = train_step(
+            suffix, state, [batch], HYPER, optimizer="adam"
         )
         kept = [leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim]
         assert set(kept) == {np.dtype("float32")}
@@ -368,7 +174,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(tiny):
         evaluate(network[:], params, stats, images, answers, batch_size=size)
         for size in (3, 8, 20)
     ]
-    for loss, correct in results[1:]:
+    for loss, correct, _ in results[1:]:
         np.testing.assert_allclose(loss, results[0][0], rtol=1e-5)
         np.testing.assert_array_equal(correct, results[0][1])
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ftjax.config import Config, complete
-from ftjax.sweep.setup import Setup, prepare
+from ftjax.sweep.prepare import Sweep, prepare
 
 
-def tiny_setup(out: Path, **options) -> Setup:
+def tiny_sweep(out: Path, **options) -> Sweep:
     """One epoch of `tiny`, unless the options say otherwise."""
     usual = {"image_size": 32, "train_size": 64, "val_size": 32, "epochs": 1}
     config = Config(

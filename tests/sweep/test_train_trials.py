@@ -1,0 +1,165 @@
+"""Whole trials: freeze, seeds, forms of an epoch, BatchNorm policies, micro-batches."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from train_tiny import TRAINED, on_device, train_tiny
+
+from ftjax.backbones import make_backbone
+from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.data import read_ahead
+from ftjax.depth import make_cut
+from ftjax.training.suffix import make_suffix
+
+# Whole units, within a projection shortcut, within an MBConv, nothing, everything.
+DEPTHS = (0, 3, 7, 18, 46, 48, 55, 59)
+LOSSES = ("loss", "val_loss", "train_mode_loss")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    network = with_head(make_backbone("tiny"), 3)
+    params, stats = init(network.units, 0, 16)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.02, x.shape), params)
+    stats = jax.tree.map(lambda x: x + rng.uniform(0, 0.5, x.shape), stats)
+    params, stats = jax.tree.map(np.float32, (params, stats))
+    images = rng.integers(0, 256, (TRAINED + 4, 16, 16, 3), np.uint8)
+    labels = rng.integers(0, 3, TRAINED + 4).astype(np.int32)
+    return network, params, stats, images, labels
+
+
+def losses(trained):
+    return [[epoch[name] for name in LOSSES] for epoch in trained.epochs]
+
+
+@pytest.mark.parametrize(
+    "depth, policy",
+    [(depth, "follow") for depth in DEPTHS]
+    + [(18, "frozen"), (46, "frozen"), (18, "recalibrate")],
+)
+def test_frozen_leaves_stay_bit_identical_and_have_no_state(
+    tiny, tmp_path, depth, policy
+):
+    network, params, stats, *_ = tiny
+    (trained,) = train_tiny(*tiny, tmp_path, depth=depth, policy=policy)
+    suffix = make_suffix(network, make_cut(network, depth), policy)
+    may_change = set()
+    for unit, trainable, batch_norm in suffix:
+        may_change |= {f"state/params/{unit.name}/{key}/" for key in trainable}
+        may_change |= {f"state/batch_stats/{unit.name}/{key}/" for key in batch_norm}
+    head = network.units[-1].name
+    for kind, tree in (("params", params), ("batch_stats", stats)):
+        for unit, layers in tree.items():
+            for layer, leaves in layers.items():
+                for leaf, before in leaves.items():
+                    name = f"state/{kind}/{unit}/{layer}/"
+                    after = trained.state.get(name + leaf)
+                    if unit == head or after is None:
+                        continue
+                    same = np.array_equal(before, after)
+                    assert same == (name not in may_change), name + leaf
+    trainable = sum(
+        leaf.size
+        for unit, keys, _ in suffix
+        for key in keys
+        for leaf in params[unit.name][key].values()
+    )
+    moments = [v for k, v in trained.state.items() if "/opt_state/" in k and v.ndim]
+    assert sum(leaf.size for leaf in moments) == 2 * trainable
+
+
+def test_the_stored_boundary_does_not_change_the_numbers(tiny, tmp_path):
+    (stored,) = train_tiny(*tiny, tmp_path / "stored")
+    (recomputed,) = train_tiny(*tiny, tmp_path / "recomputed", boundary=0)
+    np.testing.assert_allclose(losses(stored), losses(recomputed), rtol=1e-5)
+
+
+# In float32 rounding grows with each step: at a rate of 0.01 to 2e-5 of a loss.
+@pytest.mark.parametrize(
+    ("dtype", "rate", "bound"), [("float32", 1e-3, 1e-5), ("float64", 1e-2, 1e-6)]
+)
+def test_a_fused_epoch_equals_its_steps(tiny, tmp_path, dtype, rate, bound):
+    with jax.enable_x64(dtype == "float64"):
+        network, *trees, images, answers = tiny
+        trees = jax.tree.map(lambda x: x.astype(dtype), trees)
+        own = with_dtype(network, dtype), *trees, images, answers
+        train = partial(
+            train_tiny, *own, boundary=0, seeds=(0, 1), micro_batch=4, lr=rate
+        )
+        plain = train(tmp_path / "plain")
+        fused = train(tmp_path / "fused", form=on_device, fused=True)
+    for mine, other in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(losses(mine), losses(other), rtol=bound)
+        for name, leaf in mine.state.items():
+            if "/params/" in name:
+                # At most 1 % of a step of Adam.
+                np.testing.assert_allclose(other.state[name], leaf, atol=1e-5)
+
+
+def test_seeds_are_replicates_and_repeat(tiny, tmp_path):
+    first, again, other = (
+        losses(train_tiny(*tiny, tmp_path / str(number), seeds=(seed,))[0])
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert str(first) == str(again)  # not a number is not equal to itself
+    assert str(first) != str(other)
+
+
+def test_seeds_at_once_have_the_numbers_of_one_after_the_other(tiny, tmp_path):
+    """Also with drop-connect, micro-batches, and frozen units that are run again."""
+    train = partial(train_tiny, *tiny, policy="recalibrate", boundary=0, micro_batch=4)
+    alone = [train(tmp_path / str(seed), seeds=(seed,))[0] for seed in (3, 5)]
+    both = train(tmp_path / "both", seeds=(3, 5))
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(alone, both, strict=True):
+        close(losses(mine), losses(other))
+        np.testing.assert_array_equal(mine.correct, other.correct)
+        for name, leaf in mine.state.items():
+            close(leaf, other.state[name])
+
+
+def test_policies_differ_in_which_statistics_move(tiny, tmp_path):
+    ends = {
+        policy: train_tiny(*tiny, tmp_path / policy, policy=policy)[0].state
+        for policy in ("follow", "frozen", "recalibrate")
+    }
+    name = "state/batch_stats/top/bn/mean"
+    before = tiny[2]["top"]["bn"]["mean"]
+    np.testing.assert_array_equal(ends["frozen"][name], before)
+    assert (ends["follow"][name] != before).all()
+    assert (ends["follow"][name] != ends["recalibrate"][name]).all()
+    # Training does not read the running statistics of a BatchNorm that is trained.
+    for path, leaf in ends["follow"].items():
+        if "/params/" in path:
+            np.testing.assert_array_equal(leaf, ends["recalibrate"][path])
+
+
+def test_activations_read_ahead_from_disk_give_the_same_numbers(
+    tiny, tmp_path, monkeypatch
+):
+    def mapped(x):
+        np.save(tmp_path / f"{len(x)}.npy", x)
+        return np.load(tmp_path / f"{len(x)}.npy", mmap_mode="r").view(np.ndarray)
+
+    train = partial(train_tiny, *tiny, policy="recalibrate", boundary=0, micro_batch=4)
+    (expected,) = train(tmp_path / "memory")
+    monkeypatch.setattr(read_ahead, "MIN_BYTES", 0)
+    (found,) = train(tmp_path / "mapped", form=mapped)
+    assert str(losses(found)) == str(losses(expected))
+
+
+def test_micro_batches_make_the_step_of_the_whole_batch(tiny, tmp_path):
+    """With BatchNorm frozen; drop-connect belongs to the image, not to the batch."""
+    train = partial(train_tiny, *tiny, policy="frozen", optimizer="sgd", epochs=1)
+    (whole,) = train(tmp_path / "whole", micro_batch=8)
+    (parts,) = train(tmp_path / "parts", micro_batch=2)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    for name, leaf in whole.state.items():
+        if "/params/" in name:
+            close(parts.state[name], leaf)
+    close(losses(parts), losses(whole))
+    for name in ("steps", "train_mode_accuracy"):
+        assert parts.epochs[0][name] == whole.epochs[0][name]
