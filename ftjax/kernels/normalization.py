@@ -23,7 +23,7 @@ def at_least_float32(x: jax.Array) -> jnp.dtype:
 
 
 def per_channel(values: jax.Array, rank: int) -> jax.Array:
-    """values (c,) as (1, ..., 1, c) of `rank` axes."""
+    """Reshapes values (c,) to (1, ..., 1, c) of `rank` axes."""
     return values.reshape((1,) * (rank - 1) + (-1,))
 
 
@@ -107,7 +107,7 @@ def normalize_reference(
 def normalized(
     x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
 ) -> jax.Array:
-    """x (..., c) less mean (c,), times factor (c,) plus bias (c,), in the type of x."""
+    """(x - mean) * factor + bias in the type of x (..., c); all others are (c,)."""
     centered = x - per_channel(mean, x.ndim)
     y = centered * per_channel(factor, x.ndim) + per_channel(bias, x.ndim)
     return y.astype(x.dtype)
@@ -197,7 +197,7 @@ def scale_and_shift(
 
 
 def affine(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
-    """x (..., c) times factor (c,) plus shift (c,), in the type of x."""
+    """Product of x (..., c) and factor (c,), plus shift (c,), in the type of x."""
     y = x * per_channel(factor, x.ndim) + per_channel(shift, x.ndim)
     return y.astype(x.dtype)
 

@@ -42,8 +42,12 @@ def default_cache_dir() -> Path:
 
 
 def find_cache_dir(cache_dir: str | Path | None = None) -> Path:
-    """The folder for weight files: `cache_dir`, else $FTJAX_CACHE/weights, else the
-    user's cache folder of this platform (~/.cache/ftjax/weights on Linux)."""
+    """The folder for weight files.
+
+    Returns:
+        `cache_dir`, else $FTJAX_CACHE/weights, else the user's cache folder of this
+        platform (~/.cache/ftjax/weights on Linux).
+    """
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     root = os.environ.get("FTJAX_CACHE") or pooch.os_cache("ftjax")

@@ -113,7 +113,8 @@ def audit_paper(*, draws: int = 20000, seed: int = 0) -> list[Check]:
     """Recompute every published number of the paper that its own data determine.
 
     Args:
-        draws: bootstrap draws of each parabola's optimum. seed: of the draws.
+        draws: bootstrap draws of each parabola's optimum.
+        seed: of the draws.
 
     Returns:
         Checks in the order of the paper: equations, data, blocks, general equation.

@@ -13,7 +13,8 @@ def grim_possible(accuracy: float, size: int, *, digits: int = 4) -> bool:
     Source: the GRIM test, Brown and Heathers 2017, for proportions.
 
     Args:
-        accuracy: fraction 0..1 as printed. size: number of images.
+        accuracy: fraction 0..1 as printed.
+        size: number of images.
         digits: printed decimals.
     """
     half = 0.5 * 10**-digits + 1e-12
@@ -67,7 +68,7 @@ def check_grim(e: Experiment) -> list[Check]:
 
 
 def difference_z(first: float, second: float, size: int) -> float:
-    """z of two accuracies as independent binomials, variance p(1-p) / n each."""
+    """The z score of two accuracies, binomials of variance p(1-p) / n each."""
     variance = (first * (1 - first) + second * (1 - second)) / size
     return (first - second) / math.sqrt(variance)
 

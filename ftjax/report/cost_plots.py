@@ -40,6 +40,8 @@ def learning_curves(
     Args:
         epochs: rows as in epochs.csv; seeds are averaged, training accuracy (of the
             batches as they were trained) is dashed.
+        recommendation: whose depth is marked.
+        width: of the figure, in inches.
         max_panels: of more depths, this many evenly spaced ones are shown, always
             with the recommended one.
     """

@@ -91,7 +91,9 @@ def depth_curve(
 
     Args:
         results: rows as in results.csv; rows that are not done only leave a cross.
+        recommendation: what is drawn beside the measurements.
         metric: a column of results; fractions are shown in percent.
+        width: of the figure, in inches.
 
     Raises:
         ValueError: no such metric, or rows of more than one setting.

@@ -137,6 +137,7 @@ def seed_interval(values: list[np.ndarray]) -> np.ndarray:
 
 
 def curve_of(rows: pd.DataFrame, metric: str) -> Curve:
+    """Mean of a metric at each depth, and where it has seeds its 95 % interval."""
     rows = rows.dropna(subset=[metric]).sort_values("depth_layers")
     groups = [(d, g[metric].to_numpy(float)) for d, g in rows.groupby("depth_layers")]
     values = [v for _, v in groups]
@@ -188,6 +189,7 @@ def setting_line(results: pd.DataFrame, width: float = WIDE) -> str:
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure of so many inches, its title in lines of about equal length."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
     title, room = title.replace("$", r"\$"), int(width * 10.2)
     while len(textwrap.wrap(title, room - 1)) == len(textwrap.wrap(title, room)) > 1:
@@ -198,6 +200,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def empty_figure(width: float, title: str, text: str) -> Figure:
+    """A figure that says why it shows nothing."""
     figure = new_figure(width, 2.2, title)
     ax = figure.subplots()
     ax.set_axis_off()
@@ -254,6 +257,7 @@ def label_ends(
     """Names of the curves right of their last points, moved apart where they meet.
 
     Args:
+        ax: that the curves are drawn on.
         ends: (value in data units, text, color).
         gap: least distance between two names, as a fraction of the axes.
         heading: said once, above the highest name.
@@ -283,6 +287,7 @@ def save(figure: Figure, path: str | Path) -> tuple[Path, Path]:
     """Write the image as PNG (200 dpi) and SVG, byte for byte repeatable.
 
     Args:
+        figure: what is saved.
         path: without suffix; missing folders are made.
 
     Returns:

@@ -25,7 +25,9 @@ def vertex_fieller(b: float, c: float, cov: np.ndarray, t: float) -> FiellerInte
     1954, "Some problems in interval estimation", JRSS B 16.
 
     Args:
-        b, c: slope and curvature. cov: (2, 2) covariance of (b, c).
+        b: slope.
+        c: curvature.
+        cov: (2, 2) covariance of (b, c).
         t: Student quantile at the wanted confidence.
     """
     if not np.isfinite([t, *np.ravel(cov)]).all():

@@ -78,7 +78,8 @@ def least_squares(design: np.ndarray, y: np.ndarray) -> LeastSquares:
     the minimum-norm coefficients with standard errors nan.
 
     Args:
-        design: (n, p) columns. y: (n,).
+        design: (n, p) columns.
+        y: (n,).
     """
     design, y = np.asarray(design, float), np.asarray(y, float)
     n, p = design.shape

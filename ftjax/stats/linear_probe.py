@@ -60,7 +60,9 @@ def fit_ridge(
     Tibshirani and Friedman 2009, equation 7.64). The bias is not penalized.
 
     Args:
-        features: (n, c). labels: (n,) class indices. num_classes: of the labels.
+        features: (n, c).
+        labels: (n,) class indices.
+        num_classes: of the labels.
         strengths: penalties on the squared norm of the kernel.
 
     Raises:
@@ -93,8 +95,9 @@ def log_evidence(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     precisions alpha (weights) and beta (noise); targets are 0 and 1.
 
     Args:
-        features: (n, c). labels: (n,) class indices. num_classes: classes that no
-            image has are left out of the mean.
+        features: (n, c).
+        labels: (n,) class indices.
+        num_classes: classes that no image has are left out of the mean.
     """
     features = np.asarray(features, np.float64)
     n, c = features.shape
@@ -116,8 +119,11 @@ def _evidence(
     """Log evidence of one target at the fixed point of alpha and beta.
 
     Args:
-        squares: (k,) squared singular values of the features. projected: (k,) squared
-            coordinates of the target on them. outside: the rest of its square.
+        squares: (k,) squared singular values of the features.
+        projected: (k,) squared coordinates of the target on them.
+        outside: the rest of its square.
+        n: images.
+        c: channels.
     """
     alpha, beta = 1.0, 1.0
     for _ in range(100):

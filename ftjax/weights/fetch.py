@@ -37,6 +37,7 @@ class RemoteFile(NamedTuple):
 
     @property
     def file_name(self) -> str:
+        """The last part of the address."""
         return self.url.rsplit("/", 1)[1]
 
 

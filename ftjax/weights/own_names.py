@@ -30,8 +30,10 @@ def tensor_name(model: str, target: Target) -> str:
 
 
 def flatten(model: str, params: Tree, batch_stats: Tree) -> dict[str, np.ndarray]:
-    """All leaves by name; C-contiguous float32, because safetensors writes the buffer
-    as it lies in memory, whatever the strides."""
+    """All leaves by name, C-contiguous float32.
+
+    Because safetensors writes the buffer as it lies in memory, whatever the strides.
+    """
     return {
         tensor_name(model, Target(unit, key, leaf)): np.ascontiguousarray(
             value, np.float32

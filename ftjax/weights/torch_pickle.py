@@ -29,9 +29,17 @@ MAX_INSTRUCTIONS = 2_000_000
 class Stream(Protocol):
     """What `pickletools.genops` needs of a file."""
 
-    def read(self, n: int = ..., /) -> bytes: ...
-    def readline(self) -> bytes: ...
-    def tell(self) -> int: ...
+    def read(self, n: int = ..., /) -> bytes:
+        """The next `n` bytes."""
+        ...
+
+    def readline(self) -> bytes:
+        """The bytes up to the next line end, with it."""
+        ...
+
+    def tell(self) -> int:
+        """The position of the next byte."""
+        ...
 
 
 class Result(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import benchmark
+from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import table as benchmark_table
 from experiments.benchmark.peers import Work
 from experiments.benchmark.table import (
