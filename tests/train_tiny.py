@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
+from ftjax.backbones.backbone import draw_variables
 from ftjax.data import Arrays, Dataset
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import Activations, advance
@@ -82,7 +84,15 @@ def train_tiny(
         failed.extend([event.message] if event.status == "failed" else [])
 
     work = Work(trials, activations, epochs)
-    train_trials(work, start, data, out=out, listen=listen, fused=fused)
+    dtype = jax.tree.leaves(params)[0].dtype  # also of the head, which is drawn anew
+
+    def draw(shapes, seed):
+        fresh = draw_variables(shapes, seed)
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), fresh)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftjax.frozen.start.draw_variables", draw)
+        train_trials(work, start, data, out=out, listen=listen, fused=fused)
     assert not failed, failed
     return [read(out, trial.id) for trial in trials]
 
