@@ -34,7 +34,7 @@ METHODS = {
 
 
 def read_heat_maps(run_dir: Path) -> HeatMaps | None:
-    """Reads what `python -m experiments.gradcam` wrote into the folder of a run.
+    """Reads what `ftjax gradcam` wrote into the folder of a run.
 
     The rule's depth is compared with the optimum as it is measured now: the run may
     have grown since.
@@ -51,7 +51,9 @@ def read_heat_maps(run_dir: Path) -> HeatMaps | None:
     done = results[results["status"] == "done"]
     if not set(numbers["trial"]) <= set(done["trial"]):
         return None
-    suggestion = Suggestion(**saved["suggestion"])
+    suggestion = Suggestion(
+        *(saved["suggestion"].get(name) for name in Suggestion._fields)
+    )
     facts, sentences = (), [suggestion.sentence]
     advice = run_dir / "recommendation.json"
     if advice.is_file():
