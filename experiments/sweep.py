@@ -20,12 +20,12 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments.answer import write_answer
-from experiments.console import LOG_WIDTH, print_error, refuse
 from experiments.plan_table import print_forecast
 from experiments.progress import Display
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
+from ftjax.cli.answer import write_answer
+from ftjax.cli.console import LOG_WIDTH, print_error, refuse
 from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.depth import AUTO
 from ftjax.machine import xla
