@@ -96,7 +96,8 @@ def run(
         print_forecast(setup, console)
         return 0
     start = time.perf_counter()
-    write_run(out, to_json(config), command, setup.dataset.class_names)
+    dataset = setup.dataset
+    write_run(out, to_json(config), command, dataset.class_names, dataset.warnings)
     if config.probes:
         write_probes(setup, out)
     if own_process:
@@ -269,6 +270,8 @@ def print_plan(setup: Setup, console: Console) -> None:
         f"{config.image_size} pixels",
         highlight=False,
     )
+    for warning in dataset.warnings:
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
     console.print(
         f"{len(plan.requests)} rows, {len(plan.trials)} trials of {config.epochs} "
         "epochs: depths "
