@@ -5,11 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from ftjax.backbones import make_backbone
-from ftjax.depth import AUTO
-
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
@@ -129,6 +124,12 @@ def complete(config: Config) -> Config:
     Raises:
         ValueError: a value is out of range; the message says what is allowed.
     """
+    # JAX starts here, not at import: --help and a wrong argument are answered at once.
+    import jax
+
+    from ftjax.backbones import make_backbone
+    from ftjax.depth import AUTO
+
     backbone = make_backbone(config.model)
     data = config.data or PAPER_DATA.get(config.model, "digits")
     size = config.image_size

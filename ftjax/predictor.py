@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Backbone, with_head
@@ -148,7 +149,7 @@ def load(
     if run is None:
         raise ValueError(
             f"{run_dir} holds no run: config.json is missing; give the folder that "
-            "--out of experiments.sweep named"
+            "--out of the sweep named"
         )
     class_names = tuple(run["class_names"])
     network = with_head(make_backbone(run["config"]["model"]), len(class_names))
@@ -201,15 +202,23 @@ def choose_trial(
 ) -> dict[str, Any]:
     """The record of the finished trial that fits, the best of several.
 
-    One with fewer than `num_epochs` epochs was stopped early and is not finished.
+    Only trials in the run's results.csv: the folder keeps those of earlier commands
+    too, with other rates or other images. One with fewer than `num_epochs` epochs was
+    stopped early and is not finished.
 
     Raises:
         ValueError: none fits; says which there are.
     """
+    path = run_dir / "results.csv"
+    if not path.is_file():
+        raise ValueError(f"{run_dir} has no results.csv yet: no trial is finished")
+    names = pd.read_csv(path, usecols=["trial"], dtype=str)["trial"].unique()
     done = []
-    for path in sorted((run_dir / "trials").glob("*/trial.json")):
-        record = read_json(path)
-        if record["status"] == "done" and len(record["epochs"]) >= num_epochs:
+    for name in names:
+        record = records.read_trial(run_dir, name)
+        if record is None or record["status"] != "done":
+            continue
+        if len(record["epochs"]) >= num_epochs:
             done.append(record)
     fitting = done
     if depth is not None:

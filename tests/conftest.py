@@ -75,8 +75,8 @@ def undraw():
     """
 
     def patch(monkeypatch):
-        monkeypatch.setattr("experiments.answer.plots.save", lambda *_: None)
-        monkeypatch.setattr("experiments.answer.write_page", lambda *_: None)
+        monkeypatch.setattr("ftjax.cli.answer.plots.save", lambda *_: None)
+        monkeypatch.setattr("ftjax.cli.answer.write_page", lambda *_: None)
 
     return patch
 

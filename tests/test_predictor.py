@@ -1,11 +1,13 @@
 """A run's trials as predictors and as files."""
 
+import json
 import os
 import subprocess
 import sys
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors import safe_open
 
@@ -81,6 +83,26 @@ def test_without_a_depth_it_is_the_recommended_one(run_dir):
     advice = read_json(run_dir / "recommendation.json")
     predictor = ftjax.load(run_dir)
     assert predictor.depth_layers == advice["depth_layers"]
+
+
+def test_trials_of_an_earlier_command_are_not_taken(
+    images, tmp_path, monkeypatch, undrawn
+):
+    """Two commands with different rates share a folder; the first one is better."""
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY, "--data", str(images), "--out", str(tmp_path / "run")]
+    arguments += ["--depths", "7", "--bn", "frozen", "--lr"]
+    found = []
+    for rate in ("1e-2", "1e-9"):
+        assert command.main([*arguments, rate]) == 0
+        (trial,) = pd.read_csv(tmp_path / "run" / "results.csv", dtype=str)["trial"]
+        path = tmp_path / "run" / "trials" / trial / "trial.json"
+        record = json.loads(path.read_text())
+        record["epochs"][-1]["val_accuracy"] = float(rate)  # the first is better
+        path.write_text(json.dumps(record))
+        found.append(trial)
+    assert found[0] != found[1]
+    assert ftjax.load(tmp_path / "run").trial == found[1]
 
 
 def test_wrong_images_are_noticed(run_dir, tmp_path):

@@ -63,12 +63,18 @@ class Dataset:
             f"{len(self.val.labels):,} validation images of {len(self.class_names)} "
             f"classes at {size} px ({self.note})"
         )
-        if self.shared:
-            line += (
-                f"; {self.shared} validation images are also training images, so "
-                "validation accuracy is too good"
-            )
-        return line
+        return "; ".join([line, *self.warnings])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the results on it better than they are; plain sentences."""
+        if not self.shared:
+            return ()
+        images, are = ("images", "are") if self.shared > 1 else ("image", "is")
+        return (
+            f"{self.shared} validation {images} {are} also training {images}, so "
+            "validation accuracy is too good",
+        )
 
 
 def load(

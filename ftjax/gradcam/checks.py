@@ -17,7 +17,7 @@ from ftjax.gradcam.numbers import TOP_SHARE, is_empty, rank_correlation, resize
 from ftjax.trees import Tree
 
 HIDDEN = 127  # grey level of hidden pixels: about 0 after ImageNet preprocessing
-STEPS = 6  # of deletion and insertion
+STEPS = 6  # parts of equal size in which deletion and insertion take the pixels
 
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 (n, h, w, 3) -> (n, classes)
 
@@ -34,19 +34,18 @@ class Faithfulness(NamedTuple):
     insertion: np.ndarray
 
 
-def pixel_order(maps: np.ndarray, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+def pixel_order(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pixels from the strongest to the weakest; equal ones in random order.
 
     Args:
         maps: (n, h, w).
         size: height and width of the images.
-        seed: of the order among equal pixels.
 
     Returns:
         (n, height * width) pixel numbers.
     """
     flat = resize(maps, *size).reshape(len(maps), -1)
-    shuffled = np.random.default_rng(seed).permutation(flat.shape[1])
+    shuffled = np.random.default_rng(0).permutation(flat.shape[1])
     return shuffled[np.argsort(-flat[:, shuffled], axis=1, kind="stable")]
 
 
@@ -67,12 +66,10 @@ def replace_pixels(
     return flat.reshape(images.shape)
 
 
-def hide_top(
-    images: np.ndarray, maps: np.ndarray, share: float = TOP_SHARE
-) -> np.ndarray:
+def hide_top(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Images with the map's strongest pixels grey."""
     order = pixel_order(maps, images.shape[1:3])
-    count = round(share * order.shape[1])
+    count = round(TOP_SHARE * order.shape[1])
     return replace_pixels(images, np.full_like(images, HIDDEN), order[:, :count])
 
 
@@ -117,8 +114,6 @@ def deletion_insertion(
     images: np.ndarray,
     classes: np.ndarray,
     maps: np.ndarray,
-    *,
-    steps: int = STEPS,
 ) -> Faithfulness:
     """Deletion and insertion (Petsiuk et al. 2018, RISE, arXiv:1806.07421, section 4).
 
@@ -130,7 +125,6 @@ def deletion_insertion(
         images: uint8 (n, h, w, 3).
         classes: (n,) classes of the maps.
         maps: (n, height, width).
-        steps: parts of equal size in which the pixels go.
     """
     height, width = images.shape[1:3]
     order = pixel_order(maps, (height, width))
@@ -138,14 +132,14 @@ def deletion_insertion(
         [cv2.GaussianBlur(image, (0, 0), max(1.0, height / 20)) for image in images]
     )
     grey = np.full_like(images, HIDDEN)
-    counts = np.linspace(0, order.shape[1], steps + 1).round().astype(int)
+    counts = np.linspace(0, order.shape[1], STEPS + 1).round().astype(int)
     areas = []
     for start, end in ((images, grey), (blurred, images)):
         frames = [replace_pixels(start, end, order[:, :count]) for count in counts]
         shown = logits(np.concatenate(frames))
         curve = _probability(shown, np.tile(classes, len(counts)))
         curve = curve.reshape(len(counts), -1)  # (steps + 1, n)
-        area = np.trapezoid(curve, dx=1 / steps, axis=0)
+        area = np.trapezoid(curve, dx=1 / STEPS, axis=0)
         areas.append(np.where(is_empty(maps), np.nan, area))
     return Faithfulness(*areas)
 

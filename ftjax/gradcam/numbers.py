@@ -59,19 +59,18 @@ def on_grid(maps: np.ndarray) -> np.ndarray:
     return resize(maps, GRID, GRID)
 
 
-def top_energy(maps: np.ndarray, share: float = TOP_SHARE) -> np.ndarray:
+def top_energy(maps: np.ndarray) -> np.ndarray:
     """Share of a map's sum that lies in its strongest pixels.
 
-    `share` (even) to 1 (all in few pixels). A fraction of a pixel counts in part.
+    From TOP_SHARE (even) to 1 (all in few pixels). Fractions of a pixel count in part.
 
     Args:
         maps: (n, h, w).
-        share: of the pixels that count as strongest, 0..1.
     """
     flat = _flat(maps)
     ordered = -np.sort(-flat, axis=1)
     sums = np.hstack([np.zeros((len(flat), 1)), np.cumsum(ordered, axis=1)])
-    place = share * flat.shape[1]
+    place = TOP_SHARE * flat.shape[1]
     whole = int(place)
     found = sums[:, whole].copy()
     if whole < flat.shape[1]:
@@ -140,17 +139,16 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _divide((a * b).sum(1), scale)
 
 
-def top_iou(a: np.ndarray, b: np.ndarray, share: float = TOP_SHARE) -> np.ndarray:
+def top_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of the strongest pixels of two maps.
 
-    Two random maps have share / (2 - share), 0.11 at 20 %.
+    Two random maps have TOP_SHARE / (2 - TOP_SHARE), 0.11 at 20 %.
 
     Args:
         a: (n, h, w).
         b: (n, h, w) of the same images.
-        share: of the pixels that count as strongest; at least one does.
     """
-    count = max(1, round(share * a[0].size))
+    count = max(1, round(TOP_SHARE * a[0].size))
     masks = []
     for maps in (a, b):
         flat = _flat(maps)

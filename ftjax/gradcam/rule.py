@@ -31,16 +31,12 @@ class Suggestion(NamedTuple):
 
     Attributes:
         depth_layers: Keras layers to unfreeze from the top.
-        depth_units: blocks.
-        stages: numbers of the stages to unfreeze, from 1 at the input.
-        threshold: that was used.
+        first_stage: the lowest stage to unfreeze, from 1 at the input; None for none.
         sentence: in plain words.
     """
 
     depth_layers: int
-    depth_units: int
-    stages: tuple[int, ...]
-    threshold: float
+    first_stage: int | None
     sentence: str
 
 
@@ -55,8 +51,6 @@ class Agreement(NamedTuple):
             the best; `inside`: it is worse, but in the interval of the best depth;
             `disagrees`; `untested`: no depth near it was trained, or every depth is at
             chance level.
-        nearest: that tested depth, in layers.
-        difference: suggestion minus measured optimum, in layers.
         sentence: in plain words.
     """
 
@@ -64,8 +58,6 @@ class Agreement(NamedTuple):
     measured: int
     interval: tuple[int, int] | None
     verdict: str
-    nearest: int
-    difference: int
     sentence: str
 
     @property
@@ -83,12 +75,7 @@ class Agreement(NamedTuple):
         )
 
 
-def suggest_depth(
-    stages: Sequence[Stage],
-    hit_rates: Sequence[float],
-    *,
-    threshold: float = THRESHOLD,
-) -> Suggestion:
+def suggest_depth(stages: Sequence[Stage], hit_rates: Sequence[float]) -> Suggestion:
     """Unfreezes the stages on top whose maps are class-specific, without a gap.
 
     Stages whose maps have fewer than 16 pixels (the last ones, with small images)
@@ -99,26 +86,23 @@ def suggest_depth(
         hit_rates: per stage, the share of images where hiding the strongest pixels of
             the true class's map hurts that class more than hiding those of its rival's;
             0..1, NaN where no image has both maps.
-        threshold: least share that counts as class-specific.
 
     Raises:
-        ValueError: the two do not belong together, or the threshold is no share.
+        ValueError: the two do not belong together.
     """
     if len(stages) != len(hit_rates):
         raise ValueError(
             f"{len(hit_rates)} hit rates for {len(stages)} stages; give one for each"
         )
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold {threshold} is no share; allowed: above 0, to 1")
     judged = sum(stage.height * stage.width >= FINE for stage in stages)
     first = judged
-    while first > 0 and hit_rates[first - 1] >= threshold:
+    while first > 0 and hit_rates[first - 1] >= THRESHOLD:
         first -= 1
     chosen = stages[first:] if first < judged else ()
     layers = sum(stage.num_layers for stage in chosen)
     units = sum(len(stage.units) for stage in chosen)
     rates = ", ".join(f"{rate:.2f}" for rate in hit_rates)
-    facts = f"hit rates {rates} from the input; threshold {threshold:.2f}"
+    facts = f"hit rates {rates} from the input; threshold {THRESHOLD:.2f}"
     if judged < len(stages):
         facts += (
             f"; maps after stage {judged} have fewer than {FINE} pixels and are not "
@@ -144,9 +128,7 @@ def suggest_depth(
             f"Grad-CAM rule: no map has {FINE} pixels, so nothing can be judged; take "
             "a larger --image-size."
         )
-    start = first + 1 if chosen else len(stages) + 1
-    numbers = tuple(range(start, len(stages) + 1))
-    return Suggestion(layers, units, numbers, threshold, text)
+    return Suggestion(layers, first + 1 if chosen else None, text)
 
 
 def compare(
@@ -191,4 +173,4 @@ def compare(
     if interval and high - low >= WIDE_INTERVAL * (max(tested) - min(tested)):
         text += " The interval holds nearly every tested depth, so this proves little."
     interval = interval and (int(low), int(high))
-    return Agreement(depth, best, interval, verdict, nearest, depth - best, text)
+    return Agreement(depth, best, interval, verdict, text)

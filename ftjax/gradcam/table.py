@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from ftjax.backbones.backbone import Unit
-from ftjax.gradcam import numbers as numbers
+from ftjax.gradcam import numbers
 from ftjax.gradcam.checks import Logits, deletion_insertion, margin_effect
 from ftjax.gradcam.maps import Maps, Stage, explain, runner_up
 from ftjax.trees import Tree
 
+CHECKED = 12  # images for deletion and insertion, the first ones
 COLUMNS = (
     "unit",
     "stage",
@@ -53,7 +54,6 @@ def measure(
     *,
     method: str = "gradcam",
     before: Maps | None = None,
-    checked: int = 12,
 ) -> tuple[Maps, pd.DataFrame]:
     """Maps of the true classes, and their numbers for every unit.
 
@@ -64,7 +64,6 @@ def measure(
         stages: of the network.
         method: a key of `gradcam.METHODS`.
         before: maps of the same images before fine-tuning, or None.
-        checked: images for deletion and insertion, the first ones.
 
     Returns:
         The maps, and a table with `COLUMNS`: mean and 95 % interval over the images.
@@ -79,14 +78,13 @@ def measure(
         * `area_inside`, `energy_inside`, `pointing_game`: with masks;
         * `before_rank_correlation`, `before_top20_iou`: against `before`.
     """
-    arguments = {"method": method}
     maps = explain(
         network.units,
         network.params,
         network.batch_stats,
         network.images,
         classes=network.labels,
-        **arguments,
+        method=method,
     )
     others = runner_up(maps.logits, maps.classes)
     rivals = explain(
@@ -95,7 +93,7 @@ def measure(
         network.batch_stats,
         network.images,
         classes=others,
-        **arguments,
+        method=method,
     )
     stage_of = {
         name: number
@@ -113,9 +111,7 @@ def measure(
             found["before_top20_iou"] = numbers.top_iou(own, old)
         is_end = name == stages[stage_of[name] - 1].end
         if is_end:
-            found |= tested_numbers(
-                network, own, rivals.maps[name], others, checked=checked
-            )
+            found |= tested_numbers(network, own, rivals.maps[name], others)
         for number, values in found.items():
             labels = network.labels[: len(values)]
             interval = numbers.bootstrap_mean(values, labels)
@@ -148,8 +144,6 @@ def tested_numbers(
     own: np.ndarray,
     rival: np.ndarray,
     others: np.ndarray,
-    *,
-    checked: int,
 ) -> dict[str, np.ndarray]:
     """Numbers that need the network run on images with hidden pixels."""
     effect = margin_effect(
@@ -160,8 +154,8 @@ def tested_numbers(
         class_maps=own,
         other_maps=rival,
     )
-    images, labels = network.images[:checked], network.labels[:checked]
-    areas = deletion_insertion(network.logits, images, labels, own[:checked])
+    images, labels = network.images[:CHECKED], network.labels[:CHECKED]
+    areas = deletion_insertion(network.logits, images, labels, own[:CHECKED])
     noise = np.random.default_rng(0).random((len(images), *own.shape[1:]), np.float32)
     chance = deletion_insertion(network.logits, images, labels, noise)
     return {

@@ -1,5 +1,6 @@
 """From the tables of a run to its recommendation and its page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,8 @@ from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
 from ftjax.machine.files import read_json
-from ftjax.report.gradcam_section import read_heat_maps
 from ftjax.report.page import write_report
+from ftjax.report.sections import Report
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
@@ -28,6 +29,8 @@ def recommend_run(
 ) -> Recommendation:
     """The recommendation of a run, from its table and what its folder holds.
 
+    Its warnings begin with those about the images, which config.json keeps.
+
     Args:
         settings: epsilon, bootstrap and seed of `recommend`, where not its own.
     """
@@ -37,7 +40,7 @@ def recommend_run(
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:
         search = decide(saved["config"], backbone, results, correct)
-    return recommend(
+    answer = recommend(
         results,
         correct,
         search=search,
@@ -45,6 +48,8 @@ def recommend_run(
         batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
         **settings,
     )
+    about_images = tuple(saved.get("data_warnings", ()))
+    return replace(answer, warnings=(*about_images, *answer.warnings))
 
 
 def write_page(
@@ -59,15 +64,17 @@ def write_page(
     saved = read_json(out / "config.json")
     write_report(
         out / "report.html",
-        results=results,
-        epochs=epochs,
-        recommendation=recommendation,
-        config=saved["config"],
-        environment=saved["environment"],
-        command=saved["command"],
-        heat_maps=read_heat_maps(out),
-        probes=probes,
-        correlations=correlations,
+        Report(
+            folder=out,
+            results=results,
+            epochs=epochs,
+            best=recommendation,
+            config=saved["config"],
+            environment=saved["environment"],
+            command=saved["command"],
+            probes=probes,
+            correlations=correlations,
+        ),
     )
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from ftjax.gradcam.rule import RECORD, Suggestion, compare
 from ftjax.report.content import MISSING, Cell, Table
-from ftjax.report.page import HeatMaps, inline_svg
+from ftjax.report.inline import WideImage, inline_svg
+from ftjax.report.sections import Block, Report, Section
 
 NAMES = {
     "top20_energy": "Energy in the strongest 20 % of pixels",
@@ -25,6 +26,11 @@ NAMES = {
     "before_rank_correlation": "Rank correlation with the map before fine-tuning",
     "before_top20_iou": "Overlap of the strongest 20 % with those before (IoU)",
 }
+CAPTION = (
+    "which places speak for the class, at the end of every stage. A row is a trained "
+    "network with its answer. Every map is scaled to its own maximum, so strengths of "
+    "different maps cannot be compared."
+)
 METHODS = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
@@ -33,8 +39,13 @@ METHODS = {
 }
 
 
-def read_heat_maps(run_dir: Path) -> HeatMaps | None:
-    """Reads what `python -m experiments.gradcam` wrote into the folder of a run.
+def heat_maps(report: Report) -> Section | None:
+    """The heat maps of the run, if it has any."""
+    return read_heat_maps(report.folder)
+
+
+def read_heat_maps(run_dir: Path) -> Section | None:
+    """Reads what `ftjax gradcam` wrote into the folder of a run.
 
     The rule's depth is compared with the optimum as it is measured now: the run may
     have grown since.
@@ -51,7 +62,9 @@ def read_heat_maps(run_dir: Path) -> HeatMaps | None:
     done = results[results["status"] == "done"]
     if not set(numbers["trial"]) <= set(done["trial"]):
         return None
-    suggestion = Suggestion(**saved["suggestion"])
+    suggestion = Suggestion(
+        *(saved["suggestion"].get(name) for name in Suggestion._fields)
+    )
     facts, sentences = (), [suggestion.sentence]
     advice = run_dir / "recommendation.json"
     if advice.is_file():
@@ -65,15 +78,28 @@ def read_heat_maps(run_dir: Path) -> HeatMaps | None:
     method = METHODS[saved["method"]]
     names = " and ".join(depth_name(depth).lower() for depth in depths)
     svg = (run_dir / "gradcam.svg").read_text(encoding="utf-8")
-    return HeatMaps(
+    figure = WideImage(
         inline_svg(svg, "gradcam"),
+        "Heat maps",
         f"{method} of every stage over validation images: {names}.",
-        method,
-        facts,
-        (*sentences, RECORD),
+        f"{method}: {CAPTION}",
+    )
+    tables = (
+        *(depth_table(d, ends[ends["depth_layers"] == d]) for d in depths),
+        sanity_table(saved["randomization"], saved["stages"]),
+    )
+    numbers = tuple(
+        Block("grid", table, f"maps{number}")
+        for number, table in enumerate(tables, start=1)
+    )
+    return Section(
+        "What the network looks at",
         (
-            *(depth_table(d, ends[ends["depth_layers"] == d]) for d in depths),
-            sanity_table(saved["randomization"], saved["stages"]),
+            Block("figure", figure, "gradcam"),
+            Block("heading", "Does it tell the depth?"),
+            *((Block("facts", facts),) if facts else ()),
+            *(Block("text", sentence) for sentence in (*sentences, RECORD)),
+            Block("details", numbers, "Numbers of the maps"),
         ),
     )
 

@@ -9,7 +9,7 @@ resumes by asking again.
 
 Rough and smooth processes are mixed because planted steps and planted peaks need
 different ones: smooth ones alone miss a step and are too sure of a peak, rough ones
-alone go on measuring. `experiments.simulate` prints what that is worth.
+alone go on measuring. `ftjax simulate` prints what that is worth.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ DENSER = 1.4  # exponent of their spacing: > 1 puts more of them near the output
 GAIN = 0.05  # stop when one more trial is expected to gain less than this much noise
 ALMOST = 0.8  # of the largest gain: then the shallowest depth, which costs least
 # Share of the posterior in the interval. Real shapes are no draws of the process, so it
-# covers somewhat less: `experiments.simulate` prints how much.
+# covers somewhat less: `ftjax simulate` prints how much.
 MASS = 0.97
 MOST_GAP = 0.1  # of the depth axis: no longer stretch stays unseen ...
 NEAR_GAP = 0.05  # ... nor next to the best trial ...

@@ -1,9 +1,8 @@
 """FLOPs and parameters of units and trials."""
 
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -48,14 +47,14 @@ def measure_cost(network: Backbone, size: int) -> Cost:
 
 
 @cache
-def forward_flops(module: nn.Module, shape: tuple[int, ...]) -> float:
+def forward_flops(module: Any, shape: tuple[int, ...]) -> float:
     """FLOPs of one image, by the compiler's analysis of the lowered program.
 
     The count is that of plain convolutions on every backend; the forms for the CPU that
     need fewer products (`backbones/winograd.py`) do not change it.
 
     Args:
-        module: of a unit.
+        module: of a unit, a Linen module.
         shape: of its input, without the batch axis.
     """
     _, shapes = trace_shapes(module, (1, *shape))

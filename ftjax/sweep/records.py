@@ -110,15 +110,20 @@ def write_table(
 
 
 def write_run(
-    out: Path, config: dict[str, Any], command: str, class_names: tuple[str, ...]
+    out: Path,
+    config: dict[str, Any],
+    command: str,
+    class_names: tuple[str, ...],
+    data_warnings: Sequence[str] = (),
 ) -> None:
-    """Writes `config.json`: configuration, command, environment, names of classes."""
+    """Writes `config.json`: configuration, command, environment, classes, warnings."""
     write_json(
         out / "config.json",
         {
             "config": dict(config),
             "command": command,
             "class_names": list(class_names),
+            "data_warnings": list(data_warnings),
             "environment": describe(),
         },
     )

@@ -167,7 +167,7 @@ def fetch(
         problem = "has another hash (damaged or not this file)"
     advice = (
         f"expected {path} with {remote.known_hash}, from {remote.url}: fetch it with "
-        f"`python -m ftjax.weights fetch {name}{' --top' if top else ''}` on a machine "
+        f"`ftjax weights fetch {name}{' --top' if top else ''}` on a machine "
         "with a network and put it there"
     )
     if offline or os.environ.get("FTJAX_OFFLINE", "0") not in ("", "0"):

@@ -134,7 +134,7 @@ def test_validation_images_found_in_train_are_told(tmp_path):
     copy = tmp_path / "val" / "a" / "copy.png"
     shutil.copy(tmp_path / "train" / "a" / "000.png", copy)
     data = load(str(tmp_path), image_size=8)
-    assert data.shared == 1 and "1 validation images are also" in data.describe()
+    assert data.shared == 1 and "1 validation image is also" in data.describe()
 
 
 def empty_class(root):

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cuts
 from ftjax.backbones import make_backbone
+from ftjax.cli import cuts
+from ftjax.report import units
 
 KERAS = json.loads((Path(__file__).parents[1] / "keras_layers.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return cuts.list_units(make_backbone("effnetb0"), 32, 54)
+    return units.list_units(make_backbone("effnetb0"), 32, 54)
 
 
 def test_ranges_and_parameters_are_those_of_keras(rows):
@@ -35,7 +36,7 @@ def test_what_a_depth_unfreezes_is_the_end_of_keras_layers(rows):
     assert sum(row.unfrozen for row in rows) == 54
     trained = sum(row.unfrozen_params for row in rows)
     assert trained == sum(int(line[2]) for line in layers) == 2638656
-    shown = {row.name: cuts.describe_unfrozen(row) for row in rows}
+    shown = {row.name: row.words for row in rows}
     assert shown["block6b"] == "8 of 15 layers, 333,360 parameters"
     assert (shown["block6a"], shown["block6c"], shown["top"]) == ("", "all", "all")
 
@@ -43,14 +44,14 @@ def test_what_a_depth_unfreezes_is_the_end_of_keras_layers(rows):
 def test_depth_0_and_the_whole_network():
     backbone = make_backbone("tiny")
     total = len(backbone.layers)
-    assert not any(row.unfrozen for row in cuts.list_units(backbone, 32, 0))
-    rows = cuts.list_units(backbone, 32, total)
+    assert not any(row.unfrozen for row in units.list_units(backbone, 32, 0))
+    rows = units.list_units(backbone, 32, total)
     assert all(row.unfrozen == row.num_layers for row in rows)
     assert [row.unfrozen_params for row in rows] == [row.params for row in rows]
 
 
 def test_notes_on_the_papers_table(rows):
-    notes = " ".join(cuts.paper_notes(make_backbone("effnetb0"), rows))
+    notes = " ".join(units.paper_notes(make_backbone("effnetb0"), rows))
     assert "0 of 15 counts match; block4c is missing" in notes
     assert "6a + 6b + 7a are the top 54 layers. They are 42 layers" in notes
     assert "not contiguous, and do not reach the output" in notes

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.plan_table import placement
+from ftjax.cli.plan_table import placement
 from ftjax.config import Config, complete
 from ftjax.data import cache
 from ftjax.frozen import cache as module

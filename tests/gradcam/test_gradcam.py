@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import get_args
 
 import cv2
 import jax
@@ -11,13 +12,14 @@ import pandas as pd
 import pytest
 from html_page import Page
 
-from experiments import gradcam as command
-from experiments import gradcam_run, sweep
+from experiments import sweep
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_head
+from ftjax.cli import gradcam as command
 from ftjax.frozen.forward import infer
 from ftjax.gradcam import checks as gradcam_checks
 from ftjax.gradcam import maps as gradcam
+from ftjax.gradcam import run as gradcam_run
 from ftjax.gradcam.rule import RECORD
 from ftjax.report.gradcam_plots import Row, stage_figure
 from ftjax.report.gradcam_section import read_heat_maps
@@ -295,14 +297,12 @@ def test_command_explains_files_and_takes_the_boxes_of_the_data(run_dir, monkeyp
     ("arguments", "message"),
     [
         (["--depth", "7"], "depth 7 has no finished trial .*--depth takes 0 3"),
-        (["--method", "cam"], "unknown --method 'cam'; allowed: gradcam"),
         (["--images", "0"], "--images 0 is too small: 1 or more"),
         (["--images", "none.jpg"], "none.jpg"),
         (["--images", "3", "none.jpg"], "one number or image files, not both"),
         (["--target", "green"], "unknown --target 'green'; allowed: true, predicted"),
         (["--masks", "none.npy"], "--masks none.npy cannot be read"),
         (["--bn", "follow"], "no finished trial with --bn follow --seed 0"),
-        (["--threshold", "2"], "--threshold 2.0 is no share"),
     ],
 )
 def test_bad_command(run_dir, capsys, arguments, message):
@@ -318,5 +318,8 @@ def test_folder_without_a_sweep(tmp_path, capsys):
     assert read_heat_maps(tmp_path) is None
 
 
-def test_methods_of_the_command_are_those_of_the_library():
-    assert tuple(gradcam.METHODS) == command.METHODS
+def test_methods_of_the_command_are_those_of_the_library(capsys):
+    assert tuple(gradcam.METHODS) == get_args(command.Method)
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["run", "--method", "cam"])
+    assert "invalid choice 'cam' for argument '--method'" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import fit as command
 from ftjax.analysis.fits import fit_all, fit_quadratic
+from ftjax.cli import fit as command
 from ftjax.paper import audit as paper
 from ftjax.paper import data as paper_data
 from ftjax.paper import equations as paper_equations

@@ -12,6 +12,7 @@ from html_page import Page
 from made_sweep import made_epochs, made_results, unfinish
 
 from ftjax.analysis.recommend import recommend
+from ftjax.report import page as page_module
 from ftjax.report.content import (
     answer_parts,
     batchnorm_advice,
@@ -20,6 +21,7 @@ from ftjax.report.content import (
     trial_table,
 )
 from ftjax.report.page import write_report
+from ftjax.report.sections import Block, Report, Section
 
 FIGURES = {"depth", "batchnorm", "loss", "cost", "epochs"}
 HOSTILE = '<script>alert("x")</script>&/data/my images'
@@ -31,12 +33,13 @@ def report(tmp_path, results, *, epochs=None, **changes) -> tuple[Page, str]:
     arguments = {
         "results": results,
         "epochs": made_epochs(results) if epochs is None else epochs,
-        "recommendation": recommend(results, bootstrap=200) if done else None,
+        "best": recommend(results, bootstrap=200) if done else None,
         "config": {"model": {"name": "effnetlite0"}, "depths": (0, 3), "lr": 1e-4},
         "environment": {"jax": "0.0.0", "device": "cpu", "git_commit": "abc123"},
         "command": COMMAND,
     }
-    path = write_report(tmp_path / "run" / "report.html", **{**arguments, **changes})
+    run = Report(tmp_path / "run", **{**arguments, **changes})
+    path = write_report(run.folder / "report.html", run)
     text = path.read_text(encoding="utf-8")
     return Page(text), text
 
@@ -49,6 +52,16 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(folder):
     return report(folder, made_results())
+
+
+def test_a_section_is_a_function_in_a_list(tmp_path, monkeypatch):
+    def more(run):
+        return Section("News", (Block("text", f"of {run.folder.name} <b>"),))
+
+    monkeypatch.setattr(page_module, "SECTIONS", (more, lambda run: None))
+    _, text = report(tmp_path, one_image(made_results()), epochs=NO_EPOCHS)
+    assert "<h2>News</h2>" in text and "<p>of run &lt;b&gt;</p>" in text
+    assert "<h2>All depths</h2>" not in text
 
 
 def one_image(results):

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import simulate
 from ftjax.analysis.decision import Placement
 from ftjax.analysis.explain import decompose_fall, diagnose_depths, explain_trials
 from ftjax.analysis.recommend import recommend
+from ftjax.search import simulate
 from ftjax.search.belief import level_falls, noise_before, shortest_interval
 from ftjax.search.depths import GAIN, first_depths, next_depths
 from ftjax.search.gaussian_process import (

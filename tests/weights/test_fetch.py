@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import ftjax.weights.__main__ as command_line
+from ftjax.cli import weights as command_line
 from ftjax.machine.caches import find_cache_dir
 from ftjax.weights import fetch as module
 from ftjax.weights.fetch import OFFICIAL, RemoteFile, WeightFiles, fetch, list_names
@@ -194,15 +194,15 @@ def test_command_line(served, own_cache, capsys):
             "no official weights for 'vgg61'; allowed are effnetlite0",
         ),
         (["fetch", "resnet50", "--offline"], "offline, and the weights file is not"),
-        (["fetch"], "required: name"),
-        (["fecth", "vgg16"], "invalid choice: 'fecth'"),
-        ([], "required: command"),
+        (["fetch"], "missing: NAME"),
+        (["fecth", "vgg16"], "unrecognized options: fecth"),
+        ([], "expected one of {fetch, list}"),
     ],
 )
 def test_command_line_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
     try:
         exit_code = command_line.main(arguments)
-    except SystemExit as stop:  # argparse
+    except SystemExit as stop:
         exit_code = stop.code
     assert exit_code == 2
     out, error = capsys.readouterr()

@@ -50,7 +50,7 @@ class Display:
         """Shows the reason of a round, and counts from its start on."""
         self._end_round()
         if round.reason:
-            self._console.print(round.reason, highlight=False, markup=False)
+            self._console.print(round.reason)
         self._goals = dict(round.goals)
         going = [trial for trial in round.plan.trials if trial.id in self._goals]
         self._numbers = {trial.id: number for number, trial in enumerate(going, 1)}
@@ -85,16 +85,13 @@ class Display:
             self._epoch_ended(event)
         elif event.status == "failed":
             self._skip(trial, epochs - self._epochs[trial.id])
-            self._console.print(
-                f"{name}  failed: {event.message}", highlight=False, markup=False
-            )
+            self._console.print(f"{name}  failed: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
             seconds = time.perf_counter() - self._start[trial.id]
             self._console.print(
                 f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
-                f"left {self._time_left()}",
-                highlight=False,
+                f"left {self._time_left()}"
             )
 
     def _skip(self, trial: Trial, epochs: int) -> None:

@@ -1,26 +1,16 @@
-"""Trained trials and images of a sweep's folder, ready to be explained."""
+"""A sweep's folder and its images, ready for heat maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 
 from ftjax.data import Dataset, load_object_masks
 from ftjax.data import load as load_data
-from ftjax.frozen.forward import batches, infer
-from ftjax.gradcam.maps import explain
-from ftjax.gradcam.rule import Suggestion
-from ftjax.gradcam.table import COLUMNS, Explained
 from ftjax.machine.files import read_json
-from ftjax.predictor import Predictor
-from ftjax.predictor import load as load_trial
-from ftjax.report.drawing import percent, shorten
-from ftjax.report.gradcam_plots import Row
 
-BATCH_SIZE = 16  # as in `gradcam.explain`
 IMAGES = 50  # measured, where the command names files for the figure
 
 
@@ -84,7 +74,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
     if saved is None or not (folder / "results.csv").is_file():
         raise ValueError(
             f"{folder} holds no sweep (config.json and results.csv); give the --out "
-            "folder of python -m experiments.sweep"
+            "folder of a sweep"
         )
     results = pd.read_csv(folder / "results.csv")
     done = results[results["status"] == "done"]
@@ -153,17 +143,22 @@ def choose_images(run: Run, asked: Sequence[str], shown: int) -> Images:
     images, labels = np.asarray(val.images[:count]), np.asarray(val.labels[:count])
     if numbers or not asked:
         # The first images of a class-balanced order are of different classes.
-        captions = tuple(shorten(names[label], 20) for label in labels[:shown])
+        captions = tuple(names[label] for label in labels[:shown])
         return Images(images, labels, None, images[:shown], labels[:shown], captions)
     return Images(images, labels, None, np.zeros(0), None, tuple(asked))
 
 
-def read_files(chosen: Images, predictor: Predictor) -> Images:
-    """Reads the files of the figure as the network's own images were read."""
+def read_files(chosen: Images, read: Callable[[str], np.ndarray]) -> Images:
+    """Reads the files of the figure, if it is of files and they are not read yet.
+
+    Args:
+        chosen: of `choose_images`.
+        read: gives a file as the network's own images were read.
+    """
     if len(chosen.shown):
         return chosen
-    images = np.stack([predictor.read(path) for path in chosen.captions])
-    names = tuple(shorten(Path(path).name, 20) for path in chosen.captions)
+    images = np.stack([read(path) for path in chosen.captions])
+    names = tuple(Path(path).name for path in chosen.captions)
     return chosen._replace(shown=images, captions=names)
 
 
@@ -204,31 +199,6 @@ def read_masks(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return masks[: needed[0]]
 
 
-def open_trial(run: Run, depth: int, chosen: Images) -> tuple[Predictor, Explained]:
-    """A trained trial, and itself with the images to measure."""
-    predictor = load_trial(run.folder, depth, bn=run.bn, seed=run.seed, offline=True)
-    units = predictor.network.units
-
-    def logits(images: np.ndarray) -> np.ndarray:
-        """Batches of one size throughout, so that nothing is compiled twice."""
-        parts = []
-        for rows, count in batches(images, BATCH_SIZE):
-            x = jax.device_put(rows)
-            y = infer(units, predictor.params, predictor.batch_stats, x)
-            parts.append(np.asarray(y)[:count])
-        return np.concatenate(parts)
-
-    return predictor, Explained(
-        units,
-        predictor.params,
-        predictor.batch_stats,
-        logits,
-        chosen.images,
-        chosen.labels,
-        chosen.masks,
-    )
-
-
 def check_target(run: Run, target: str) -> None:
     """Raises ValueError if the target is no class."""
     names = run.dataset.class_names
@@ -237,70 +207,3 @@ def check_target(run: Run, target: str) -> None:
             f"unknown --target {target!r}; allowed: true, predicted, or one of "
             f"{', '.join(names)}"
         )
-
-
-def figure_row(
-    run: Run,
-    depth: int,
-    network: Explained,
-    images: Images,
-    *,
-    target: str,
-    method: str,
-) -> Row:
-    """Maps of the images shown, with what the network answers.
-
-    Args:
-        run: for the names of the classes.
-        depth: of the trial, in layers.
-        network: of that trial.
-        images: to show.
-        target: `true` (where that is known), `predicted`, or a class.
-        method: a key of `gradcam.METHODS`.
-    """
-    names = run.dataset.class_names
-    classes = images.shown_labels if target == "true" else None
-    maps = explain(
-        network.units,
-        network.params,
-        network.batch_stats,
-        images.shown,
-        classes=names.index(target) if target in names else classes,
-        method=method,
-    )
-    shifted = np.exp(maps.logits - maps.logits.max(-1, keepdims=True))
-    probability = (shifted / shifted.sum(-1, keepdims=True)).max(-1)
-    answers = tuple(
-        f"{shorten(names[label], 16)} {percent(share, 0)}"
-        for label, share in zip(maps.logits.argmax(-1), probability, strict=True)
-    )
-    return Row("head alone" if depth == 0 else f"top {depth} layers", maps, answers)
-
-
-def identify(run: Run, depth: int, method: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the trial's name in front."""
-    row = run.rows[run.rows["depth_layers"] == depth].iloc[0]
-    copied = "trial model data depth_layers depth_units bn seed".split()
-    fixed = {name: row[name] for name in copied} | {"method": method}
-    return table.assign(**fixed)[[*fixed, *COLUMNS]]
-
-
-def means(
-    values: Mapping[str, Mapping[str, np.ndarray]],
-) -> dict[str, dict[str, float | None]]:
-    """Means over the images where a number is defined; None where it never is."""
-    found: dict[str, dict[str, float | None]] = {}
-    for name, by_stage in values.items():
-        found[name] = {}
-        for end, numbers in by_stage.items():
-            known = numbers[np.isfinite(numbers)]
-            found[name][end] = float(known.mean()) if len(known) else None
-    return found
-
-
-def headline(run: Run, suggestion: Suggestion) -> str:
-    """The figure's finding."""
-    data = f"{run.rows['model'].iloc[0]} on {run.dataset.name}"
-    if not suggestion.stages:
-        return f"{data}: the last maps are not shown to be class-specific"
-    return f"{data}: class-specific maps from stage {suggestion.stages[0]} on"

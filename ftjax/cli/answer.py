@@ -1,5 +1,6 @@
 """From the tables of a sweep to its answer: table, figures, report, sentence."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,9 +26,11 @@ def write_answer(
     out: Path, results: pd.DataFrame, epochs: pd.DataFrame, console: Console
 ) -> None:
     """Writes recommendation, figures and report, and prints table and sentence."""
-    console.print(result_table(results))
+    # Names and errors stand in these texts as they are: no markup.
+    show = partial(console.print, markup=False, highlight=False, emoji=False)
+    show(result_table(results))
     if not (results.status == "done").any():
-        console.print("no trial is done, so there is no answer yet")
+        show("no trial is done, so there is no answer yet")
         return
     recommendation = recommend_run(out, results)
     write_json(out / "recommendation.json", recommendation.to_json())
@@ -37,12 +40,12 @@ def write_answer(
     if probes is not None:
         figure = probe_curves(probes, results, correlations)
         plots.save(figure, out / "probe_curves")
-        console.print(f"{probe_finding(correlations)}.", highlight=False)
+        show(f"{probe_finding(correlations)}.")
     for warning in recommendation.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
+        show(f"warning: {warning}", style="yellow")
     for sentence in recommendation.explanation:
-        console.print(sentence, highlight=False)
-    console.print(recommendation.sentence, style="bold", highlight=False)
+        show(sentence)
+    show(recommendation.sentence, style="bold")
 
 
 def result_table(results: pd.DataFrame) -> Table:

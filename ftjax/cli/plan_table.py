@@ -86,7 +86,7 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
             "depth and policy has its own"
         )
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def placement(trial: Trial) -> str:

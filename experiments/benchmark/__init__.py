@@ -1,0 +1,1 @@
+"""How fast is a sweep, beside the same work in PyTorch and Keras?"""

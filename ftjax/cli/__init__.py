@@ -1,0 +1,1 @@
+"""The commands: arguments -> one call into ftjax -> print; a file per question."""

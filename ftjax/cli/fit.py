@@ -1,0 +1,178 @@
+"""What does a table of depths and accuracies say, and what did the paper's say?
+
+    ftjax fit RESULTS.csv          fits, optimum, interval, sentence
+    ftjax fit RESULTS.csv --out    also recommendation.json beside it
+    ftjax fit --paper              every published number, recomputed
+
+RESULTS.csv is a sweep's table or anybody's: columns `depth` (or `depth_layers`),
+`accuracy` on validation data (or `val_accuracy`), optional `seed`, `bn`,
+`total_layers`, `seconds`, `flops`, ... Accuracies are fractions or percent.
+
+Two CPU cores, 5 s for --paper: the paper's ResNet152 optimum 107 is 115 by its own
+equation and 153 (128-185) by least squares.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ftjax.analysis.curves import clean_results
+from ftjax.analysis.fits import fit_all
+from ftjax.analysis.quadratic_words import quadratic_words
+from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.results_file import is_run, read_correct, read_results
+from ftjax.cli.console import make_console, parse, refuse
+from ftjax.paper.audit import audit_paper, verdict_counts
+from ftjax.paper.source import VERDICTS
+
+COLORS = {"agrees": "green", "added": "cyan", "misleading": "yellow"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Analyzes a table of depths and accuracies, or audits the depth paper."""
+
+    results: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv")
+    ] = None
+    """CSV file: depth, accuracy, seed, bn, ..."""
+    paper: bool = False
+    """Audit the depth paper."""
+    out: tuple[Path, ...] | None = None
+    """Write recommendation.json: beside the table, or into the path given here."""
+    total_layers: int | None = None
+    """Layers of the whole network, for tables that do not say."""
+    epsilon: float = 0.005
+    """Difference of accuracies (0..1) that does not matter."""
+    bootstrap: int = 2000
+    """Bootstrap draws."""
+    seed: int = 0
+    """Seed of the draws."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parse(Options, arguments, prog="ftjax fit", description=__doc__)
+    console = make_console()
+    try:
+        if options.paper == (options.results is not None):
+            raise ValueError("give either RESULTS.csv or --paper")
+        if options.paper:
+            show_paper(console, options.seed)
+        else:
+            analyze(console, options.results, options)
+    except (ValueError, OSError) as error:
+        return refuse(error)
+    return 0
+
+
+def analyze(console: Console, path: Path, options: Options) -> None:
+    """Print fits and recommendation of a table; write JSON when asked.
+
+    Raises:
+        ValueError: the table cannot be read or compared.
+    """
+    target = out_file(path, options.out)
+    table, notes = read_results(path, total_layers=options.total_layers)
+    best = recommend_table(path, table, options)
+    clean, _ = clean_results(table)
+    for bn, rows in clean.groupby("bn", sort=False):
+        depth, accuracy = rows["depth_layers"], rows["val_accuracy"]
+        title = f"{path.name}: validation accuracy over depth, bn {bn}"
+        console.print(fits_table(title, depth, accuracy, best.total_layers))
+        fit = best.quadratic.get(str(bn))
+        if fit is not None:
+            line = quadratic_words(
+                str(bn),
+                fit,
+                depth,
+                accuracy,
+                draws=options.bootstrap,
+                seed=options.seed,
+                total=best.total_layers,
+            )
+            console.print(line, soft_wrap=True)
+    for note in notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    for warning in best.warnings:
+        console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+    for sentence in best.explanation:
+        console.print(sentence, soft_wrap=True)
+    console.print(best.sentence, style="bold", soft_wrap=True)
+    if target is not None:
+        from ftjax.machine.files import write_json  # starts JAX
+
+        write_json(target, best.to_json())
+        console.print(f"Written: {target}", soft_wrap=True)
+
+
+def out_file(path: Path, out: tuple[Path, ...] | None) -> Path | None:
+    """Where --out wants the recommendation; None without it."""
+    if out is None:
+        return None
+    if len(out) > 1:
+        raise ValueError(f"--out takes one path, not {len(out)}")
+    target = out[0] if out else path.parent
+    return target if target.suffix == ".json" else target / "recommendation.json"
+
+
+def recommend_table(
+    path: Path, table: pd.DataFrame, options: Options
+) -> Recommendation:
+    """The recommendation of a table; of a run's own, with what its folder knows."""
+    settings = dict(
+        epsilon=options.epsilon, bootstrap=options.bootstrap, seed=options.seed
+    )
+    if is_run(path):
+        from ftjax.report.answer import recommend_run  # starts JAX
+
+        return recommend_run(path.parent, table, **settings)
+    trials = table["trial"].astype(str).unique() if "trial" in table else []
+    return recommend(table, read_correct(path, trials), **settings)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+
+
+def fits_table(title: str, depth, accuracy, total_layers: int) -> Table:
+    """Rich table of all shapes fitted to one curve."""
+    table = Table(title=title)
+    for name in ("shape", "parameters", "R^2", "AICc", "leave-one-out", "optimum"):
+        table.add_column(name, justify="left" if name == "shape" else "right")
+    for fit in fit_all(depth, accuracy, total_layers=total_layers).values():
+        table.add_row(
+            fit.shape,
+            str(fit.num_params),
+            _number(fit.r_squared, 3),
+            _number(fit.aicc, 2),
+            _number(fit.loo_rmse, 4),
+            f"{fit.optimum} ({100 * fit.optimum / max(total_layers, 1):.0f} %)",
+        )
+    return table
+
+
+def show_paper(console: Console, seed: int) -> None:
+    """Print published, recomputed and verdict of every number of the depth paper."""
+    checks = audit_paper(seed=seed)
+    table = Table(title="Philip 2025, Fine-Tuning Depth Analysis", show_lines=True)
+    for name, ratio in (("item", 3), ("published", 2), ("recomputed", 5)):
+        table.add_column(name, ratio=ratio)
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        color = COLORS.get(check.verdict, "red")
+        table.add_row(*check[:3], Text(check.verdict, style=color))
+    console.print(table)
+    counts = verdict_counts(checks)
+    for verdict, meaning in VERDICTS.items():
+        console.print(
+            f"{counts.get(verdict, 0):3d} {verdict}: {meaning}", soft_wrap=True
+        )

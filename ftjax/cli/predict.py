@@ -1,0 +1,81 @@
+"""What is on this image? Classifies files with a trained trial.
+
+    ftjax predict runs/effnetlite0-digits image.jpg
+    ftjax predict runs/effnetlite0-digits *.png --depth 54 --top 3
+
+Without --depth: the depth that the run recommends. Exit codes: 0 done, 2 bad arguments
+or input.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ftjax.cli.console import make_console, parse, refuse
+
+
+@dataclass(frozen=True)
+class Options:
+    """Classifies image files."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder that --out of the sweep named."""
+    images: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE ..."),
+    ]
+    """Image files."""
+    depth: int | None = None
+    """Layers unfrozen from the top. Default: the recommended depth."""
+    bn: str | None = None
+    """BatchNorm policy of the trial."""
+    seed: int | None = None
+    """Seed of the trial."""
+    top: int = 1
+    """How many classes to show."""
+    offline: bool = False
+    """Open no network connection."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parse(Options, arguments, prog="ftjax predict", description=__doc__)
+    try:
+        check(options)
+        # JAX starts here, not at import: a wrong argument is answered at once.
+        from ftjax.machine import xla
+        from ftjax.machine.caches import use_compilation_cache
+        from ftjax.predictor import load
+
+        xla.tune_xla()
+        use_compilation_cache()
+        predictor = load(
+            options.run_dir,
+            options.depth,
+            bn=options.bn,
+            seed=options.seed,
+            offline=options.offline,
+        )
+        predictions = predictor.predict_files(options.images)
+    except ValueError as error:
+        return refuse(error)
+    console = make_console()
+    for path, prediction in zip(options.images, predictions, strict=True):
+        order = prediction.probabilities.argsort()[::-1][: options.top]
+        shown = ", ".join(
+            f"{predictor.class_names[i]} {prediction.probabilities[i]:.3f}"
+            for i in order
+        )
+        console.print(f"{path}: {shown}", soft_wrap=True)
+    return 0
+
+
+def check(options: Options) -> None:
+    """Raises ValueError if there is nothing to classify or to show."""
+    if not options.images:
+        raise ValueError("no image files: give one or more after the folder of the run")
+    if options.top < 1:
+        raise ValueError(f"--top {options.top} is too small: 1 or more")

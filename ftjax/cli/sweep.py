@@ -1,0 +1,147 @@
+"""How many top layers should I unfreeze? Trains at many depths and says.
+
+    ftjax sweep
+    ftjax sweep --model effnetlite0 --data my_images/ --seeds 3
+
+Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ftjax.cli.console import make_console, parse, print_error, refuse
+from ftjax.config import Config, complete, to_json
+
+if TYPE_CHECKING:
+    from ftjax.sweep.prepare import Sweep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    config = parse(Config, words, prog="ftjax sweep", description=__doc__)
+    console = make_console()
+    began = time.perf_counter()
+    own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
+    # JAX starts here, not at import: --help and a wrong argument are answered at once.
+    from ftjax.cli.answer import write_answer
+    from ftjax.cli.display import Display
+    from ftjax.cli.plan_table import print_forecast
+    from ftjax.machine.mesh import from_first_process, is_first_process
+    from ftjax.sweep.cores import one_core_each
+    from ftjax.sweep.prepare import prepare
+    from ftjax.sweep.records import write_run
+    from ftjax.sweep.results import write_probes
+    from ftjax.sweep.run import run
+
+    try:
+        try:
+            start_jax(config, own_process)
+            console.quiet = not is_first_process()
+            sweep = prepare(complete(config))
+            out = from_first_process(partial(open_folder, sweep.config))
+        except ValueError as error:
+            return refuse(error)
+        print_plan(sweep, console)
+        if config.plan:
+            print_forecast(sweep, console)
+            return 0
+        command, data = "ftjax sweep " + shlex.join(words), sweep.data
+        settings = to_json(sweep.config)
+        write_run(out, settings, command, data.class_names, data.warnings)
+        if config.probes:
+            size = sweep.config.batch_size
+            write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
+        if own_process:
+            sweep = one_core_each(sweep)
+        with Display(sweep.start, console) as display:
+            outcome = run(sweep, out, display.show, display.begin_round)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from the last epoch")
+        return 130
+    if is_first_process():
+        write_answer(out, outcome.results, outcome.epochs, console)
+        console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
+        for event in outcome.failed.values():
+            print_error(f"failed: {event.trial.describe()}: {event.message}")
+    return 1 if outcome.failed else 0
+
+
+def start_jax(config: Config, own_process: bool) -> None:
+    """Chooses how JAX compiles and runs; comes before all other use of it.
+
+    Args:
+        config: what to train.
+        own_process: whether nobody else has objects in this process.
+
+    Raises:
+        ValueError: the processes of --distributed cannot be joined.
+    """
+    from ftjax.machine import xla
+    from ftjax.machine.caches import use_compilation_cache
+    from ftjax.machine.heap import keep_freed_memory
+
+    xla.tune_xla()
+    if config.mesh != "auto" or config.distributed:  # then they share batches
+        xla.give_devices_threads()
+    if config.distributed:
+        xla.join_processes()
+    keep_freed_memory()
+    if own_process:
+        xla.collect_garbage_rarely()
+    use_compilation_cache()
+
+
+def open_folder(config: Config) -> Path:
+    """The folder of the results.
+
+    Raises:
+        ValueError: it cannot be written, or holds results that are not to be resumed.
+    """
+    out = config.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be made: {error.strerror}") from None
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"--out {out} cannot be written; choose another folder")
+    if not config.resume and any(out.iterdir()):
+        raise ValueError(
+            f"--no-resume, but {out} is not empty; remove it, or choose another --out"
+        )
+    return out
+
+
+def print_plan(sweep: "Sweep", console: Console) -> None:
+    """What will be trained, before anything is."""
+    config, start, data, _, _ = sweep
+    plan = sweep.plan()
+    depths = sorted({request.cut.depth_layers for request in plan.requests})
+    lines = [
+        f"{config.model} ({start.weights}) on {data.name}: {len(data.train.labels)} "
+        f"training and {len(data.val.labels)} validation images of "
+        f"{len(data.class_names)} classes at {config.image_size} pixels",
+        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {config.epochs} "
+        f"epochs: depths {' '.join(map(str, depths))} of {len(start.network.layers)} "
+        f"layers, bn {' '.join(config.bn)}, {config.seeds} seed"
+        + "s"
+        * (config.seeds > 1),
+    ]
+    if not any(unit.batch_norm_keys for unit in start.network.units):
+        lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
+    for line in lines:
+        console.print(line)
+    for warning in data.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if config.weights == "random":
+        console.print(
+            "random weights: the curve says nothing about transfer", style="yellow"
+        )

@@ -1,0 +1,218 @@
+"""The sections of the page, each a function of the run: a heading and its blocks.
+
+A block is one of the kinds that the page knows (`macro block` of page.html.j2).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ftjax.analysis.recommend import Recommendation
+from ftjax.report import batchnorm_plots, drawing
+from ftjax.report import depth_plot as plots
+from ftjax.report.content import (
+    MISSING,
+    batchnorm_advice,
+    further_warnings,
+    trial_table,
+)
+from ftjax.report.inline import draw_image
+from ftjax.report.probe_plots import probe_curves
+
+TWO_MODES = (
+    "A BatchNorm layer scales its input by a mean and a variance. While training "
+    "(training mode) it takes them from the images of the current batch. When the "
+    "network is used or tested (evaluation mode) it takes running averages collected "
+    "during training. Each step moves these averages only a little, so after few steps "
+    "they still describe the network as it was before fine-tuning: they lag. Then the "
+    "same weights do well on the same images in training mode and badly in evaluation "
+    "mode."
+)
+ABOUT_TABLE = (
+    "Accuracy and loss are measured on the training images and Val-accuracy and "
+    "Val-loss on the validation images, both in evaluation mode. Training-mode "
+    "accuracy is the running mean over the batches of the last epoch. Freeze proven: "
+    "after training, every frozen weight and statistic was equal bit for bit to its "
+    "value before. Seconds are without compilation."
+)
+
+
+class Report(NamedTuple):
+    """What the page is about.
+
+    Attributes:
+        folder: of the run.
+        results, epochs: as in results.csv and epochs.csv; rows may be unfinished.
+        best: None as long as no trial has finished.
+        config: the whole configuration of the run, nested mappings allowed.
+        environment: versions, device, git commit and so on.
+        command: the exact command line.
+        probes: of `ftjax.probes.probe_curve`, None where they were not made.
+        correlations: of `ftjax.probes.rank_correlation`, with these results.
+    """
+
+    folder: Path
+    results: pd.DataFrame
+    epochs: pd.DataFrame
+    best: Recommendation | None
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    command: str
+    probes: pd.DataFrame | None = None
+    correlations: Sequence = ()
+
+    @property
+    def named(self) -> Recommendation | None:
+        """The depth that images mark, if there is one."""
+        return self.best.named if self.best else None
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """A row of the table, for what all rows share."""
+        return self.results.iloc[0].to_dict() if len(self.results) else {}
+
+
+class Block(NamedTuple):
+    """One part of a section.
+
+    Attributes:
+        kind: text, small, heading, facts (pairs), image (`inline.Image`), figure,
+            trials and grid (`content.Table`), pairs, code, list, or details.
+        value: what it shows; its type depends on the kind.
+        name: of the element in the page, where the kind has one, or its title.
+    """
+
+    kind: str
+    value: Any
+    name: str = ""
+
+
+class Section(NamedTuple):
+    """A part of the page with a heading."""
+
+    heading: str
+    blocks: tuple[Block, ...]
+
+
+def why(report: Report) -> Section | None:
+    """The reasons, and what BatchNorm has to do with them."""
+    results = report.results
+    blocks = (
+        [Block("text", line) for line in report.best.explanation] if report.best else []
+    )
+    done = drawing.finished(results)
+    if drawing.measured(done, *batchnorm_plots.MODES):
+        image = draw_image(
+            "batchnorm",
+            lambda width: plots.batchnorm_gap(results, width=width),
+            "The same training images in training mode and in evaluation mode. "
+            "Training mode is the running mean over the last epoch.",
+        )
+        blocks += [
+            Block("image", image),
+            Block("heading", "What the two modes are"),
+            Block("text", TWO_MODES),
+            Block("text", batchnorm_advice(results)),
+        ]
+    return Section("Why", tuple(blocks)) if report.best and blocks else None
+
+
+def all_depths(report: Report) -> Section:
+    """The table of the paper, and what it leaves out."""
+    table = trial_table(report.results, report.named)
+    blocks = Block("trials", table, "trials"), Block("small", ABOUT_TABLE)
+    return Section("All depths", blocks)
+
+
+def more_images(report: Report) -> Section | None:
+    """Loss, cost, learning curves and probes, where they are known."""
+    results, epochs, named = report.results, report.epochs, report.named
+    done = drawing.finished(results)
+    images = []
+    if drawing.measured(done, "val_loss"):
+        images.append(
+            draw_image(
+                "loss",
+                lambda width: plots.depth_curve(
+                    results, named, metric="val_loss", width=width
+                ),
+                "Cross-entropy loss on the validation images over depth.",
+            )
+        )
+    if drawing.measured(done, "seconds") or drawing.measured(done, "flops"):
+        images.append(
+            draw_image(
+                "cost",
+                lambda width: plots.pareto(results, named, width=width),
+                "Accuracy over the cost of training; on the front no depth is both "
+                "cheaper and better. Numbers are unfrozen layers.",
+            )
+        )
+    if drawing.measured(epochs, "val_accuracy"):
+        images.append(
+            draw_image(
+                "epochs",
+                lambda width: plots.learning_curves(epochs, named, width=width),
+                "Validation accuracy over epochs, one panel for each depth; dashed, "
+                "that of the training batches as trained. Means over the seeds.",
+            )
+        )
+    probes, correlations = report.probes, report.correlations
+    if probes is not None:
+        images.append(
+            draw_image(
+                "probes",
+                lambda width: probe_curves(probes, results, correlations, width=width),
+                "What closed forms say of every cut before any training, below what "
+                "training made of it. The rank correlation (Spearman; p by permutation "
+                "of the depths) is measured on this run and promises nothing for "
+                "another.",
+            )
+        )
+    blocks = tuple(Block("image", image) for image in images)
+    return Section("More images", blocks) if blocks else None
+
+
+def warnings(report: Report) -> Section | None:
+    """What the recommendation warns of, where no notice says it."""
+    lines = further_warnings(report.best) if report.best else ()
+    return Section("Warnings", (Block("list", lines),)) if lines else None
+
+
+def how_it_was_made(report: Report) -> Section:
+    """Command, data, environment and configuration."""
+    config = flat(report.config)
+    title = "The whole configuration of this run"
+    blocks = (
+        Block("heading", "Command"),
+        Block("code", report.command),
+        Block("heading", "Data hash"),
+        Block("code", report.first.get("data_hash", MISSING)),
+        Block("heading", "Environment"),
+        Block(
+            "pairs",
+            ("Versions, device and source of this run", flat(report.environment)),
+            "environment",
+        ),
+        Block(
+            "details",
+            (Block("pairs", (title, config), "config"),),
+            f"Configuration ({len(config)} values)",
+        ),
+    )
+    return Section("How it was made", blocks)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names with their values as text."""
+    pairs = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            pairs.append((f"{prefix}{key}", text))
+    return pairs
