@@ -7,7 +7,6 @@ import pytest
 from tiny_run import interrupt_after, run, table
 
 from experiments import fit
-from experiments import sweep as command
 from ftjax.backbones import make_backbone
 from ftjax.depth import block_depths
 from ftjax.machine.files import read_json
@@ -45,7 +44,7 @@ def test_a_search_names_the_depth_that_it_believes_and_resumes(
 
 
 def test_halving_stops_cuts_and_resumes(images, tmp_path, monkeypatch, undraw):
-    monkeypatch.setattr(command, "halving", keep_the_two_shallowest)
+    monkeypatch.setattr("ftjax.sweep.strategies.halving", keep_the_two_shallowest)
     arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()
     assert run(images, tmp_path, *arguments) == 0
     results, epochs = table(tmp_path), table(tmp_path, "epochs.csv")
