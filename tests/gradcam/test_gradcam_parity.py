@@ -158,6 +158,7 @@ def compare(name, size, folder, table):
         assert drawn >= len(maps) * (1 / 3 if method == "gradcam++" else 1 / 2)
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path, table):
     compare("tiny", 32, tmp_path, table)
 

@@ -310,6 +310,7 @@ def assert_frozen(name, depth: int, policy: str, start, theirs, ours) -> None:
         (OTHERS["tiny"][1], "adam_1e-3", "frozen"),
     ],
 )
+@pytest.mark.numeric
 def test_tiny(layer, optimizer, policy, tmp_path, table):
     check("tiny", layer, optimizer, policy, tmp_path, table)
 

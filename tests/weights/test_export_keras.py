@@ -37,6 +37,7 @@ def random_network(name: str, size: int):
     return network, params, stats, images, np.asarray(logits)
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path):
     network, params, stats, images, logits = random_network("tiny", 32)
     path = tmp_path / "tiny.weights.h5"

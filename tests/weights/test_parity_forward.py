@@ -85,6 +85,7 @@ def random_model(name: str, size: int, *, top: bool = False):
     return model
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path, table):
     network = make_backbone("tiny")
     model = random_model("tiny", 45)
