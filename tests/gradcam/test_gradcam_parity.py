@@ -2,7 +2,7 @@
 
 Independent of our code: the gradients come from adding 0 to the output of a Keras
 layer and differentiating with respect to it, the maps from the papers' formulas in
-NumPy. `pytest -m parity tests/test_gradcam_parity.py` takes EfficientNetB0 and
+NumPy. `pytest -m parity tests/gradcam/test_gradcam_parity.py` takes EfficientNetB0 and
 ResNet50 and prints the largest deviations.
 """
 

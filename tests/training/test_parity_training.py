@@ -1,7 +1,7 @@
 """Fine-tuning equals Keras': weights, frozen weights and statistics after five steps.
 
-`pytest -m parity tests/test_parity_training.py` takes the networks of the study and
-prints the largest deviations; the default run takes the tiny network.
+`pytest -m parity tests/training/test_parity_training.py` takes the networks of
+the study and prints the largest deviations; the default run takes the tiny network.
 
 Leaves are compared by the norm of their difference over their own. Where a value before
 a ReLU is within rounding of 0 the two may disagree about its gate, and with 32 pixels

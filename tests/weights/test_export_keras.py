@@ -1,7 +1,7 @@
 """Keras loads what we export, and predicts the same.
 
-`pytest -m parity tests/test_export_keras.py` runs the code that the export prints, for
-networks of every family; the default run takes the tiny one.
+`pytest -m parity tests/weights/test_export_keras.py` runs the code that the
+export prints, for networks of every family; the default run takes the tiny one.
 """
 
 import jax

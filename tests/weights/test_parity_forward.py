@@ -1,7 +1,7 @@
 """The forward pass equals Keras' at every unit boundary.
 
-`pytest -m parity tests/test_parity_forward.py` takes every network at full size and
-prints the largest deviation of each; the default run takes the tiny one.
+`pytest -m parity tests/weights/test_parity_forward.py` takes every network at
+full size and prints the largest deviation of each; the default run takes the tiny one.
 """
 
 import jax.numpy as jnp
