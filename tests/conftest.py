@@ -35,7 +35,10 @@ SLOW = (
     "test_notebooks",
     "test_mesh",
     "test_train",
-    "test_layers",
+    "test_depthwise",
+    "test_winograd",
+    "test_begun_units",
+    "test_backbones",
 )
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -65,6 +65,7 @@ def test_it_is_right_where_the_trial_was(run_dir, images, depth, bn):
     assert predictor.val_accuracy == pytest.approx(correct[-1].mean())
 
 
+@pytest.mark.numeric
 def test_files_are_cut_and_resized_as_in_training(run_dir, images):
     predictor = ftjax.load(run_dir, 7)
     paths = sorted((images / "val" / "red").iterdir())[:3]

@@ -3,15 +3,11 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import optimize, special, stats
+from scipy import optimize, stats
 
 from ftjax.analysis import bootstrap, fits
-from ftjax.paper import general_equation
-from ftjax.stats import distributions
-from ftjax.stats.isotonic import fit_increasing, fit_unimodal
-from ftjax.stats.least_squares import corrected_aic, least_squares
+from ftjax.stats.least_squares import least_squares
 
 
 def noisy(shape, depth, *coef, noise=0.01, seed=0):
@@ -21,23 +17,6 @@ def noisy(shape, depth, *coef, noise=0.01, seed=0):
 
 
 DEPTH = np.array([0, 5, 10, 20, 40, 60, 80, 100, 120, 149], float)
-
-
-def test_tail_areas_equal_scipy():
-    for dof in (1, 2, 3.5, 7, 40, 500):
-        for t in (0.0, 0.3, 1.96, 12.0):
-            expected = 2 * stats.t.sf(t, dof)
-            assert distributions.student_t_two_sided(t, dof) == pytest.approx(expected)
-        for p in (0.6, 0.95, 0.975, 0.9999):
-            got = distributions.student_t_quantile(p, dof)
-            assert got == pytest.approx(stats.t.ppf(p, dof), rel=1e-9)
-    for f in (0.1, 1.0, 5.5, 60.0):
-        got = distributions.f_survival(f, 2, 17)
-        assert got == pytest.approx(stats.f.sf(f, 2, 17), rel=1e-10)
-    assert distributions.incomplete_beta(2.5, 0.5, 0.999) == pytest.approx(
-        special.betainc(2.5, 0.5, 0.999)
-    )
-    assert math.isnan(distributions.student_t_quantile(0.975, 0))
 
 
 def test_linear_fit_equals_scipy():
@@ -137,15 +116,6 @@ def test_leave_one_out_is_nan_where_a_point_pins_a_coefficient():
     assert math.isnan(fits.fit_quadratic([0, 1, 2], [0.5, 0.6, 0.55]).loo_rmse)
 
 
-def test_corrected_aic_closed_form_and_limits():
-    sse, n, p = 0.02, 9, 3
-    k = p + 1
-    expected = n * math.log(sse / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
-    assert corrected_aic(sse, n, p) == pytest.approx(expected)
-    assert math.isnan(corrected_aic(sse, 5, 3))
-    assert corrected_aic(0.0, 9, 3) == -math.inf
-
-
 @pytest.mark.parametrize("hinge", [20.0, 31.7, 75.0])
 def test_plateau_is_recovered_and_beats_a_grid(hinge):
     y = noisy("plateau", DEPTH, 0.5, 0.004, hinge, noise=0)
@@ -170,33 +140,6 @@ def test_plateau_standard_errors_equal_curve_fit():
     coef, cov = optimize.curve_fit(ramp, depth, y, p0=fit.coef)
     assert fit.coef == pytest.approx(coef, rel=1e-4)
     assert fit.stderr == pytest.approx(np.sqrt(np.diag(cov)), rel=1e-2)
-
-
-def test_isotonic_equals_scipy():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        y, w = rng.standard_normal(12), rng.uniform(0.5, 3, 12)
-        expected = optimize.isotonic_regression(y, weights=w).x
-        assert fit_increasing(y, w) == pytest.approx(expected)
-
-
-def test_unimodal_is_the_best_of_all_peaks():
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        y = rng.standard_normal(9)
-        fit = fit_unimodal(y)
-        assert np.all(np.diff(fit.values[: fit.mode + 1]) >= -1e-12)
-        assert np.all(np.diff(fit.values[fit.mode :]) <= 1e-12)
-        every = []
-        for cut in range(10):
-            left, right = y[:cut], y[cut:]
-            parts = [
-                optimize.isotonic_regression(part, increasing=up).x
-                for part, up in ((left, True), (right, False))
-                if len(part)
-            ]
-            every.append(np.sum((y - np.concatenate(parts)) ** 2))
-        assert fit.sse == pytest.approx(min(every))
 
 
 def test_unimodal_data_are_fitted_exactly():
@@ -275,64 +218,3 @@ def test_quadratic_bootstrap_agrees_with_the_delta_method():
     )
     low, high = np.quantile(optima, [0.025, 0.975])
     assert [low, high] == pytest.approx(fit.vertex_interval, abs=1.0)
-
-
-def pooled(form, coef, *, noise=0.0, epochs=(5,), seed=0):
-    """Rows of three networks that follow one form of the general equation."""
-    rng, rows = np.random.default_rng(seed), []
-    for name, total, alpha in (("a", 100, 0.5), ("b", 20, 0.8), ("c", 300, 0.6)):
-        for each in epochs:
-            for L in np.linspace(0, total, 7):
-                value = alpha + 0.05 * math.log(each)
-                for term, column in general_equation.DEPTH_TERMS[form]:
-                    value += coef[term] * column(L, total)
-                rows.append((name, L, total, each, value + noise * rng.normal()))
-    names = ["experiment", "depth_layers", "total_layers", "epochs", "accuracy"]
-    return pd.DataFrame(rows, columns=names)
-
-
-@pytest.mark.parametrize("form", ["A", "B", "C", "D"])
-def test_repairs_recover_planted_coefficients(form):
-    planted = {"kappa": 0.004, "beta": 0.005}
-    table = pooled(form, planted, epochs=(3, 9))
-    fit = general_equation.fit_general_equation(table, form=form)
-    numbers = dict(zip(fit.names, fit.coef, strict=True))
-    assert numbers["kappa"] == pytest.approx(0.004)
-    assert numbers["beta"] == pytest.approx(0.005)
-    assert numbers["gamma"] == pytest.approx(0.05)
-    assert fit.unidentifiable == () and fit.rank == 6
-
-
-def test_epochs_that_never_vary_are_named_as_unidentifiable():
-    table = pooled("B", {"kappa": 0.2, "beta": 0.3}, noise=0.01)
-    fit = general_equation.fit_general_equation(table, form="B")
-    assert fit.unidentifiable == ("alpha_a", "alpha_b", "alpha_c", "gamma")
-    assert fit.identifiable == ("kappa", "beta") and fit.rank == 5
-    assert np.isnan(fit.stderr[:3]).all() and np.isfinite(fit.stderr[3:5]).all()
-    assert any("cannot identify" in note for note in fit.notes)
-    assert any("do not vary within any experiment" in note for note in fit.notes)
-    without = general_equation.fit_general_equation(table, form="B", scales=())
-    assert fit.stderr[3:5] == pytest.approx(without.stderr[3:])
-
-
-@pytest.mark.parametrize(("beta", "end"), [(0.001, 0), (-0.001, "N")])
-def test_published_form_has_its_maximum_at_an_end(beta, end):
-    table = pooled("published", {"beta": beta}, noise=0.001)
-    fit = general_equation.fit_general_equation(table, form="published", scales=())
-    totals = {"a": 100, "b": 20, "c": 300}
-    assert fit.optimum == {k: N if end == "N" else 0 for k, N in totals.items()}
-    assert "at L = 0 (beta > 0) or L = N (beta < 0) only" in fit.notes[0]
-
-
-def test_a_negative_beta_of_a_repair_is_called_a_minimum():
-    table = pooled("B", {"kappa": -0.2, "beta": -0.3}, noise=0.001)
-    fit = general_equation.fit_general_equation(table, form="B", scales=())
-    assert any("gives a minimum" in note for note in fit.notes)
-
-
-def test_general_equation_names_bad_input():
-    table = pooled("B", {"kappa": 0.2, "beta": 0.3})
-    with pytest.raises(ValueError, match="unknown 'E': choose from none, published"):
-        general_equation.fit_general_equation(table, form="E")
-    with pytest.raises(ValueError, match="the table lacks train_size"):
-        general_equation.fit_general_equation(table, scales=("delta",))

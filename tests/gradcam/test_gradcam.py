@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from html_page import Page
+from rounding import TINY_LAYERS, rounding
 
 from experiments import sweep
 from ftjax.backbones import make_backbone
@@ -58,6 +59,7 @@ def explain(weights, images, **arguments):
     return gradcam.explain(NETWORK.units, *weights, images, **arguments)
 
 
+@pytest.mark.numeric
 def test_gradients_equal_finite_differences(weights, tape):
     gradients = gradcam.boundary_gradients(tape, jnp.asarray(LABELS))
     rng, step = np.random.default_rng(1), 1e-6
@@ -78,10 +80,14 @@ def test_gradients_equal_finite_differences(weights, tape):
                 assert logits.dtype == np.float64
                 scores.append(np.asarray(logits)[np.arange(IMAGES), LABELS])
             expected = (scores[0] - scores[1]) / (2 * step)
-            found = (np.asarray(gradient, np.float64) * direction).sum((1, 2, 3))
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+            terms = np.asarray(gradient, np.float64) * direction
+            error = np.abs(terms.sum((1, 2, 3)) - expected)
+            # float32 in every layer, then float64; differences of steps of 1e-6.
+            bound = rounding(TINY_LAYERS * SIZE * SIZE) + 1e-6
+            assert (error < bound * np.abs(terms).sum((1, 2, 3))).all()
 
 
+@pytest.mark.numeric
 def test_the_last_map_is_the_class_activation_map(weights, images, tape):
     """Zhou et al. 2016: before pooling and a linear classifier all three are one."""
     kernel = weights[0]["predictions"]["predictions"]["kernel"]
@@ -90,7 +96,8 @@ def test_the_last_map_is_the_class_activation_map(weights, images, tape):
     expected = np.maximum(expected, 0)
     for method in ("gradcam", "hirescam"):
         found = explain(weights, images, classes=LABELS, method=method)
-        np.testing.assert_allclose(found.maps["top"], expected, atol=1e-5)
+        bound = rounding(len(kernel)) * expected.max()
+        np.testing.assert_allclose(found.maps["top"], expected, atol=bound)
 
 
 def test_classes_default_to_the_predicted_ones(weights, images):
@@ -104,6 +111,7 @@ def test_classes_default_to_the_predicted_ones(weights, images):
         assert maps.min() >= 0
 
 
+@pytest.mark.numeric
 def test_batches_do_not_matter_and_nothing_is_compiled_again(weights, images):
     whole = explain(weights, images)
     programs = gradcam._forward_unit._cache_size(), gradcam.backward_unit._cache_size()

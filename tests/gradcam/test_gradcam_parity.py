@@ -2,7 +2,7 @@
 
 Independent of our code: the gradients come from adding 0 to the output of a Keras
 layer and differentiating with respect to it, the maps from the papers' formulas in
-NumPy. `pytest -m parity tests/test_gradcam_parity.py` takes EfficientNetB0 and
+NumPy. `pytest -m parity tests/gradcam/test_gradcam_parity.py` takes EfficientNetB0 and
 ResNet50 and prints the largest deviations.
 """
 
@@ -158,6 +158,7 @@ def compare(name, size, folder, table):
         assert drawn >= len(maps) * (1 / 3 if method == "gradcam++" else 1 / 2)
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path, table):
     compare("tiny", 32, tmp_path, table)
 

@@ -11,6 +11,8 @@ from ftjax.training.optimizer import Hyper, init_unit, update_unit
 
 KERNELS = 'xla_cpu_small_call="true"'
 
+pytestmark = pytest.mark.numeric
+
 
 def pair(x, y):
     return {"sum": x + y, "rows": (x * y).sum(-1)}
@@ -38,7 +40,7 @@ def test_an_update_is_the_same_as_one_kernel(name, monkeypatch):
     hyper = Hyper(*map(jnp.float32, (1e-2, 10, 0.1)))
 
     def update():
-        jax.clear_caches()
+        update_unit.clear_cache()
         return update_unit(
             params, grads, state, hyper, name=name, trainable=("conv",), head=False
         )
@@ -46,9 +48,10 @@ def test_an_update_is_the_same_as_one_kernel(name, monkeypatch):
     plain = update()
     monkeypatch.setenv(POOL_SIZE, "1")
     joined = update()
-    jax.clear_caches()
+    update_unit.clear_cache()
     assert jax.tree.structure(plain) == jax.tree.structure(joined)
     for one, other in zip(*map(jax.tree.leaves, (plain, joined)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+        # Less than 16 operations on each number, the largest near 3.
+        np.testing.assert_allclose(one, other, rtol=16 * 2.0**-24, atol=3 * 2.0**-24)
     np.testing.assert_array_equal(joined[0]["bn"]["scale"], params["bn"]["scale"])
     assert (joined[0]["conv"]["kernel"] != params["conv"]["kernel"]).all()

@@ -1,6 +1,6 @@
 """On a GPU or TPU the numbers are those of the CPU.
 
-JAX_PLATFORMS=cuda,cpu python -m pytest -n 0 tests/test_accelerator.py
+JAX_PLATFORMS=cuda,cpu python -m pytest -n 0 tests/training/test_accelerator.py
 """
 
 import jax

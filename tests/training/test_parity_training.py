@@ -1,7 +1,7 @@
 """Fine-tuning equals Keras': weights, frozen weights and statistics after five steps.
 
-`pytest -m parity tests/test_parity_training.py` takes the networks of the study and
-prints the largest deviations; the default run takes the tiny network.
+`pytest -m parity tests/training/test_parity_training.py` takes the networks of
+the study and prints the largest deviations; the default run takes the tiny network.
 
 Leaves are compared by the norm of their difference over their own. Where a value before
 a ReLU is within rounding of 0 the two may disagree about its gate, and with 32 pixels
@@ -310,6 +310,7 @@ def assert_frozen(name, depth: int, policy: str, start, theirs, ours) -> None:
         (OTHERS["tiny"][1], "adam_1e-3", "frozen"),
     ],
 )
+@pytest.mark.numeric
 def test_tiny(layer, optimizer, policy, tmp_path, table):
     check("tiny", layer, optimizer, policy, tmp_path, table)
 

@@ -1,7 +1,7 @@
 """Keras loads what we export, and predicts the same.
 
-`pytest -m parity tests/test_export_keras.py` runs the code that the export prints, for
-networks of every family; the default run takes the tiny one.
+`pytest -m parity tests/weights/test_export_keras.py` runs the code that the
+export prints, for networks of every family; the default run takes the tiny one.
 """
 
 import jax
@@ -37,6 +37,7 @@ def random_network(name: str, size: int):
     return network, params, stats, images, np.asarray(logits)
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path):
     network, params, stats, images, logits = random_network("tiny", 32)
     path = tmp_path / "tiny.weights.h5"

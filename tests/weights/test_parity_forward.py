@@ -1,7 +1,7 @@
 """The forward pass equals Keras' at every unit boundary.
 
-`pytest -m parity tests/test_parity_forward.py` takes every network at full size and
-prints the largest deviation of each; the default run takes the tiny one.
+`pytest -m parity tests/weights/test_parity_forward.py` takes every network at
+full size and prints the largest deviation of each; the default run takes the tiny one.
 """
 
 import jax.numpy as jnp
@@ -85,6 +85,7 @@ def random_model(name: str, size: int, *, top: bool = False):
     return model
 
 
+@pytest.mark.numeric
 def test_tiny(tmp_path, table):
     network = make_backbone("tiny")
     model = random_model("tiny", 45)
