@@ -87,20 +87,20 @@ def stage_figure(
         return figure.add_axes((*place, across / width, down / height))
 
     first_map = MARGIN + side + LABELS
-    for panel, image in enumerate(images):
-        top = head + panel * block + CAPTION
+    for index, image in enumerate(images):
+        top = head + index * block + CAPTION
         ax = panel(MARGIN, top, side, side)
         _show(ax, image)
-        ax.set_title(captions[panel], color=INK, size=8, weight="bold", pad=3)
+        ax.set_title(captions[index], color=INK, size=8, weight="bold", pad=3)
         for number, row in enumerate(rows):
             for column, stage in enumerate(stages):
                 left = first_map + column * (side + GAP)
                 ax = panel(left, top + number * (side + GAP), side, side)
-                _draw_map(ax, image, row.maps.maps[stage.end][panel], overlay)
+                _draw_map(ax, image, row.maps.maps[stage.end][index], overlay)
                 if column == 0:
-                    label = f"{row.title}\n{row.answers[panel]}"
+                    label = f"{row.title}\n{row.answers[index]}"
                     ax.set_ylabel(label, color=INK, size=6.5, labelpad=2)
-                if panel == number == 0:
+                if index == number == 0:
                     where = f"stage {column + 1}, {stage.end}"
                     size = f"{stage.height}×{stage.width} pixels"
                     ax.set_title(f"{where}\n{size}", size=7, color=MUTED, pad=4)
