@@ -173,7 +173,7 @@ def describe_unfrozen(row: Row) -> str:
 
 def describe_depth(backbone, rows: list[Row], depth: int) -> str:
     """What a depth amounts to, in every unit of measurement."""
-    from ftjax.backbones.backbone import with_head
+    from ftjax.backbones.heads import with_head
     from ftjax.depth import make_cut
 
     cut = make_cut(with_head(backbone, 2), depth)

@@ -101,7 +101,7 @@ def run(config: CamConfig, console: Console) -> None:
     tables, rows, stages, before, sanity = [], [], (), None, {}
     for depth in depths:
         predictor, network = opened.open_trial(run, depth, images)
-        stages = find_stages(network.units, predictor.image_size)
+        stages = find_stages(predictor.network.body, predictor.image_size)
         images = opened.read_files(images, predictor)
         row = opened.figure_row(
             run,

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import Backbone, with_head
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import with_head
 from ftjax.backbones.preprocessing import check_range
 from ftjax.data.decode import decode_image, resize_square
 from ftjax.depth import make_cut

@@ -42,7 +42,7 @@ from experiments.benchmark.table import (
 )
 from experiments.console import Parser
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.heads import with_head
 from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
 from ftjax.depth import PAPER_DEPTHS, make_cut

@@ -293,13 +293,13 @@ def find_stages(units: Sequence[Unit], size: int) -> tuple[Stage, ...]:
     belongs to the stage before it, as it has nothing to unfreeze.
 
     Args:
-        units: from the first one on; the classifier's are left out.
+        units: of a backbone's body, from the first one on.
         size: height and width of the images, in pixels.
     """
     shapes = boundary_shapes(units, size)[1:]
     groups: list[list[tuple[Unit, tuple[int, ...]]]] = []
     for unit, shape in zip(units, shapes, strict=True):
-        if len(shape) != 3 or not unit.counted:
+        if len(shape) != 3:  # vectors have no maps
             continue
         if groups and groups[-1][-1][1][:2] == shape[:2]:
             groups[-1].append((unit, shape))

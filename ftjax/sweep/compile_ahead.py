@@ -160,7 +160,7 @@ def training_tasks(
             scaled = config.drop_connect > 0 and part.unit.drop_share > 0
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
-            kind = (unit.module, *keys, x.shape, x.dtype, wanted, unit.counted, scaled)
+            kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
             kind = *kind, config.optimizer, start.parts
             yield kind, partial(train_unit, part, wanted, start, x, scale)
 
@@ -209,7 +209,7 @@ def train_unit(
     scale: np.ndarray | None,
 ) -> None:
     """A step of a single unit, by the programs of `train.accumulated_step`."""
-    unit, trainable, batch_norm = part
+    unit, trainable, batch_norm, head = part
     params, batch_stats, opt_state = init_state(
         [part], start.params, start.batch_stats, optimizer=start.optimizer
     )
@@ -236,7 +236,7 @@ def train_unit(
         start.hyper,
         name=start.optimizer,
         trainable=trainable,
-        head=not unit.counted,
+        head=head,
         variants=None,
     )
     jax.block_until_ready(updated)

@@ -67,10 +67,9 @@ def result_row(
     val_size = len(setup.dataset.val.labels)
     total_layers = len(network.layers)
     trainable = trainable_params(network, cut, setup.cost)
+    body = {unit.name for unit in network.body}
     total_params = sum(
-        count
-        for (unit, _), count in setup.cost.parameters.items()
-        if unit != network.units[-1].name
+        count for (unit, _), count in setup.cost.parameters.items() if unit in body
     )
     epochs = record.get("epochs", [])[: config.epochs]
     done = record.get("status") == "done" and len(epochs) == config.epochs

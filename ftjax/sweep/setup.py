@@ -13,11 +13,11 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import (
     Backbone,
     boundary_shapes,
-    draw_variables,
     variable_shapes,
     with_dtype,
 )
-from ftjax.backbones.backbone import with_head as add_head
+from ftjax.backbones.heads import draw_head
+from ftjax.backbones.heads import with_head as add_head
 from ftjax.batch_norm import check_policy
 from ftjax.config import Config
 from ftjax.data import Dataset, load
@@ -337,9 +337,8 @@ def run_time_numbers(setup: Setup) -> Hyper:
 def with_fresh_head(setup: Setup, seed: int) -> tuple[Tree, Tree]:
     """The pretrained network with the classifier a seed starts from, at every depth."""
     network = setup.network
-    params = {unit.name: setup.params.get(unit.name, {}) for unit in network.units}
-    stats = {unit.name: setup.batch_stats.get(unit.name, {}) for unit in network.units}
-    head = network.units[-1].name
-    shapes = variable_shapes(network.units, setup.config.image_size)[-1]
-    params[head] = replicate(draw_variables(shapes["params"], seed), setup.mesh)
-    return params, stats
+    params = {unit.name: setup.params.get(unit.name, {}) for unit in network.body}
+    stats = {unit.name: setup.batch_stats.get(unit.name, {}) for unit in network.body}
+    head = draw_head(network, seed, setup.config.image_size)
+    head_params, head_stats = replicate(head, setup.mesh)
+    return {**params, **head_params}, {**stats, **head_stats}

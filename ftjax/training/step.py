@@ -49,7 +49,7 @@ def init_state(
     )
     opt_state = {
         unit.name: init_unit(own[unit.name], name=optimizer, trainable=trainable)
-        for unit, trainable, _ in suffix
+        for unit, trainable, *_ in suffix
     }
     return State(own, stats, opt_state)
 
@@ -137,7 +137,7 @@ def accumulated_step(
     history = []
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
-        for index, (unit, trainable, batch_norm) in enumerate(suffix):
+        for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
             scale = None
             if scales is not None and unit.drop_share:
                 scale = scales[..., index, :]
@@ -156,7 +156,7 @@ def accumulated_step(
         gradient, metrics = loss_gradient(x, labels, parts, variants)
         history.append(metrics)
         for index in reversed(range(len(suffix))):
-            unit, trainable, _ = suffix[index]
+            unit, trainable, _, head = suffix[index]
             wanted = gives_input_gradient(index, unit)
             pullback, total = pullbacks.pop(), totals.pop(unit.name, None)
             if number < parts:
@@ -175,7 +175,7 @@ def accumulated_step(
                 hyper,
                 name=optimizer,
                 trainable=trainable,
-                head=not unit.counted,
+                head=head,
                 variants=variants,
             )
             params[unit.name] = {**params[unit.name], **updated}

@@ -14,11 +14,13 @@ class SuffixUnit(NamedTuple):
         unit: the unit.
         trainable: keys of its trainable layers.
         batch_norm: keys of the BatchNorms that use batch statistics in training.
+        head: whether it belongs to the head, which has its own learning rate.
     """
 
     unit: Unit
     trainable: tuple[str, ...]
     batch_norm: tuple[str, ...]
+    head: bool = False
 
 
 def make_suffix(
@@ -43,9 +45,10 @@ def make_suffix(
     suffix = []
     first, *others = network[cut.unit :]
     units = first.onward(begin), *others
-    for unit, keys in zip(units, cut.trainable, strict=True):
+    for index, unit in enumerate(units):
+        keys = cut.trainable[index]
         norms = () if policy == "frozen" else unit.batch_norm_keys
-        suffix.append(
-            SuffixUnit(unit, keys, tuple(key for key in norms if key in keys))
-        )
+        trained = tuple(key for key in norms if key in keys)
+        head = cut.unit + index >= len(network.body)
+        suffix.append(SuffixUnit(unit, keys, trained, head))
     return tuple(suffix)

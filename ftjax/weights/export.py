@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ftjax.backbones.backbone import Backbone, Layer
+from ftjax.backbones.heads import linear_head
 from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import STATISTICS
@@ -145,7 +146,8 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
         file_name: of the weights.
 
     Raises:
-        ValueError: keras.applications does not have the network.
+        ValueError: keras.applications does not have the network, or its head is
+            another than pooling and a linear classifier.
     """
     if network.name not in KERAS_NETWORKS:
         raise ValueError(
@@ -153,7 +155,12 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
             f"{', '.join(KERAS_NETWORKS)}: export to safetensors"
         )
     builder, module = KERAS_NETWORKS[network.name]
-    classes = network.units[-1].module.num_classes
+    classes = network.head[-1].module.num_classes
+    if network.head != linear_head(classes):
+        raise ValueError(
+            "Keras code can be printed for a linear head only, not for "
+            f"{', '.join(unit.name for unit in network.head)}: export to safetensors"
+        )
     return f"""import keras
 
 base = keras.applications.{builder}(

@@ -14,7 +14,8 @@ from html_page import Page
 from experiments import gradcam as command
 from experiments import gradcam_run, sweep
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init
+from ftjax.backbones.heads import with_head
 from ftjax.frozen.forward import infer
 from ftjax.gradcam import checks as gradcam_checks
 from ftjax.gradcam import maps as gradcam
@@ -152,7 +153,7 @@ def test_bad_arguments(weights, images, arguments, message):
 )
 def test_stages(name, size, ends):
     network = with_head(make_backbone(name), 2)
-    stages = gradcam.find_stages(network.units, size)
+    stages = gradcam.find_stages(network.body, size)
     found = [stage.end for stage in stages]
     for end, expected in zip(found, ends, strict=False):
         assert end.startswith(expected)
@@ -163,7 +164,7 @@ def test_stages(name, size, ends):
 
 def test_randomization_goes_from_the_top_down(weights, images):
     params, batch_stats = weights
-    stages = gradcam.find_stages(NETWORK.units, SIZE)
+    stages = gradcam.find_stages(NETWORK.body, SIZE)
     before = jax.tree.map(np.copy, params)
     found = gradcam_checks.randomization(
         NETWORK.units,
@@ -181,7 +182,7 @@ def test_randomization_goes_from_the_top_down(weights, images):
 
 
 def test_figure_shows_every_map_and_says_where_there_is_none(weights, images):
-    stages = gradcam.find_stages(NETWORK.units, SIZE)
+    stages = gradcam.find_stages(NETWORK.body, SIZE)
     maps = explain(weights, images[:2], classes=0)
     maps.maps["top"][0] = 0
     rows = [Row("head alone", maps, ("a 10 %", "b 20 %"))]

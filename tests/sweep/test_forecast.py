@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.config import Config, complete
 from ftjax.depth import make_cut
 from ftjax.sweep.memory import (
