@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ftjax.analysis.recommend import Recommendation
+from ftjax.batch_norm import POLICIES
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
 from ftjax.report.content import (
@@ -31,7 +32,8 @@ from ftjax.report.content import (
 from ftjax.report.probe_plots import probe_curves
 from ftjax.search.depths import MASS
 
-# Colors of the drawings -> the CSS variables that hold them in the page.
+# Colors of the drawings -> the CSS variables that hold them in the page; those of the
+# BatchNorm policies are called as the policies.
 VARIABLES = {
     drawing.INK: "ink",
     drawing.MUTED: "muted",
@@ -39,7 +41,6 @@ VARIABLES = {
     drawing.PAPER: "paper",
     drawing.MARK: "mark",
     drawing.OTHER.color: "other",
-    **{look.color: name for name, look in drawing.LOOKS.items()},
 }
 
 
@@ -87,7 +88,8 @@ def inline_svg(svg: str, prefix: str) -> Markup:
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for color, name in VARIABLES.items():
+    policies = {policy.color: policy.name for policy in POLICIES.values()}
+    for color, name in {**VARIABLES, **policies}.items():
         svg = svg.replace(f": {color}", f": var(--{name})")
     return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))
 
@@ -212,6 +214,7 @@ def write_report(
     ).get_template("page.html.j2")
     text = page.render(
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
+        policies=POLICIES.values(),
         best=best,
         answer=answer_parts(best.sentence) if best else (),
         facts=key_facts(results, named) if named else (),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ftjax.backbones.backbone import (
     Backbone,
 )
+from ftjax.batch_norm import FROZEN
 from ftjax.config import Config
 from ftjax.depth import Cut, make_cut
 from ftjax.training.suffix import make_suffix
@@ -89,7 +90,7 @@ def make_plan(
             "weights": weights,
             "data": data_hash,
             "depth": cut.same_set,
-            "batch_norm": policy if norms else "frozen",
+            "batch_norm": policy if norms else FROZEN.name,
             "seed": seed,
             "image_size": config.image_size,
             "batch_size": config.batch_size,
@@ -103,7 +104,7 @@ def make_plan(
         # Only where they change a result, so that older results keep their ids.
         if config.dtype != "float32":
             canonical["dtype"] = config.dtype
-        if canonical["batch_norm"] != "frozen":
+        if norms:
             if config.micro_batch != config.batch_size:
                 canonical["micro_batch"] = config.micro_batch
         text = json.dumps(canonical, sort_keys=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftjax.batch_norm import POLICIES
 from ftjax.probes import probe_curve
 from ftjax.sweep import records
 from ftjax.sweep.cost import trainable_params, trial_flops
@@ -106,7 +107,7 @@ def result_row(
             batch_size=config.batch_size,
             evaluated=val_size,
             evaluated_last=train_size,
-            recalibrated=train_size if request.policy == "recalibrate" else 0,
+            recalibrated=train_size if POLICIES[request.policy].recalibrates else 0,
         ).total,
         "frozen_intact": record.get("frozen_intact"),
         "status": status,

@@ -18,7 +18,7 @@ from ftjax.backbones.backbone import (
 )
 from ftjax.backbones.heads import draw_head
 from ftjax.backbones.heads import with_head as add_head
-from ftjax.batch_norm import check_policy
+from ftjax.batch_norm import POLICIES, find_policy
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
@@ -115,7 +115,7 @@ def prepare(config: Config) -> Setup:
             f"{len(dataset.train.labels)} images"
         )
     for policy in config.bn:
-        check_policy(policy)
+        find_policy(policy)
     network = with_dtype(add_head(backbone, len(dataset.class_names)), config.dtype)
     if not any(unit.batch_norm_keys for unit in network.units):
         config = replace(config, bn=config.bn[:1])  # the policies would be one curve
@@ -229,7 +229,8 @@ def largest_trials(setup: Setup) -> list[Trial]:
     """Those that train most come first, those on batch statistics before others."""
 
     def smallness(trial: Trial) -> tuple[int, bool]:
-        return trial.cut.unit, trial.policy == "frozen"
+        on_batch = POLICIES[trial.policy].trains_on_batch_statistics
+        return trial.cut.unit, not on_batch
 
     return sorted(setup.plan.trials, key=smallness)
 
@@ -322,7 +323,7 @@ def flops_of(setup: Setup, trial: Trial) -> Flops:
         batch_size=config.batch_size,
         evaluated=val,
         evaluated_last=train,
-        recalibrated=train if trial.policy == "recalibrate" else 0,
+        recalibrated=train if POLICIES[trial.policy].recalibrates else 0,
         passed=passed,
     )
 

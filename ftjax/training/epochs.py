@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Unit
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
+from ftjax.batch_norm import POLICIES
 from ftjax.depth import Cut
 from ftjax.frozen.forward import Activations
 from ftjax.machine import clock
@@ -131,7 +132,7 @@ def run_epochs(
         )
         order = order if problem.variants else order[0]
         state, metrics, steps = train_epoch(problem, suffix, state, order, epoch)
-        if problem.policy == "recalibrate":
+        if POLICIES[problem.policy].recalibrates:
             state = state._replace(
                 batch_stats=recalibrate(
                     suffix,

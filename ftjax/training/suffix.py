@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ftjax.backbones.backbone import Backbone, Unit
-from ftjax.batch_norm import check_policy
+from ftjax.batch_norm import find_policy
 from ftjax.depth import Cut
 
 
@@ -28,9 +28,9 @@ def make_suffix(
 ) -> tuple[SuffixUnit, ...]:
     """The suffix of a cut under a BatchNorm policy.
 
-    `follow` and `recalibrate`: a BatchNorm uses batch statistics if it is trainable,
-    as `trainable` means in Keras (keras/src/layers/normalization). `frozen`: none
-    does, as the Keras guide advises (`base_model(x, training=False)`).
+    If the policy trains on batch statistics, a BatchNorm uses them if it is trainable,
+    as `trainable` means in Keras (keras/src/layers/normalization). Else none does, as
+    the Keras guide advises (`base_model(x, training=False)`).
 
     Args:
         network: backbone with head.
@@ -41,13 +41,13 @@ def make_suffix(
     Raises:
         ValueError: the policy is unknown.
     """
-    check_policy(policy)
+    batch_statistics = find_policy(policy).trains_on_batch_statistics
     suffix = []
     first, *others = network[cut.unit :]
     units = first.onward(begin), *others
     for index, unit in enumerate(units):
         keys = cut.trainable[index]
-        norms = () if policy == "frozen" else unit.batch_norm_keys
+        norms = unit.batch_norm_keys if batch_statistics else ()
         trained = tuple(key for key in norms if key in keys)
         head = cut.unit + index >= len(network.body)
         suffix.append(SuffixUnit(unit, keys, trained, head))
