@@ -21,7 +21,8 @@ from ftjax.data import Dataset
 from ftjax.depth import make_cut, unit_depths
 from ftjax.frozen.forward import batches, infer_unit
 from ftjax.stats.linear_probe import fit_ridge, log_evidence
-from ftjax.training.programs import backward_unit, forward_unit, loss_gradient
+from ftjax.training.chain import backward, record
+from ftjax.training.programs import loss_gradient
 from ftjax.trees import Tree
 
 GRADIENT_IMAGES = 256
@@ -80,16 +81,10 @@ def gradient_norms(
     sums: Tree = {}
     for start in range(0, len(images) - batch_size + 1, batch_size):
         rows = slice(start, start + batch_size)
-        x, pullbacks = jax.device_put(images[rows]), []
-        for unit in units:
-            keys = unit.parameter_keys
-            own = params.get(unit.name, {}), batch_stats.get(unit.name, {})
-            x, _, pullback = forward_unit(unit.module, keys, (), *own, x, None)
-            pullbacks.append(pullback)
-        gradient, _ = loss_gradient(x, jax.device_put(labels[rows]))
-        for index in reversed(range(len(pullbacks))):
-            grads, gradient = backward_unit(index > 0, pullbacks.pop(), gradient)
-            name = units[index].name
+        x = jax.device_put(images[rows])
+        tape = record(units, params, batch_stats, x, with_params=True)
+        gradient, _ = loss_gradient(tape.logits, jax.device_put(labels[rows]))
+        for name, grads, _ in backward(tape, gradient):
             old = sums.get(name)
             sums[name] = grads if old is None else jax.tree.map(jnp.add, old, grads)
     steps = len(images) // batch_size

@@ -22,6 +22,7 @@ from ftjax.gradcam import maps as gradcam
 from ftjax.gradcam.rule import RECORD
 from ftjax.report.gradcam_plots import Row, stage_figure
 from ftjax.report.gradcam_section import read_heat_maps
+from ftjax.training import chain
 
 SIZE, CLASSES = 16, 3
 IMAGES = 16  # one batch of `explain`, so that all tests share its programs
@@ -50,7 +51,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def tape(weights, images):
-    return gradcam.record(NETWORK.units, *weights, jnp.asarray(images))
+    return chain.record(NETWORK.units, *weights, jnp.asarray(images))
 
 
 def explain(weights, images, **arguments):
@@ -105,13 +106,13 @@ def test_classes_default_to_the_predicted_ones(weights, images):
 
 def test_batches_do_not_matter_and_nothing_is_compiled_again(weights, images):
     whole = explain(weights, images)
-    programs = gradcam._forward_unit._cache_size(), gradcam.backward_unit._cache_size()
+    programs = chain.forward_program._cache_size(), chain.backward_unit._cache_size()
     more = np.concatenate([images[5:], images[:9]])  # a full batch and a part of one
     parts = explain(weights, more)
     explain(weights, images[:3], classes=2)
     assert programs == (
-        gradcam._forward_unit._cache_size(),
-        gradcam.backward_unit._cache_size(),
+        chain.forward_program._cache_size(),
+        chain.backward_unit._cache_size(),
     )
     for name, maps in whole.maps.items():
         expected = np.concatenate([maps[5:], maps[:9]])
