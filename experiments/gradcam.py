@@ -21,8 +21,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.machine.caches import use_compilation_cache
-
 LOG_WIDTH = 160  # columns of a log file; a terminal has its own
 SHOWN = 4  # images in the figure
 SANITY = 16  # images of the randomization check
@@ -91,7 +89,7 @@ def run(config: CamConfig, console: Console) -> None:
     from ftjax.machine import xla
 
     xla.tune_xla()
-    use_compilation_cache()
+    xla.use_compilation_cache()
     run = opened.open_run(config.run_dir, config.bn, config.seed)
     opened.check_target(run, config.target)
     depths = opened.choose_depths(run, config.depth)

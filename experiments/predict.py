@@ -11,7 +11,6 @@ import argparse
 import sys
 
 from experiments.console import Parser
-from ftjax.machine.caches import use_compilation_cache
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         xla.tune_xla()
-        use_compilation_cache()
+        xla.use_compilation_cache()
         predictor = load(
             options.run_dir,
             options.depth,

@@ -29,7 +29,6 @@ from ftjax.analysis.explain import explain_trials
 from ftjax.config import HALVING, Config, complete, to_json
 from ftjax.depth import AUTO
 from ftjax.machine import xla
-from ftjax.machine.caches import use_compilation_cache
 from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process, is_first_process
 from ftjax.search.halving import halving, rung_epochs
@@ -85,7 +84,7 @@ def run(
         keep_freed_memory()
         if own_process:
             xla.collect_garbage_rarely()
-        use_compilation_cache()
+        xla.use_compilation_cache()
         setup = prepare(config)
         config = setup.config
         out = from_first_process(partial(open_folder, config))

@@ -21,9 +21,10 @@ import jax
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.data.cache import PARTIAL, read_array, write_array
+from ftjax.data.cache import read_array, write_array
 from ftjax.frozen.proof import Digests
 from ftjax.frozen.sources import source_digest
+from ftjax.machine.atomic import PARTIAL
 from ftjax.machine.threads import pool_size
 
 FILE_BYTES = 256  # more than header and checksum take

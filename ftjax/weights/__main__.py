@@ -8,8 +8,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from ftjax.machine.caches import find_cache_dir
-from ftjax.weights.fetch import LITE0, OFFICIAL, fetch
+from ftjax.weights.fetch import LITE0, OFFICIAL, fetch, weights_folder
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     listing = commands.add_parser("list", help="show official files and their hashes")
     for command in (fetching, listing):
         command.add_argument(
-            "--cache-dir", help="folder of the files (default: $FTJAX_CACHE/weights)"
+            "--cache-dir",
+            help="folder of the files (default: weights in the cache folder)",
         )
     options = parser.parse_args(arguments)
     try:
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _format_list(cache_dir: str | None) -> str:
     """A table of all files; whether they are there is told by name, not by hash."""
-    directory = find_cache_dir(cache_dir)
+    directory = weights_folder(cache_dir)
     lines = [f"weight files in {directory}", f"{LITE0:12}      in ftjax[demo]"]
     for name, files in OFFICIAL.items():
         for variant, remote in (("notop", files.notop), ("top", files.top)):

@@ -7,8 +7,6 @@ division of `weights="imagenet"`, so the file stores the true variance of the im
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from safetensors.numpy import save
 
 from ftjax.backbones.backbone import Backbone, Layer
 from ftjax.backbones.heads import linear_head
+from ftjax.machine.atomic import atomic_file
 from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import STATISTICS
@@ -176,20 +175,13 @@ logits = model.predict(x)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old or the new one, never a part.
+    """Writes a file by `atomic_file`, or says in one line why not.
 
     Raises:
         ValueError: the folder is missing or cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_file(path) as file:
+            file.write(content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror}") from None

@@ -17,7 +17,6 @@ from ftjax.data import cache
 from ftjax.frozen import cache as rolling
 from ftjax.frozen.forward import Activations
 from ftjax.frozen.store import Recipe, Store, load_or_make
-from ftjax.machine import xla
 from ftjax.sweep import run as sweep
 from ftjax.sweep import setup as prepare
 from ftjax.sweep.results import write_results
@@ -43,7 +42,7 @@ ON_DISK = {"cache_gb": 1e-9, "disk_gb": 1.0}
 def folder(tmp_path_factory, tmp_path, monkeypatch):
     """The folder of the store; decoded images are shared by the tests."""
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr(xla, "cache_folder", lambda: tmp_path / "own")
+    monkeypatch.setattr(rolling, "cache_folder", lambda: tmp_path / "own")
     return tmp_path / "own" / "activations"
 
 
