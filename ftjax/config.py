@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
+
+from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
@@ -37,9 +41,10 @@ class Config:
     (every block), layers (every distinct set), spread (six blocks), auto (a few
     first, then where the best may lie). Default: paper for its three models, else
     spread."""
-    bn: tuple[str, ...] = ("follow", "frozen")
-    """BatchNorm policies: follow (as Keras: trainable means batch statistics), frozen
-    (all in inference mode), recalibrate (as follow, then statistics estimated anew)."""
+    bn: Annotated[tuple[str, ...], tyro.conf.arg(help=describe_policies())] = (
+        FOLLOW.name,
+        FROZEN.name,
+    )
     search: str | None = None
     """halving: all depths for a few epochs, then the better half of them for longer,
     and so on; deep cuts that still rise go on too. Default: train all to the end."""

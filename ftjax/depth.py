@@ -1,4 +1,4 @@
-"""How much is unfrozen: a depth becomes a cut and labels, here and nowhere else.
+"""How much is unfrozen: a depth becomes a cut, here and nowhere else.
 
 Depth is counted from the output. `depth_layers` counts the layers of Keras' graph
 without InputLayer and classifier, as the depth paper does; `depth_units` counts
@@ -8,7 +8,6 @@ blocks. Depth 0 trains the classifier alone.
 from dataclasses import dataclass
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.trees import Tree
 
 # Depths measured in the paper (Philip 2025, tables 3 to 5).
 PAPER_DEPTHS = {
@@ -30,7 +29,7 @@ class Cut:
         same_set: smallest depth in layers that unfreezes the same parameters; layers
             without parameters make several depths equal.
         unit: index of the first unit with anything trainable.
-        depth_units: number of counted units from there to the top.
+        depth_units: number of the body's units from there on.
         trainable: per unit from `unit` on, the keys of its trainable layers.
     """
 
@@ -68,45 +67,28 @@ def make_cut(network: Backbone, depth_layers: int) -> Cut:
     while same_set and not network.layers[total - same_set].key:
         same_set -= 1
     trainable, position = [], 0
-    for unit in network.units:
-        keys = []
-        for layer in unit.layers:
-            unfrozen = not unit.counted or position >= total - depth_layers
-            position += unit.counted
-            if layer.key and unfrozen:
-                keys.append(layer.key)
-        trainable.append(tuple(keys))
+    for unit in network.body:
+        layers = enumerate(unit.layers, start=position)
+        unfrozen = (layer for at, layer in layers if at >= total - depth_layers)
+        trainable.append(tuple(layer.key for layer in unfrozen if layer.key))
+        position += len(unit.layers)
+    trainable += [unit.parameter_keys for unit in network.head]
     first = next(index for index, keys in enumerate(trainable) if keys)
     return Cut(
         depth_layers=depth_layers,
         same_set=same_set,
         unit=first,
-        depth_units=sum(unit.counted for unit in network.units[first:]),
+        depth_units=len(network.body[first:]),
         trainable=tuple(trainable[first:]),
     )
-
-
-def labels(network: Backbone, cut: Cut) -> Tree:
-    """'train' or 'freeze' for every layer: a prefix tree of `params`.
-
-    It is what `optax.partition` (`multi_transform`) takes for the whole network.
-    """
-    trainable = ((),) * cut.unit + cut.trainable
-    return {
-        unit.name: {
-            key: "train" if key in keys else "freeze" for key in unit.parameter_keys
-        }
-        for unit, keys in zip(network.units, trainable, strict=True)
-    }
 
 
 def unit_depths(backbone: Backbone) -> tuple[int, ...]:
     """Depths in layers that unfreeze whole units: 0 units, 1 unit, ... all."""
     depths, total = [0], 0
-    for unit in reversed(backbone.units):
-        if unit.counted:
-            total += len(unit.layers)
-            depths.append(total)
+    for unit in reversed(backbone.body):
+        total += len(unit.layers)
+        depths.append(total)
     return tuple(depths)
 
 
@@ -114,13 +96,12 @@ def block_depths(backbone: Backbone) -> tuple[int, ...]:
     """`unit_depths` without those that add no parameters, such as a pooling."""
     distinct = set(distinct_depths(backbone))
     depths, total, seen = [0], 0, 0
-    for unit in reversed(backbone.units):
-        if unit.counted:
-            total += len(unit.layers)
-            new = max((depth for depth in distinct if depth <= total), default=0)
-            if new > seen:
-                depths.append(total)
-            seen = new
+    for unit in reversed(backbone.body):
+        total += len(unit.layers)
+        new = max((depth for depth in distinct if depth <= total), default=0)
+        if new > seen:
+            depths.append(total)
+        seen = new
     return tuple(depths)
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import Backbone, with_head
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import with_head
 from ftjax.backbones.preprocessing import check_range
+from ftjax.batch_norm import FROZEN
 from ftjax.data.decode import decode_image, resize_square
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
@@ -227,7 +229,7 @@ def choose_trial(
         if bn is not None and not any(
             part.batch_norm for part in make_suffix(network, cut, bn)
         ):
-            bn = "frozen"  # policies that are equal here share that trial
+            bn = FROZEN.name  # policies that are equal here share that trial
     if bn is not None:
         fitting = [each for each in fitting if each["config"]["batch_norm"] == bn]
     if seed is not None:

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from ftjax.backbones.backbone import Backbone, Unit, variables
+from ftjax.backbones.heads import classifier
 from ftjax.data import Dataset
 from ftjax.depth import make_cut, unit_depths
 from ftjax.frozen.forward import batches, infer_unit
 from ftjax.stats.linear_probe import fit_ridge, log_evidence
-from ftjax.training.programs import backward_unit, forward_unit, loss_gradient
+from ftjax.training.chain import backward, record
+from ftjax.training.programs import loss_gradient
 from ftjax.trees import Tree
 
 GRADIENT_IMAGES = 256
@@ -60,7 +62,7 @@ def pooled_features(
 
 
 def gradient_norms(
-    network: Backbone,
+    units: Sequence[Unit],
     params: Tree,
     batch_stats: Tree,
     images: np.ndarray,
@@ -73,21 +75,16 @@ def gradient_norms(
     The gradient is that of the mean cross-entropy over `images` in inference mode.
 
     Args:
-        network: backbone with head. params: of every unit, the classifier included.
+        units: from the first one to the classifier.
+        params: of every unit, the classifier included.
     """
     sums: Tree = {}
     for start in range(0, len(images) - batch_size + 1, batch_size):
         rows = slice(start, start + batch_size)
-        x, pullbacks = jax.device_put(images[rows]), []
-        for unit in network.units:
-            keys = unit.parameter_keys
-            own = params.get(unit.name, {}), batch_stats.get(unit.name, {})
-            x, _, pullback = forward_unit(unit.module, keys, (), *own, x, None)
-            pullbacks.append(pullback)
-        gradient, _ = loss_gradient(x, jax.device_put(labels[rows]))
-        for index in reversed(range(len(pullbacks))):
-            grads, gradient = backward_unit(index > 0, pullbacks.pop(), gradient)
-            name = network.units[index].name
+        x = jax.device_put(images[rows])
+        tape = record(units, params, batch_stats, x, with_params=True)
+        gradient, _ = loss_gradient(tape.logits, jax.device_put(labels[rows]))
+        for name, grads, _ in backward(tape, gradient):
             old = sums.get(name)
             sums[name] = grads if old is None else jax.tree.map(jnp.add, old, grads)
     steps = len(images) // batch_size
@@ -121,7 +118,7 @@ def probe_curve(
 
     Args:
         network: backbone with head. params, batch_stats: pretrained, by unit; the
-            classifier's own are not needed, the ridge solution takes its place.
+            head's own are not needed, the ridge solution takes its place.
         dataset: images at the network's size.
         depths: in layers, probed beside those that unfreeze whole units.
         batch_size: images per step.
@@ -142,24 +139,28 @@ def probe_curve(
             f"{len(train.labels)} images"
         )
     classes = len(dataset.class_names)
-    body, head = network.units[:-1], network.units[-1]
-    sides = [
-        pooled_features(body, params, batch_stats, split.images, batch_size=batch_size)
-        for split in (train, val)
-    ]
     cuts = [
         make_cut(network, depth) for depth in sorted({*unit_depths(network), *depths})
     ]
+    end = make_cut(network, 0).unit  # what comes before is never trained with the head
+    frozen, head = network[:end], classifier(classes)
+    units = *frozen, head
+    sides = [
+        pooled_features(
+            frozen, params, batch_stats, split.images, batch_size=batch_size
+        )
+        for split in (train, val)
+    ]
     probes = {
         place: fit_ridge(sides[0][place], train.labels, classes)
-        for place in {cut.unit for cut in cuts} | {len(body)}
+        for place in {cut.unit for cut in cuts} | {end}
     }
-    kernel, bias = probes[len(body)].kernel, probes[len(body)].bias
+    kernel, bias = probes[end].kernel, probes[end].bias
     solution = {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}
     count = max(batch_size, min(gradient_images, len(train.labels)))
     order = np.linspace(0, len(train.labels) - 1, count).astype(int)
     norms = gradient_norms(
-        network,
+        units,
         {**params, head.name: {head.parameter_keys[0]: solution}},
         batch_stats,
         train.images[order],
@@ -171,7 +172,7 @@ def probe_curve(
         place = cut.unit
         ridge, features = probes[place], sides[1][place]
         answers = (features @ ridge.kernel + ridge.bias).argmax(axis=1)
-        unit = network.units[place]
+        unit = units[place]
         rows.append(
             {
                 "unit": unit.name,

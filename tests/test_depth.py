@@ -3,27 +3,28 @@
 import pytest
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.heads import with_head
 from ftjax.depth import (
     distinct_depths,
-    labels,
     make_cut,
     parse_depths,
     spread_depths,
     unit_depths,
 )
+from ftjax.training.suffix import make_suffix
 
 TOP = {"conv", "bn"}
 
 
 def trained(network, depth):
     """{unit: trainable layers} of the backbone."""
-    found = {}
-    for unit, layers in labels(network, make_cut(network, depth)).items():
-        keys = {key for key, label in layers.items() if label == "train"}
-        if keys and unit != "predictions":
-            found[unit] = keys
-    return found
+    cut = make_cut(network, depth)
+    parts = make_suffix(network, cut, "follow")
+    return {
+        part.unit.name: set(part.trainable)
+        for part in parts
+        if part.trainable and not part.head
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def test_depth_zero_is_the_head_alone(tiny):
     assert trained(tiny, 0) == {}
     assert cut.depth_units == 0
     assert tiny.units[cut.unit].name == "predictions"
-    assert labels(tiny, cut)["predictions"] == {"predictions": "train"}
+    (part,) = make_suffix(tiny, cut, "follow")
+    assert part.head and part.trainable == ("predictions",)
 
 
 PROJECT = {"project_bn", "project_conv"}
@@ -109,11 +111,10 @@ def test_full_depth_trains_everything(lite):
     cut = make_cut(lite, 149)
     assert cut.unit == 0
     assert cut.depth_units == 18
-    assert all(
-        label == "train"
-        for unit in labels(lite, cut).values()
-        for label in unit.values()
-    )
+    parts = make_suffix(lite, cut, "follow")
+    assert [part.unit for part in parts] == list(lite.units)
+    assert all(part.trainable == part.unit.parameter_keys for part in parts)
+    assert [part.head for part in parts] == [False] * 18 + [True] * 2
 
 
 def test_unit_depths_open_whole_blocks(lite):

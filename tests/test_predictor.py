@@ -17,7 +17,8 @@ from experiments import predict as predict_command
 from experiments import sweep as command
 from ftjax import data
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init
+from ftjax.backbones.heads import with_head
 from ftjax.machine.files import read_json
 from ftjax.sweep import records
 from ftjax.weights.export import export_keras, export_safetensors, keras_code

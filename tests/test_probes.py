@@ -12,7 +12,8 @@ from scipy import stats
 
 from ftjax.analysis.rank_correlation import PROBES, RankCorrelation, rank_correlation
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import apply, init, with_head
+from ftjax.backbones.backbone import apply, init
+from ftjax.backbones.heads import with_head
 from ftjax.data.images import Arrays, Dataset
 from ftjax.frozen.forward import infer
 from ftjax.probes import gradient_norms, pooled_features, probe_curve
@@ -25,7 +26,7 @@ from ftjax.stats.linear_probe import fit_ridge
 def tiny():
     """Stem, convolution, pooling and a residual block."""
     backbone = make_backbone("tiny")
-    network = with_head(replace(backbone, units=backbone.units[:4]), 3)
+    network = with_head(replace(backbone, body=backbone.body[:4]), 3)
     # As weights are loaded: units without parameters and the head are not there.
     params, batch_stats = init(network.units[:-1], 0, 16)
     return network, {name: own for name, own in params.items() if own}, batch_stats
@@ -84,7 +85,7 @@ def test_pooled_features_are_those_of_the_whole_network(tiny, dataset):
 @pytest.mark.numeric
 def test_gradient_norms_are_those_of_the_whole_loss(dataset):
     backbone = make_backbone("tiny")
-    network = with_head(replace(backbone, units=backbone.units[:2]), 3)
+    network = with_head(replace(backbone, body=backbone.body[:2]), 3)
     params, batch_stats = init(network.units, 0, 16)
     images, labels = dataset.train.images[:32], dataset.train.labels[:32]
 
@@ -102,7 +103,9 @@ def test_gradient_norms_are_those_of_the_whole_loss(dataset):
             if params[name]
         }
 
-    found = gradient_norms(network, params, batch_stats, images, labels, batch_size=16)
+    found = gradient_norms(
+        network.units, params, batch_stats, images, labels, batch_size=16
+    )
     expected = norms(params)
     assert found.keys() == expected.keys()
     for name, value in found.items():

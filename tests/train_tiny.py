@@ -91,7 +91,7 @@ def train_tiny(
         return jax.tree.map(lambda leaf: leaf.astype(dtype), fresh)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ftjax.frozen.start.draw_variables", draw)
+        patch.setattr("ftjax.backbones.heads.draw_variables", draw)
         train_trials(work, start, data, out=out, listen=listen, fused=fused)
     assert not failed, failed
     return [read(out, trial.id) for trial in trials]

@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments.benchmark.options import GROWTH, Options
 from experiments.benchmark.peers import Work, serve
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.heads import with_head
 from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
 from ftjax.depth import PAPER_DEPTHS, make_cut

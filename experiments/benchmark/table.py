@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark.peers import seconds_of
+from ftjax.batch_norm import FOLLOW, FROZEN, RECALIBRATE
 from ftjax.machine.describe import describe
-from ftjax.report.drawing import LOOKS, MUTED, STYLE, WIDE, new_figure
+from ftjax.report.drawing import MUTED, STYLE, WIDE, look_of, new_figure
 
 COLORS = {
-    "ftjax": LOOKS["frozen"].color,
-    "pytorch": LOOKS["follow"].color,
-    "keras-jax": LOOKS["recalibrate"].color,
+    "ftjax": look_of(FROZEN.name).color,
+    "pytorch": look_of(FOLLOW.name).color,
+    "keras-jax": look_of(RECALIBRATE.name).color,
     "keras-tensorflow": MUTED,
 }
 

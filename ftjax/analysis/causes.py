@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.wording import percent, points
+from ftjax.batch_norm import FOLLOW, FROZEN
 
 MIN_FALL = 0.02  # accuracy; a smaller fall from the best depth is not explained
 MIN_GAP = 0.05  # accuracy; a smaller gap between two modes is not evidence
@@ -118,7 +119,7 @@ def describe_causes(
             f"{points(start['generalization_gap'])} to "
             f"{points(end['generalization_gap'])} points"
         )
-        if claims_overfitting(start, end, matched.get("frozen"), needed):
+        if claims_overfitting(start, end, matched.get(FROZEN.name), needed):
             grows += ": overfitting"
         elif end["accuracy"] < FITTED:
             grows += (
@@ -133,10 +134,10 @@ def describe_remedy(
     depths: pd.DataFrame, deep: int, best: float, min_fall: float
 ) -> str:
     """What the frozen policy reaches at the depth where the follow curve fell."""
-    if ("frozen", deep) not in depths.index:
+    if (FROZEN.name, deep) not in depths.index:
         return ""
-    value = float(depths.loc[("frozen", deep), "val_accuracy"])
-    fallen = float(depths.loc[("follow", deep), "val_accuracy"])
+    value = float(depths.loc[(FROZEN.name, deep), "val_accuracy"])
+    fallen = float(depths.loc[(FOLLOW.name, deep), "val_accuracy"])
     effect = "does not help"
     if value >= best - min_fall:
         effect = "removes it"

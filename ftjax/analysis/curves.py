@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.batch_norm import BN_POLICIES
+from ftjax.batch_norm import DEFAULT, POLICIES
 
 COSTS = ("seconds", "flops", "trainable_params")
 # Why rows are dropped: the words of the warnings.
@@ -135,12 +135,12 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
             warnings.append(f"Averaged over {column}: {_listed(found)}.")
     table = table.assign(depth_layers=layers.astype(int))
     if "bn" not in table:
-        table = table.assign(bn="follow")
-    table["bn"] = table["bn"].fillna("follow").astype(str)
-    unknown = sorted(set(table["bn"]) - set(BN_POLICIES))
+        table = table.assign(bn=DEFAULT)
+    table["bn"] = table["bn"].fillna(DEFAULT).astype(str)
+    unknown = sorted(set(table["bn"]) - set(POLICIES))
     if unknown:
         raise ValueError(
-            f"unknown bn {_listed(unknown)}: choose from {', '.join(BN_POLICIES)}"
+            f"unknown bn {_listed(unknown)}: choose from {', '.join(POLICIES)}"
         )
     if "seed" not in table or bool(table["seed"].isna().all()):
         # Without seeds nothing pairs the depths: every row is a replicate of its own.

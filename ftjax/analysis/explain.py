@@ -28,12 +28,7 @@ from ftjax.analysis.causes import (
 )
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.wording import percent, points
-
-_NAMES = {
-    "follow": "With BatchNorm following the unfreezing",
-    "frozen": "With BatchNorm held in inference mode",
-    "recalibrate": "With BatchNorm statistics re-estimated after training",
-}
+from ftjax.batch_norm import FOLLOW, FROZEN, POLICIES, RECALIBRATE
 
 
 class Decomposition(NamedTuple):
@@ -117,9 +112,9 @@ def decompose_fall(
         None without a fall or without a recalibrated trial deeper than the best.
     """
     policies = depths.index.get_level_values("bn")
-    if not {"follow", "recalibrate"} <= set(policies):
+    if not {FOLLOW.name, RECALIBRATE.name} <= set(policies):
         return None
-    follow, again = depths.loc["follow"], depths.loc["recalibrate"]
+    follow, again = depths.loc[FOLLOW.name], depths.loc[RECALIBRATE.name]
     best = follow["val_accuracy"].idxmax()
     matched = [L for L in again.index if L > best and L in follow.index]
     if not matched:
@@ -160,6 +155,11 @@ class _Scale(NamedTuple):
         return self.name(depth, row)
 
 
+def _opening(bn: str) -> str:
+    phrase = POLICIES[bn].phrase
+    return phrase[0].upper() + phrase[1:]
+
+
 def _curve_sentence(
     depths: pd.DataFrame,
     bn: str,
@@ -169,12 +169,12 @@ def _curve_sentence(
     batch_norm: bool,
 ) -> str | None:
     """Describe the fall of one policy's curve from its best to its deepest depth."""
-    curve = depths.loc[bn]
+    curve, policy = depths.loc[bn], POLICIES[bn]
     best, deep = curve["val_accuracy"].idxmax(), curve.index.max()
     start, end = curve.loc[best].to_dict(), curve.loc[deep].to_dict()
     fall = float(start["val_accuracy"] - end["val_accuracy"])
     if fall >= min_fall:
-        name = f"{_NAMES[bn]} the curve" if batch_norm else "The curve"
+        name = f"{_opening(bn)} the curve" if batch_norm else "The curve"
         text = (
             f"{name} peaks at {scale.name(best, start)} and falls by "
             f"{100 * fall:.0f} points at {scale.deepest(deep, end)}"
@@ -182,22 +182,22 @@ def _curve_sentence(
         matched = depths.xs(deep, level="depth_layers")["val_accuracy"].to_dict()
         own = matched.pop(bn)
         if not batch_norm:
-            matched = {"frozen": own}
-        elif bn == "frozen":
-            matched["frozen"] = own
+            matched = {FROZEN.name: own}
+        elif not policy.trains_on_batch_statistics:
+            matched[FROZEN.name] = own
         causes = describe_causes(
-            start, end, matched, bn == "follow" and batch_norm, min_gap
+            start, end, matched, policy.may_lag and batch_norm, min_gap
         )
-        if bn == "follow":
+        if policy.may_lag:
             causes += describe_remedy(
                 depths, deep, float(start["val_accuracy"]), min_fall
             )
         return f"{text}{causes}."
     widest = curve["bn_gap"].fillna(-np.inf).idxmax()
-    if batch_norm and bn == "follow" and float(curve["bn_gap"][widest]) >= min_gap:
+    if batch_norm and policy.may_lag and float(curve["bn_gap"][widest]) >= min_gap:
         row = curve.loc[widest].to_dict()
         return (
-            f"{_NAMES[bn]}, at {scale.name(widest, row)} the network scores "
+            f"{_opening(bn)}, at {scale.name(widest, row)} the network scores "
             f"{percent(row['train_mode_accuracy'])} in training mode and "
             f"{percent(row['accuracy'])} in evaluation mode on the very same training "
             "images: the running statistics lag, and the curve says too little "
@@ -208,11 +208,14 @@ def _curve_sentence(
 
 def _split_overfits(depths: pd.DataFrame, split: Decomposition) -> bool:
     """Whether the part that is called overfitting may be called so."""
-    start = ("recalibrate", split.best_depth)
-    start = depths.loc[start if start in depths.index else ("follow", split.best_depth)]
-    end = depths.loc[("recalibrate", split.depth)]
-    frozen = depths["val_accuracy"].get(("frozen", split.depth))
-    return claims_overfitting(start.to_dict(), end.to_dict(), frozen, MIN_FALL)
+    start = (RECALIBRATE.name, split.best_depth)
+    if start not in depths.index:
+        start = (FOLLOW.name, split.best_depth)
+    end = depths.loc[(RECALIBRATE.name, split.depth)]
+    frozen = depths["val_accuracy"].get((FROZEN.name, split.depth))
+    return claims_overfitting(
+        depths.loc[start].to_dict(), end.to_dict(), frozen, MIN_FALL
+    )
 
 
 def _decomposition_sentence(split: Decomposition, overfits: bool) -> str:
@@ -260,7 +263,7 @@ def explain(
     ]
     scale = _Scale(*sizes)
     sentences = []
-    policies = [p for p in _NAMES if p in depths.index.get_level_values("bn")]
+    policies = [p for p in POLICIES if p in depths.index.get_level_values("bn")]
     for bn in policies:
         sentence = _curve_sentence(depths, bn, scale, min_fall, min_gap, batch_norm)
         if sentence is not None:
@@ -269,14 +272,17 @@ def explain(
     if split is not None:
         sentences.append(_decomposition_sentence(split, _split_overfits(depths, split)))
     sides = depths["val_accuracy"].unstack("bn")
-    if {"follow", "frozen"} <= set(policies):
-        best = sides[["follow", "frozen"]].dropna().max()  # over the depths of both
-        gain = float(best["frozen"] - best["follow"])
+    if {FOLLOW.name, FROZEN.name} <= set(policies):
+        best = (
+            sides[[FOLLOW.name, FROZEN.name]].dropna().max()
+        )  # over the depths of both
+        gain = float(best[FROZEN.name] - best[FOLLOW.name])
         if abs(gain) >= min_fall:
             verb = "raises" if gain > 0 else "lowers"
             sentences.append(
                 f"Holding BatchNorm in inference mode {verb} the best accuracy over "
-                f"depth from {percent(best['follow'])} to {percent(best['frozen'])}."
+                f"depth from {percent(best[FOLLOW.name])} to "
+                f"{percent(best[FROZEN.name])}."
             )
     return Explanation(depths, split, tuple(sentences))
 
@@ -299,7 +305,7 @@ def explain_trials(
         (depth_layers, bn) pairs, empty without a fall.
     """
     table, _ = clean_results(results)
-    follow = table[table["bn"] == "follow"].groupby("depth_layers")["val_accuracy"]
+    follow = table[table["bn"] == FOLLOW.name].groupby("depth_layers")["val_accuracy"]
     curve = follow.mean()
     if curve.empty or most < 1:
         return ()
@@ -317,6 +323,6 @@ def explain_trials(
     return tuple(
         (depth, bn)
         for depth in sorted(wanted)
-        for bn in ("frozen", "recalibrate")
+        for bn in (FROZEN.name, RECALIBRATE.name)
         if (depth, bn) not in tried
     )

@@ -31,7 +31,7 @@ from ftjax.analysis.selection import (
     smallest_within_one_stderr,
 )
 from ftjax.analysis.wording import recommendation_sentence
-from ftjax.batch_norm import BN_POLICIES
+from ftjax.batch_norm import POLICIES
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _all_curves(
     """Every policy's curve with `count` draws of its noise, and what is missing."""
     warnings: list[str] = []
     curves, draws = [], []
-    for bn in (p for p in BN_POLICIES if p in set(table["bn"])):
+    for bn in (p for p in POLICIES if p in set(table["bn"])):
         curve, more = depth_curve(table, bn, correct)
         warnings.extend(note for note in more if note not in warnings)
         curves.append(curve)

@@ -4,11 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-BN_WORDS = {
-    "follow": "with BatchNorm following the unfreezing",
-    "frozen": "with BatchNorm held in inference mode",
-    "recalibrate": "with BatchNorm statistics re-estimated after training",
-}
+from ftjax.batch_norm import POLICIES
+
 SHAPE_WORDS = {
     "single": "only one depth was tested",
     "flat": "the curve is flat, all tested depths lie within {points} points",
@@ -47,7 +44,7 @@ def _what(fields: Mapping[str, Any], batch_norm: bool) -> str:
         blocks = f"{units} of {total_units} blocks, "
     if layers == 0:
         return f"Train the head alone (0 of {total} layers unfrozen)"
-    words = f" {BN_WORDS[fields['bn']]}" if batch_norm else ""
+    words = f" {POLICIES[fields['bn']].phrase}" if batch_norm else ""
     if layers == total:
         return f"Unfreeze all {total} layers ({blocks}100 %){words}"
     percent = f"{fields['depth_percent']:.0f} %"

@@ -1,8 +1,9 @@
 """A backbone is data: an ordered tuple of units, each a Linen module with its layers.
 
-Every operation of the study (forward pass, frozen prefix, trainable suffix, feature
-cache, Grad-CAM, probes) is a loop over a slice of that tuple. `params` and
-`batch_stats` are plain dicts keyed by unit, then by layer.
+The units are those of the pretrained body and, behind it, of the head (`heads`). Every
+operation of the study (forward pass, frozen prefix, trainable suffix, feature cache,
+Grad-CAM, probes) is a loop over a slice of that tuple. `params` and `batch_stats` are
+plain dicts keyed by unit, then by layer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.backbones.layers import global_average_pool, plain_lowering
-from ftjax.kernels.normalization import at_least_float32
+from ftjax.backbones.layers import plain_lowering
 from ftjax.trees import Tree
 
 
@@ -44,14 +44,12 @@ class Unit:
             Units of equal shape hold equal modules, so they share compiled programs.
         layers: the unit's layers in the order of Keras' `model.layers`.
         drop_share: its probability to drop the residual branch, over the largest.
-        counted: whether its layers count as depth (the classifier's do not).
     """
 
     name: str
     module: nn.Module
     layers: tuple[Layer, ...]
     drop_share: float = 0.0
-    counted: bool = True
 
     @property
     def parameter_keys(self) -> tuple[str, ...]:
@@ -99,22 +97,32 @@ class Unit:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained network without its classifier, or with one (`with_head`).
+    """A pretrained network without its classifier, or with one (`heads.with_head`).
+
+    The body's layers count as depth. The head is drawn anew for every trial, always
+    trained, and has its own learning rate.
 
     Attributes:
         name: as given to `--model`.
-        units: input first.
+        body: units that hold pretrained weights, input first.
         smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
         source: whose graph it is: `keras`, `torchvision` or `lite`. Networks of one
             name differ between them in strides, padding, epsilon and preprocessing.
+        head: units between the body's output and the logits; empty without a head.
     """
 
     name: str
-    units: tuple[Unit, ...]
+    body: tuple[Unit, ...]
     smallest_size: int
     native_size: int
     source: str = "keras"
+    head: tuple[Unit, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Those of the body, then those of the head."""
+        return self.body + self.head
 
     def __getitem__(self, key: slice) -> tuple[Unit, ...]:
         """A slice of the units; runs with `apply` on their part of the parameters."""
@@ -123,55 +131,17 @@ class Backbone:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layer table: Keras' `model.layers` without InputLayer and classifier."""
-        return tuple(
-            layer for unit in self.units if unit.counted for layer in unit.layers
-        )
+        return tuple(layer for unit in self.body for layer in unit.layers)
 
     @property
     def num_units(self) -> int:
         """Number of units that count as depth."""
-        return sum(unit.counted for unit in self.units)
+        return len(self.body)
 
     @property
     def dtype(self) -> str:
         """NumPy name of the type it computes in."""
-        return self.units[0].module.preprocessing.dtype
-
-
-class AveragePool(nn.Module):
-    """Mean over height and width: (batch, h, w, c) -> (batch, c), float32."""
-
-    @nn.compact
-    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        return global_average_pool(x.astype(at_least_float32(x)))
-
-
-class Classifier(nn.Module):
-    """Linear classifier: (batch, c) -> logits (batch, num_classes), float32."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        dtype = at_least_float32(x)
-        return nn.Dense(self.num_classes, dtype=dtype, name="predictions")(x)
-
-
-def with_head(backbone: Backbone, num_classes: int) -> Backbone:
-    """The backbone followed by global average pooling and a linear classifier."""
-    pool = Unit(
-        "avg_pool",
-        AveragePool(),
-        (Layer("avg_pool", "GlobalAveragePooling2D"),),
-        counted=False,
-    )
-    head = Unit(
-        "predictions",
-        Classifier(num_classes),
-        (Layer("predictions", "Dense", "predictions"),),
-        counted=False,
-    )
-    return replace(backbone, units=(*backbone.units, pool, head))
+        return self.body[0].module.preprocessing.dtype
 
 
 def with_dtype(backbone: Backbone, dtype: str) -> Backbone:
@@ -180,10 +150,10 @@ def with_dtype(backbone: Backbone, dtype: str) -> Backbone:
     Every layer computes in the type of its input, so it is set once, at the end of the
     preprocessing.
     """
-    first, *others = backbone.units
+    first, *others = backbone.body
     preprocessing = replace(first.module.preprocessing, dtype=dtype)
     module = first.module.clone(preprocessing=preprocessing)
-    return replace(backbone, units=(replace(first, module=module), *others))
+    return replace(backbone, body=(replace(first, module=module), *others))
 
 
 def apply(

@@ -11,7 +11,6 @@ import flax.linen as nn
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.layers import Conv, max_pool, relu
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
-from ftjax.kernels.normalization import at_least_float32
 
 # Convolutions per block, and their width (table 1, columns D and E).
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -39,28 +38,6 @@ class MaxPool(nn.Module):
         return max_pool(x, 2, 2, "VALID")
 
 
-class Flatten(nn.Module):
-    """(batch, h, w, c) -> (batch, h * w * c), channels fastest, as Keras' Flatten."""
-
-    @nn.compact
-    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        return x.reshape(x.shape[0], -1)
-
-
-class FullyConnected(nn.Module):
-    """Dense layer with ReLU, unless it gives the logits."""
-
-    features: int
-    key: str
-    relu: bool = True
-
-    @nn.compact
-    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
-        dtype = x.dtype if self.relu else at_least_float32(x)
-        x = nn.Dense(self.features, dtype=dtype, name=self.key)(x)
-        return relu(x) if self.relu else x
-
-
 def vgg(name: str, *, torchvision: bool = False) -> Backbone:
     """VGG without its fully connected layers: one unit per convolution and pooling.
 
@@ -81,22 +58,3 @@ def vgg(name: str, *, torchvision: bool = False) -> Backbone:
     if torchvision:
         return replace(backbone, name=f"{name}_torch", source="torchvision")
     return backbone
-
-
-def vgg_top(backbone: Backbone, num_classes: int = 1000) -> Backbone:
-    """VGG with the classifier it was trained with, for its logits.
-
-    The pretrained layers take 7x7 maps, so images must be 224 pixels. For fine-tuning
-    `with_head` is meant: 89 % of VGG16's parameters are in this classifier.
-
-    Args:
-        backbone: made by `vgg`.
-        num_classes: number of logits.
-    """
-    flatten = Unit("flatten", Flatten(), (Layer("flatten", "Flatten"),), counted=False)
-    units = [*backbone.units, flatten]
-    for name, features in (("fc1", 4096), ("fc2", 4096), ("predictions", num_classes)):
-        module = FullyConnected(features, name, relu=name != "predictions")
-        layers = (Layer(name, "Dense", name),)
-        units.append(Unit(name, module, layers, counted=False))
-    return replace(backbone, units=tuple(units))

@@ -57,11 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         check(options)
         # JAX starts here, so that a wrong folder is answered at once.
         from ftjax.machine import xla
-        from ftjax.machine.caches import use_compilation_cache
         from ftjax.report.gradcam_run import write_heat_maps
 
         xla.tune_xla()
-        use_compilation_cache()
+        xla.use_compilation_cache()
         found = write_heat_maps(
             options.run_dir,
             depths=options.depth,

@@ -47,11 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
         check(options)
         # JAX starts here, not at import: a wrong argument is answered at once.
         from ftjax.machine import xla
-        from ftjax.machine.caches import use_compilation_cache
         from ftjax.predictor import load
 
         xla.tune_xla()
-        use_compilation_cache()
+        xla.use_compilation_cache()
         predictor = load(
             options.run_dir,
             options.depth,

@@ -59,7 +59,7 @@ def unit_costs(model: str, kind: str, *, size: int, epochs: int = 5) -> list[flo
         size: height and width of the images, in pixels.
     """
     from ftjax.backbones import make_backbone
-    from ftjax.backbones.backbone import with_head
+    from ftjax.backbones.heads import with_head
     from ftjax.depth import make_cut, parse_depths
     from ftjax.sweep.cost import measure_cost, trial_flops
 

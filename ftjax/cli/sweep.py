@@ -86,7 +86,6 @@ def start_jax(config: Config, own_process: bool) -> None:
         ValueError: the processes of --distributed cannot be joined.
     """
     from ftjax.machine import xla
-    from ftjax.machine.caches import use_compilation_cache
     from ftjax.machine.heap import keep_freed_memory
 
     xla.tune_xla()
@@ -97,7 +96,7 @@ def start_jax(config: Config, own_process: bool) -> None:
     keep_freed_memory()
     if own_process:
         xla.collect_garbage_rarely()
-    use_compilation_cache()
+    xla.use_compilation_cache()
 
 
 def open_folder(config: Config) -> Path:

@@ -67,10 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def format_list(cache_dir: Path | None) -> str:
     """A table of all files; whether they are there is told by name, not by hash."""
-    from ftjax.machine.caches import find_cache_dir
-    from ftjax.weights.fetch import LITE0, OFFICIAL
+    from ftjax.weights.fetch import LITE0, OFFICIAL, weights_folder
 
-    directory = find_cache_dir(cache_dir)
+    directory = weights_folder(cache_dir)
     lines = [f"weight files in {directory}", f"{LITE0:12}      in ftjax[demo]"]
     for name, files in OFFICIAL.items():
         for variant, remote in (("notop", files.notop), ("top", files.top)):

@@ -7,15 +7,15 @@ rename publishes array and checksum together and `numpy.load` still opens the fi
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ftjax.machine.atomic import atomic_file
+
 DIGEST_BYTES = 32
-PARTIAL = ".partial"  # ends the names of files that are being written
 
 
 class StoredArray(NamedTuple):
@@ -92,14 +92,8 @@ def write_array(
         OSError: the folder cannot be written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, temporary = tempfile.mkstemp(dir=path.parent, suffix=PARTIAL)
-    try:
-        with os.fdopen(number, "wb") as file:
-            _write(file, dtype, shape, rows)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, durable=False) as file:
+        _write(file, dtype, shape, rows)
 
 
 def _write(file, dtype: str, shape: tuple[int, ...], rows: Iterable[np.ndarray]):

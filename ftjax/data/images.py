@@ -18,7 +18,7 @@ from ftjax.data.decode import RULE, decode_items
 from ftjax.data.index import Source, Split
 from ftjax.data.sources import open_source
 from ftjax.data.splits import balanced_order, hold_out, take
-from ftjax.machine.caches import default_cache_dir
+from ftjax.machine.caches import cache_folder
 
 MIN_IMAGE_SIZE = 8
 
@@ -106,7 +106,7 @@ def load(
             study's 10 %).
         val_size: the same for validation.
         split_seed: decides which images are chosen and held out.
-        cache_dir: for decoded images; None: `cache.default_cache_dir`. Files are
+        cache_dir: for decoded images; None: `caches.cache_folder`. Files are
             named by content (digests of the images, size, rule), so one that fits
             is the right one; they can be deleted at any time.
         offline: kept beside the same option of the weights; data are never downloaded
@@ -122,7 +122,7 @@ def load(
         raise ValueError(
             f"--image-size {image_size} is too small; allowed: {MIN_IMAGE_SIZE} or more"
         )
-    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
     source = open_source(name, data_dir=data_dir, cache_dir=cache, with_test=with_test)
     decode = partial(
         _decode_split, image_size=image_size, cache=cache, progress=progress
@@ -168,7 +168,7 @@ def load_object_masks(
     Raises:
         ValueError: bad source or unreadable image.
     """
-    source = open_source(name, data_dir=data_dir, cache_dir=default_cache_dir())
+    source = open_source(name, data_dir=data_dir, cache_dir=cache_folder())
     split = source.val or source.train
     if split.boxes is None:
         return None

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from ftjax.backbones.backbone import Backbone, draw_variables, variable_shapes
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import draw_head
 from ftjax.frozen.proof import Digests, digests
 from ftjax.machine.mesh import replicate
 from ftjax.trees import Tree
@@ -69,9 +70,9 @@ def with_fresh_head(
         seed: of the draws.
         mesh: devices.
     """
-    units = start.network.units
-    params = {unit.name: start.params.get(unit.name, {}) for unit in units}
-    stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in units}
-    shapes = variable_shapes(units, start.image_size)[-1]
-    params[units[-1].name] = replicate(draw_variables(shapes["params"], seed), mesh)
-    return params, stats
+    network = start.network
+    params = {unit.name: start.params.get(unit.name, {}) for unit in network.body}
+    stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in network.body}
+    head = draw_head(network, seed, start.image_size)
+    head_params, head_stats = replicate(head, mesh)
+    return {**params, **head_params}, {**stats, **head_stats}

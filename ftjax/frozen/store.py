@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,12 @@ import jax
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.data.cache import PARTIAL, read_array, write_array
+from ftjax.data.cache import read_array, write_array
 from ftjax.frozen.proof import Digests
+from ftjax.frozen.sources import source_digest
+from ftjax.machine.atomic import PARTIAL
 from ftjax.machine.threads import pool_size
 
-RULE = "7"  # part of every name: a change of what units compute must change it
 FILE_BYTES = 256  # more than header and checksum take
 STALE_SECONDS = 3600  # a half-written file of this age was left by a killed command
 
@@ -73,8 +75,9 @@ def content_name(
 ) -> str:
     """A hash of all that the activations before unit `boundary` depend on.
 
-    Sizes of batches, devices, the threads of each (`cores.one_core_each`), XLA's flags
-    (`environment.tune_xla`) and JAX's version belong to it: they change the rounding.
+    The code that computes them belongs to it (`sources`). So do sizes of batches,
+    devices, the threads of each (`cores.one_core_each`), XLA's flags (`xla.tune_xla`)
+    and the versions of JAX and Flax: they change the rounding.
 
     Args:
         network: whose units compute in the type of the run.
@@ -84,14 +87,19 @@ def content_name(
         image_size: height and width, in pixels.
         batch_size: images that pass through the network at a time.
         devices: that share them.
+
+    Raises:
+        FileNotFoundError: ftjax is installed without its sources.
     """
     units = network[:boundary]
     names = {unit.name for unit in units}
     weights = sorted((leaf, value) for leaf, value in start.items() if leaf[1] in names)
     compiler = pool_size(), os.environ.get("XLA_FLAGS")
-    platform = jax.__version__, jax.devices()[0].device_kind, devices, compiler
+    versions = [version(name) for name in ("jax", "jaxlib", "flax")]
+    platform = versions, jax.devices()[0].device_kind, devices, compiler
     sizes = boundary, image_size, batch_size
-    recipe = RULE, network.name, units, weights, data_hash, sizes, platform
+    code = source_digest()
+    recipe = code, network.name, units, weights, data_hash, sizes, platform
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]
 
 

@@ -182,8 +182,8 @@ def randomization(
         the map of the intact network, (n,).
     """
     shapes = variable_shapes(units, images.shape[1])
-    counted = {name for stage in stages for name in stage.units}
-    head = tuple(unit.name for unit in units if unit.name not in counted)
+    staged = {name for stage in stages for name in stage.units}
+    head = tuple(unit.name for unit in units if unit.name not in staged)
     groups = [("classifier", head)]
     groups += [(stage.end, stage.units) for stage in reversed(stages)]
     intact = explain(units, params, batch_stats, images, classes=classes, method=method)

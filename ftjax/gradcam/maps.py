@@ -1,9 +1,8 @@
 """Where a network looks: class activation maps at every unit boundary.
 
 One forward pass keeps every unit's output and its pullback, one backward pass gives
-the gradient of the score at every boundary. Both are chains of compiled units, so
-equal units share a program and a new depth or class compiles nothing. Gradients are
-with respect to activations, so nothing needs to be trainable.
+the gradient of the score at every boundary (`chain`). Gradients are with respect to
+activations, so nothing needs to be trainable.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ftjax.backbones.backbone import Unit, boundary_shapes, variables
-from ftjax.training.residuals import leave_out
+from ftjax.backbones.backbone import Unit, boundary_shapes
+from ftjax.training.chain import Tape, backward, record
 from ftjax.trees import Tree
-
-
-class Tape(NamedTuple):
-    """A forward pass that can be run backward any number of times.
-
-    Attributes:
-        logits: (batch, classes).
-        outputs: of every unit that gives maps, by its name; (batch, h, w, channels).
-        pullbacks: name of the unit before, and the pullback to its output; input first.
-    """
-
-    logits: jax.Array
-    outputs: dict[str, jax.Array]
-    pullbacks: tuple[tuple[str, Callable], ...]
 
 
 class Maps(NamedTuple):
@@ -125,61 +110,10 @@ METHODS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def forward_unit(module, unit_variables: Tree, x: jax.Array):
-    """One unit in inference mode, and the pullback from its output to `x`."""
-    inputs = unit_variables, x
-    y, residuals = _forward_unit(module, inputs)
-    return y, residuals.complete((inputs, y))
-
-
-@partial(jax.jit, static_argnums=0)
-def _forward_unit(module, inputs):
-    unit_variables, x = inputs
-    y, pullback = jax.vjp(lambda x: module.apply(unit_variables, x), x)
-    return y, leave_out(pullback, (inputs, y))
-
-
-@partial(jax.jit, static_argnums=0)
-def first_unit(module, unit_variables: Tree, x: jax.Array) -> jax.Array:
-    """The unit that takes the images; integers have no gradient."""
-    return module.apply(unit_variables, x)
-
-
-@jax.jit
-def backward_unit(pullback: Callable, dy: jax.Array) -> jax.Array:
-    """The score's gradient one unit nearer to the input."""
-    return pullback(dy)[0]
-
-
 @partial(jax.jit, static_argnums=0)
 def cam(method: str, outputs: jax.Array, gradients: jax.Array) -> jax.Array:
     """The map of one boundary; arguments as in `grad_cam`."""
     return METHODS[method](outputs, gradients)
-
-
-def record(
-    units: Sequence[Unit], params: Tree, batch_stats: Tree, images: jax.Array
-) -> Tape:
-    """Runs a network in inference mode and keeps what the backward pass needs.
-
-    Args:
-        units: of a backbone with its head.
-        params: by unit.
-        batch_stats: running statistics by unit.
-        images: (batch, h, w, 3) RGB in 0..255.
-    """
-    first, *others = units
-    x = first_unit(first.module, variables(params, batch_stats, first.name), images)
-    name, outputs, pullbacks = first.name, {}, []
-    for unit in others:
-        if x.ndim == 4:
-            outputs[name] = x
-        x, pullback = forward_unit(
-            unit.module, variables(params, batch_stats, unit.name), x
-        )
-        pullbacks.append((name, pullback))
-        name = unit.name
-    return Tape(x, outputs, tuple(pullbacks))
 
 
 def boundary_gradients(tape: Tape, classes: jax.Array) -> dict[str, jax.Array]:
@@ -193,15 +127,15 @@ def boundary_gradients(tape: Tape, classes: jax.Array) -> dict[str, jax.Array]:
         classes: (batch,) one class for each image.
 
     Returns:
-        By unit, input first; shaped like `tape.outputs`.
+        By unit, input first; of those whose output is (batch, h, w, channels), and
+        shaped like it.
     """
     dy = jax.nn.one_hot(classes, tape.logits.shape[-1], dtype=tape.logits.dtype)
-    found = {}
-    for name, pullback in reversed(tape.pullbacks):
-        dy = backward_unit(pullback, dy)
-        if name in tape.outputs:
-            found[name] = dy
-    return {name: found[name] for name in tape.outputs}
+    steps = backward(tape, dy)
+    found = [step.input for step in steps if step.input is not None][::-1]
+    # The gradient of a unit's input is that of the output of the unit before it.
+    pairs = zip(list(tape.outputs)[:-1], found, strict=True)
+    return {name: gradient for name, gradient in pairs if gradient.ndim == 4}
 
 
 def explain(
@@ -246,8 +180,8 @@ def explain(
             chosen = check_classes(classes, tape.logits.shape[-1])[rows]
         gradients = boundary_gradients(tape, jax.device_put(chosen))
         maps = {
-            name: cam(method, tape.outputs[name], gradients[name])
-            for name in tape.outputs
+            name: cam(method, tape.outputs[name], gradient)
+            for name, gradient in gradients.items()
         }
         part = jax.device_get(Maps(tape.logits, chosen, maps))
         parts.append(jax.tree.map(lambda x, count=count: x[:count], part))
@@ -293,13 +227,13 @@ def find_stages(units: Sequence[Unit], size: int) -> tuple[Stage, ...]:
     belongs to the stage before it, as it has nothing to unfreeze.
 
     Args:
-        units: from the first one on; the classifier's are left out.
+        units: of a backbone's body, from the first one on.
         size: height and width of the images, in pixels.
     """
     shapes = boundary_shapes(units, size)[1:]
     groups: list[list[tuple[Unit, tuple[int, ...]]]] = []
     for unit, shape in zip(units, shapes, strict=True):
-        if len(shape) != 3 or not unit.counted:
+        if len(shape) != 3:  # vectors have no maps
             continue
         if groups and groups[-1][-1][1][:2] == shape[:2]:
             groups[-1].append((unit, shape))

@@ -1,33 +1,24 @@
-"""Files that survive a kill at any moment: written whole, or not at all."""
+"""Files of a run, which survive a kill at any moment: written whole, or not at all."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from ftjax.machine.atomic import atomic_file
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader sees the old or the new one, never a part.
 
-    Of several processes only the first one writes.
+    Of several processes only the first one writes. Folders above the file are made.
     """
     if jax.process_index() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:

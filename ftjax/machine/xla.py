@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import jax
 
+from ftjax.machine.caches import cache_folder
 from ftjax.machine.threads import POOL_SIZE, one_thread, usable_cores
 
 UNTRIED_JAXLIB = 0, 13  # from here on nothing is known of its flags
@@ -100,6 +101,14 @@ def join_processes() -> None:
             f"--distributed: the processes cannot be joined ({reason}); start them "
             f"by SLURM, Open MPI or on a TPU pod, or set {', '.join(names)}"
         ) from None
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def collect_garbage_rarely() -> None:

@@ -6,12 +6,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ftjax.batch_norm import FOLLOW, FROZEN, POLICIES
 from ftjax.report.drawing import (
     AS_PERCENT,
-    LOOKS,
     MUTED,
     NOTHING,
-    OTHER,
     PAPER,
     STYLE,
     WIDE,
@@ -20,6 +19,7 @@ from ftjax.report.drawing import (
     empty_figure,
     finished,
     limit_values,
+    look_of,
     measured,
     new_figure,
     peak,
@@ -59,7 +59,7 @@ def batchnorm_gap(results: pd.DataFrame, *, width: float = WIDE) -> Figure:
     for ax, bn in zip(axes, panels, strict=True):
         rows = done[done["bn"] == bn].dropna(subset=needed)
         lines = {metric: curve_of(rows, metric) for metric in needed}
-        color = LOOKS.get(bn, OTHER).color
+        color = look_of(bn).color
         for metric, (label, dash, marker) in GAP_LINES.items():
             line, size = lines[metric], 4.5 if len(rows) <= 40 else 2.5
             ax.plot(line.depth, line.mean, dash, marker=marker, ms=size, lw=1.6)
@@ -93,11 +93,12 @@ def batchnorm_gap(results: pd.DataFrame, *, width: float = WIDE) -> Figure:
 def mode_gaps(done: pd.DataFrame) -> pd.Series:
     """Training-mode minus evaluation-mode accuracy by (bn, depth_layers).
 
-    Seeds are averaged. Policy `frozen` is left out: there both modes use the same
-    running statistics, and a difference has other reasons (drop-connect, and the
-    weights moving during the epoch).
+    Seeds are averaged. Policies without batch statistics are left out: there both
+    modes use the same running statistics, and a difference has other reasons
+    (drop-connect, and the weights moving during the epoch).
     """
-    rows = done[done["bn"] != "frozen"]
+    same = [p.name for p in POLICIES.values() if not p.trains_on_batch_statistics]
+    rows = done[~done["bn"].isin(same)]
     means = rows.groupby(["bn", "depth_layers"])[list(MODES)].mean().dropna()
     return means["train_mode_accuracy"] - means["accuracy"]
 
@@ -108,9 +109,9 @@ def frozen_gains(done: pd.DataFrame) -> pd.Series:
     Seeds are averaged. Empty without depths that were trained under both.
     """
     means = done.groupby(["depth_layers", "bn"])["val_accuracy"].mean().unstack()
-    if not {"frozen", "follow"} <= set(means):
+    if not {FROZEN.name, FOLLOW.name} <= set(means):
         return pd.Series(dtype=float)
-    return (means["frozen"] - means["follow"]).dropna()
+    return (means[FROZEN.name] - means[FOLLOW.name]).dropna()
 
 
 def _gap_title(done: pd.DataFrame) -> str:

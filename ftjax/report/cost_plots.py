@@ -10,16 +10,15 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from ftjax.analysis.recommend import Recommendation
 from ftjax.report.drawing import (
     AS_PERCENT,
-    LOOKS,
     MARK,
     MUTED,
     NOTHING,
-    OTHER,
     PAPER,
     STYLE,
     WIDE,
     empty_figure,
     finished,
+    look_of,
     measured,
     new_figure,
     setting_line,
@@ -65,7 +64,7 @@ def learning_curves(
         for bn, part in rows[rows["depth_layers"] == depth].groupby("bn"):
             names = ["val_accuracy", "train_mode_accuracy"]
             mean = part.groupby("epoch")[names].mean()
-            color, marker = LOOKS.get(str(bn), OTHER)
+            color, marker = look_of(str(bn))
             ax.plot(mean["val_accuracy"], color=color, marker=marker, ms=3.5, lw=1.5)
             ax.plot(mean["train_mode_accuracy"], "--", color=color, alpha=0.55, lw=1)
         best = bool(recommendation is not None and depth == here)
@@ -81,7 +80,7 @@ def learning_curves(
     items = [
         Line2D([], [], color=color, marker=marker, ms=4, label=f"BatchNorm {bn}")
         for bn in policies
-        for color, marker in [LOOKS.get(bn, OTHER)]
+        for color, marker in [look_of(bn)]
     ]
     items.append(Line2D([], [], ls="--", color=MUTED, label="training batches"))
     figure.legend(handles=items, loc="outside lower left", ncols=4 if width > 6 else 2)
@@ -129,7 +128,7 @@ def pareto(
     for ax, (cost, name) in zip(axes, costs.items(), strict=True):
         points = means.dropna(subset=[cost, "val_accuracy"])
         for bn, part in points.groupby("bn"):
-            color, marker = LOOKS.get(str(bn), OTHER)
+            color, marker = look_of(str(bn))
             ax.plot(part[cost], part["val_accuracy"], marker, color=color, mec=PAPER)
             ax.lines[-1].set_label(f"BatchNorm {bn}")
         order = points.sort_values([cost, "val_accuracy"], ascending=[True, False])

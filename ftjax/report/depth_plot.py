@@ -23,12 +23,10 @@ from ftjax.report.cost_plots import learning_curves, pareto
 from ftjax.report.drawing import (
     AS_PERCENT,
     INK,
-    LOOKS,
     MARK,
     MUTED,
     NARROW,
     NOTHING,
-    OTHER,
     PAPER,
     STYLE,
     WIDE,
@@ -40,6 +38,7 @@ from ftjax.report.drawing import (
     finished,
     label_ends,
     limit_values,
+    look_of,
     measured,
     new_figure,
     peak,
@@ -125,7 +124,7 @@ def depth_curve(
         for bn in curves:
             side = curve_of(done[done["bn"] == bn], training)
             shown.append(side.mean)
-            color = LOOKS.get(bn, OTHER).color
+            color = look_of(bn).color
             ax.plot(side.depth, side.mean, "--", color=color, alpha=0.55, lw=1.1)
             if len(side.depth) == 1:
                 ax.lines[-1].set_marker("_")
@@ -219,7 +218,7 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     for bn, fit in best.quadratic.items():
         if fit is None or depths.get(bn, 0) <= len(fit.coef):  # goes through any points
             continue
-        color = LOOKS.get(bn, OTHER).color
+        color = look_of(bn).color
         ax.plot(grid, predict(fit, grid), ":", c=color, lw=1.2)
         peak = float(predict(fit, fit.vertex))
         if 0 <= fit.vertex <= best.total_layers and bottom < peak < top:

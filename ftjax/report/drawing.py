@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ftjax.analysis import wording
 from ftjax.analysis.curves import clean_results
+from ftjax.batch_norm import POLICIES
 from ftjax.stats.distributions import student_t_quantile
 
 INK, MUTED, GRID, PAPER, MARK = "#1f2328", "#57606a", "#d8dee4", "#ffffff", "#8250df"
@@ -64,12 +65,13 @@ class Look(NamedTuple):
     marker: str
 
 
-LOOKS = {
-    "follow": Look("#c04f00", "o"),
-    "frozen": Look("#0072b2", "s"),
-    "recalibrate": Look("#007a59", "^"),
-}
 OTHER = Look("#a0467c", "D")
+
+
+def look_of(bn: str) -> Look:
+    """How a policy is drawn, by its name; `OTHER` if there is no such policy."""
+    policy = POLICIES.get(bn)
+    return Look(policy.color, policy.marker) if policy else OTHER
 
 
 class Curve(NamedTuple):
@@ -165,7 +167,7 @@ def policy_curves(
                 found[twin] = (f"{label} = {bn}", look, other)
                 break
         else:
-            found[str(bn)] = (str(bn), LOOKS.get(str(bn), OTHER), curve)
+            found[str(bn)] = (str(bn), look_of(str(bn)), curve)
     return found
 
 

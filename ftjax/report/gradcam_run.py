@@ -83,7 +83,7 @@ def write_heat_maps(
     tables, rows, stages, before, sanity = [], [], (), None, {}
     for depth in opened.choose_depths(run, depths):
         predictor, network = open_trial(run, depth, chosen)
-        stages = find_stages(network.units, predictor.image_size)
+        stages = find_stages(predictor.network.body, predictor.image_size)
         chosen = opened.read_files(chosen, predictor.read)
         row = figure_row(run, depth, network, chosen, target=target, method=method)
         maps, table = measure(network, stages, method=method, before=before)

@@ -7,10 +7,12 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
 
-# Colors of the drawings -> the CSS variables that hold them in the page.
+# Colors of the drawings -> the CSS variables that hold them in the page; those of the
+# BatchNorm policies are called as the policies.
 VARIABLES = {
     drawing.INK: "ink",
     drawing.MUTED: "muted",
@@ -18,7 +20,6 @@ VARIABLES = {
     drawing.PAPER: "paper",
     drawing.MARK: "mark",
     drawing.OTHER.color: "other",
-    **{look.color: name for name, look in drawing.LOOKS.items()},
 }
 
 
@@ -55,7 +56,8 @@ def inline_svg(svg: str, prefix: str) -> Markup:
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for color, name in VARIABLES.items():
+    policies = {policy.color: policy.name for policy in POLICIES.values()}
+    for color, name in {**VARIABLES, **policies}.items():
         svg = svg.replace(f": {color}", f": var(--{name})")
     return Markup(svg.replace("<svg", '<svg aria-hidden="true"', 1))
 

@@ -49,6 +49,7 @@ def write_report(path: str | Path, report: Report) -> Path:
     ).get_template("page.html.j2")
     text = page.render(
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
+        policies=POLICIES.values(),
         best=best,
         answer=answer_parts(best.sentence) if best else (),
         facts=key_facts(results, named) if named else (),

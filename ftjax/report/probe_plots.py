@@ -11,11 +11,9 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from ftjax.report.drawing import (
     AS_PERCENT,
-    LOOKS,
     MARK,
     MUTED,
     NOTHING,
-    OTHER,
     PAPER,
     STYLE,
     WIDE,
@@ -23,6 +21,7 @@ from ftjax.report.drawing import (
     empty_figure,
     finished,
     label_ends,
+    look_of,
     new_figure,
     policy_curves,
     setting_line,
@@ -102,7 +101,7 @@ def _draw_measured(ax: Axes, results: pd.DataFrame, width: float) -> None:
         return
     for bn, (_, look, curve) in curves.items():
         style = {"marker": look.marker, "ms": 4.5, "mec": PAPER, "mew": 0.6}
-        color = LOOKS.get(bn, OTHER).color
+        color = look_of(bn).color
         ax.plot(curve.depth, curve.mean, color=color, lw=1.7, **style)
     ax.yaxis.set_major_formatter(AS_PERCENT)
     ends = [(c.mean[-1], label, look.color) for label, look, c in curves.values()]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ftjax.backbones.backbone import Backbone, with_head
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.placement import boundary_bytes
 from ftjax.paper.source import load_paper

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.decision import Decision, Placement
-from ftjax.batch_norm import BN_POLICIES
+from ftjax.batch_norm import DEFAULT, POLICIES
 from ftjax.search.belief import CurveBelief, believe, shortest_interval
 from ftjax.search.gaussian_process import draw_curves, knowledge_gradient
 
@@ -92,7 +92,7 @@ def _start(
     """The first cuts that no trial has tried yet, failed ones included."""
     known: set = set()
     if results is not None and len(results):
-        bn = results["bn"] if "bn" in results else ["follow"] * len(results)
+        bn = results["bn"] if "bn" in results else [DEFAULT] * len(results)
         known = set(zip(results["depth_layers"].astype(int), bn, strict=True))
     return tuple(
         Placement(depth, bn, 0)
@@ -107,7 +107,7 @@ def next_depths(
     candidates: Sequence[int],
     *,
     seeds: int = 1,
-    bn: Sequence[str] = ("follow",),
+    bn: Sequence[str] = (DEFAULT,),
     correct: Mapping[str, np.ndarray] | None = None,
     max_trials: int | None = None,
 ) -> Decision:
@@ -133,9 +133,9 @@ def next_depths(
         ValueError: no candidate, an unknown policy, or a table that is no sweep's.
     """
     depths = _check_candidates(candidates)
-    unknown = [policy for policy in bn if policy not in BN_POLICIES]
+    unknown = [policy for policy in bn if policy not in POLICIES]
     if unknown or not bn:
-        raise ValueError(f"unknown bn {unknown}: choose from {', '.join(BN_POLICIES)}")
+        raise ValueError(f"unknown bn {unknown}: choose from {', '.join(POLICIES)}")
     if seeds < 1 or (max_trials is not None and max_trials < 1):
         raise ValueError("seeds and max_trials must be 1 or more")
     start = _start(results, depths, bn)
@@ -177,7 +177,7 @@ def _known_rows(
 ) -> pd.DataFrame:
     """The rows of the searched policies and candidates, with status, bn and seed."""
     table = results.copy()
-    for column, value in (("status", "done"), ("bn", "follow"), ("seed", 0)):
+    for column, value in (("status", "done"), ("bn", DEFAULT), ("seed", 0)):
         if column not in table:
             table[column] = value
     return table[table["bn"].isin(list(bn)) & table["depth_layers"].isin(list(depths))]

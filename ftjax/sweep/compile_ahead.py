@@ -151,7 +151,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             scaled = hyper.drop_connect > 0 and part.unit.drop_share > 0
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
-            kind = (unit.module, *keys, x.shape, x.dtype, wanted, unit.counted, scaled)
+            kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
             kind = *kind, hyper.optimizer, hyper.parts
             yield kind, partial(train_unit, part, wanted, programs, hyper, x, scale)
 
@@ -203,7 +203,7 @@ def train_unit(
     scale: np.ndarray | None,
 ) -> None:
     """A step of a single unit, by the programs of `training.step.train_step`."""
-    unit, trainable, batch_norm = part
+    unit, trainable, batch_norm, head = part
     params, batch_stats, opt_state = init_state(
         [part], programs.params, programs.batch_stats, optimizer=hyper.optimizer
     )
@@ -223,7 +223,7 @@ def train_unit(
         replicate(hyper.numbers, None),
         name=hyper.optimizer,
         trainable=trainable,
-        head=not unit.counted,
+        head=head,
         variants=None,
     )
     jax.block_until_ready(updated)

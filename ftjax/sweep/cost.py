@@ -71,8 +71,7 @@ def trainable_params(network: Backbone, cut: Cut, cost: Cost) -> int:
     """Trainable values of the backbone at this cut, the head's not counted."""
     return sum(
         cost.parameters[unit.name, key]
-        for unit, keys in zip(network.units[cut.unit :], cut.trainable, strict=True)
-        if unit.counted
+        for unit, keys in zip(network.body[cut.unit :], cut.trainable, strict=False)
         for key in keys
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ftjax.batch_norm import FROZEN, POLICIES
 from ftjax.data import Dataset
 from ftjax.depth import Cut, make_cut
 from ftjax.frozen.placement import place
@@ -83,7 +84,7 @@ def make_plan(
         cuts[depth] = cut = cuts.get(depth) or make_cut(network, depth)
         suffix = make_suffix(network, cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
-        wanted.append((cut, point, point.policy if norms else "frozen"))
+        wanted.append((cut, point, point.policy if norms else FROZEN.name))
     placements, boundary = {}, 0
     for cut in sorted((cut for cut, *_ in wanted), key=lambda cut: cut.unit):
         if cut in placements:
@@ -104,7 +105,7 @@ def make_plan(
             batch_size=hyper.batch_size,
             evaluated=val,
             evaluated_last=train,
-            recalibrated=train if policy == "recalibrate" else 0,
+            recalibrated=train if POLICIES[policy].recalibrates else 0,
             passed=begun_flops(network, size, placement),
         )
         trial = Trial(subject, cut, policy, point.seed, hyper, placement, flops)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_dtype, with_head
-from ftjax.batch_norm import check_policy
+from ftjax.backbones.backbone import with_dtype
+from ftjax.backbones.heads import with_head
+from ftjax.batch_norm import find_policy
 from ftjax.config import Config
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
@@ -104,7 +105,7 @@ def prepare(config: Config) -> Sweep:
             f"{len(data.train.labels)} images"
         )
     for policy in config.bn:
-        check_policy(policy)
+        find_policy(policy)
     network = with_dtype(with_head(backbone, len(data.class_names)), config.dtype)
     if not any(unit.batch_norm_keys for unit in network.units):
         config = replace(config, bn=config.bn[:1])  # the policies would be one curve

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import variable_shapes
+from ftjax.batch_norm import POLICIES
 from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.frozen.start import Start
 from ftjax.machine.mesh import DATA, VARIANT, axis_size
@@ -40,7 +41,8 @@ def largest_trials(trials: Sequence[Trial]) -> list[Trial]:
     """Those that train most come first, those on batch statistics before others."""
 
     def smallness(trial: Trial) -> tuple[int, bool]:
-        return trial.cut.unit, trial.policy == "frozen"
+        on_batch = POLICIES[trial.policy].trains_on_batch_statistics
+        return trial.cut.unit, not on_batch
 
     return sorted(trials, key=smallness)
 

@@ -135,10 +135,9 @@ def result_row(
     cost = measure_cost(network, start.image_size)
     total_layers = len(network.layers)
     trainable = trainable_params(network, cut, cost)
+    body = {unit.name for unit in network.body}
     total_params = sum(
-        count
-        for (unit, _), count in cost.parameters.items()
-        if unit != network.units[-1].name
+        count for (unit, _), count in cost.parameters.items() if unit in body
     )
     epochs = record.get("epochs", [])[: hyper.epochs]
     status = record.get("status")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ftjax.batch_norm import POLICIES
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
 from ftjax.sweep.cost import Flops
@@ -120,7 +121,7 @@ class Trial:
         if subject.dtype != "float32":
             canonical["dtype"] = subject.dtype
         # With BatchNorm frozen, gradients of parts add up to the batch's.
-        if self.policy != "frozen" and hyper.parts > 1:
+        if POLICIES[self.policy].trains_on_batch_statistics and hyper.parts > 1:
             canonical["micro_batch"] = hyper.micro_batch
         return canonical
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ftjax.batch_norm import POLICIES
 from ftjax.data import Dataset
 from ftjax.frozen.forward import Activations
 from ftjax.frozen.start import Start, with_fresh_head
@@ -240,7 +241,7 @@ def end_epoch(
     passes = {"batch_size": hyper.micro_batch, "mesh": step.mesh}
     params = {**start.params, **state.params}
     batch_stats = {**start.batch_stats, **state.batch_stats}
-    if work.trials[0].policy == "recalibrate":
+    if POLICIES[work.trials[0].policy].recalibrates:
         estimated = recalibrate(
             step.suffix,
             step.recomputed,

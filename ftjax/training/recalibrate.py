@@ -75,7 +75,7 @@ def recalibrate(
         y = infer(recomputed, params, batch_stats, shard_batch(own, mesh))
         y = split_rows(y, variants)
         count += 1
-        for unit, _, batch_norm in suffix:
+        for unit, _, batch_norm, _ in suffix:
             name = unit.name
             y, moments = moments_unit(
                 unit.module, batch_norm, params[name], batch_stats[name], y, variants

@@ -49,7 +49,7 @@ def init_state(
     )
     opt_state = {
         unit.name: init_unit(own[unit.name], name=optimizer, trainable=trainable)
-        for unit, trainable, _ in suffix
+        for unit, trainable, *_ in suffix
     }
     return State(own, stats, opt_state)
 
@@ -111,7 +111,7 @@ def train_step(
     history = []
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
-        for index, (unit, trainable, batch_norm) in enumerate(suffix):
+        for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
             scaled = scales is not None and unit.drop_share
             scale = scales[..., index, :] if scaled else None
             inputs = params[unit.name], batch_stats[unit.name], x, scale
@@ -122,7 +122,7 @@ def train_step(
         gradient, metrics = loss_gradient(x, labels, parts, variants)
         history.append(metrics)
         for index in reversed(range(len(suffix))):
-            unit, trainable, _ = suffix[index]
+            unit, trainable, _, head = suffix[index]
             wanted = gives_input_gradient(index, unit)
             pullback, total = pullbacks.pop(), totals.pop(unit.name, None)
             if number < parts:
@@ -141,7 +141,7 @@ def train_step(
                 hyper,
                 name=optimizer,
                 trainable=trainable,
-                head=not unit.counted,
+                head=head,
                 variants=variants,
             )
             params[unit.name] = {**params[unit.name], **updated}

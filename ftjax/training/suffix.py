@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ftjax.backbones.backbone import Backbone, Unit
-from ftjax.batch_norm import check_policy
+from ftjax.batch_norm import find_policy
 from ftjax.depth import Cut
 
 
@@ -14,11 +14,13 @@ class SuffixUnit(NamedTuple):
         unit: the unit.
         trainable: keys of its trainable layers.
         batch_norm: keys of the BatchNorms that use batch statistics in training.
+        head: whether it belongs to the head, which has its own learning rate.
     """
 
     unit: Unit
     trainable: tuple[str, ...]
     batch_norm: tuple[str, ...]
+    head: bool = False
 
 
 def make_suffix(
@@ -26,9 +28,9 @@ def make_suffix(
 ) -> tuple[SuffixUnit, ...]:
     """The suffix of a cut under a BatchNorm policy.
 
-    `follow` and `recalibrate`: a BatchNorm uses batch statistics if it is trainable,
-    as `trainable` means in Keras (keras/src/layers/normalization). `frozen`: none
-    does, as the Keras guide advises (`base_model(x, training=False)`).
+    If the policy trains on batch statistics, a BatchNorm uses them if it is trainable,
+    as `trainable` means in Keras (keras/src/layers/normalization). Else none does, as
+    the Keras guide advises (`base_model(x, training=False)`).
 
     Args:
         network: backbone with head.
@@ -39,13 +41,14 @@ def make_suffix(
     Raises:
         ValueError: the policy is unknown.
     """
-    check_policy(policy)
+    batch_statistics = find_policy(policy).trains_on_batch_statistics
     suffix = []
     first, *others = network[cut.unit :]
     units = first.onward(begin), *others
-    for unit, keys in zip(units, cut.trainable, strict=True):
-        norms = () if policy == "frozen" else unit.batch_norm_keys
-        suffix.append(
-            SuffixUnit(unit, keys, tuple(key for key in norms if key in keys))
-        )
+    for index, unit in enumerate(units):
+        keys = cut.trainable[index]
+        norms = unit.batch_norm_keys if batch_statistics else ()
+        trained = tuple(key for key in norms if key in keys)
+        head = cut.unit + index >= len(network.body)
+        suffix.append(SuffixUnit(unit, keys, trained, head))
     return tuple(suffix)

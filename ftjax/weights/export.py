@@ -7,8 +7,6 @@ division of `weights="imagenet"`, so the file stores the true variance of the im
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from ftjax.backbones.backbone import Backbone, Layer
+from ftjax.backbones.heads import linear_head
+from ftjax.machine.atomic import atomic_file
 from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import STATISTICS
@@ -145,7 +145,8 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
         file_name: of the weights.
 
     Raises:
-        ValueError: keras.applications does not have the network.
+        ValueError: keras.applications does not have the network, or its head is
+            another than pooling and a linear classifier.
     """
     if network.name not in KERAS_NETWORKS:
         raise ValueError(
@@ -153,7 +154,12 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
             f"{', '.join(KERAS_NETWORKS)}: export to safetensors"
         )
     builder, module = KERAS_NETWORKS[network.name]
-    classes = network.units[-1].module.num_classes
+    classes = network.head[-1].module.num_classes
+    if network.head != linear_head(classes):
+        raise ValueError(
+            "Keras code can be printed for a linear head only, not for "
+            f"{', '.join(unit.name for unit in network.head)}: export to safetensors"
+        )
     return f"""import keras
 
 base = keras.applications.{builder}(
@@ -169,20 +175,13 @@ logits = model.predict(x)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old or the new one, never a part.
+    """Writes a file by `atomic_file`, or says in one line why not.
 
     Raises:
         ValueError: the folder is missing or cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_file(path) as file:
+            file.write(content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror}") from None

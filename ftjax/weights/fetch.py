@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pooch
 
-from ftjax.machine.caches import find_cache_dir
+from ftjax.machine.caches import cache_folder
 
 KERAS = "https://storage.googleapis.com/keras-applications/"
 KERAS_RESNET = (
@@ -143,7 +143,7 @@ def fetch(
     Args:
         name: a key of `OFFICIAL`, or effnetlite0, which is in an installed package.
         top: with the 1000-class ImageNet classifier (effnetlite0 always has it).
-        cache_dir: where files are kept; see `find_cache_dir`.
+        cache_dir: where files are kept; None: `weights` in `caches.cache_folder`.
         offline: do not download; also switched on by FTJAX_OFFLINE=1.
 
     Raises:
@@ -158,7 +158,7 @@ def fetch(
             f"{', '.join(list_names())}; files of your own are given by path"
         )
     remote = OFFICIAL[name].top if top else OFFICIAL[name].notop
-    directory = find_cache_dir(cache_dir)
+    directory = weights_folder(cache_dir)
     path = directory / remote.file_name
     problem = "is not there"
     if path.is_file():
@@ -188,6 +188,11 @@ def fetch(
             f"{advice}"
         ) from error
     return Path(downloaded)
+
+
+def weights_folder(cache_dir: str | Path | None = None) -> Path:
+    """The folder of weight files: the given one, else that of the cache."""
+    return Path(cache_dir).expanduser() if cache_dir else cache_folder() / "weights"
 
 
 def list_names() -> list[str]:

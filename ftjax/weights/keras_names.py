@@ -77,7 +77,7 @@ def layer_table(network: Backbone) -> list[tuple[str, str]]:
     table = [
         (layer.name, layer.kind) for unit in network.units for layer in unit.layers
     ]
-    if network.units[-1].counted:
+    if not network.head:
         table += [(name, "Dense") for name in HEAD]
     return table
 

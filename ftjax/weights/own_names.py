@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import UNIT_NAMES
 from ftjax.trees import Tree
 from ftjax.weights.convert import STATISTICS, Origin, Target
 
@@ -62,6 +63,6 @@ def origins(
 
 def ignored(network: Backbone, names: Collection[str]) -> set[str]:
     """A classifier that is not wanted."""
-    if not network.units[-1].counted:
+    if network.head:
         return set()
-    return {name for name in names if name.split("/")[2] == "predictions"}
+    return {name for name in names if name.split("/")[2] in UNIT_NAMES}

@@ -77,7 +77,7 @@ def load_pretrained(
 
     Args:
         network: a backbone without its head; with the 1000-class head for logits
-            (`with_head`, or `vgg_top` for VGG).
+            (`with_head`; VGG's own classifier is another one and not read).
         weights: `imagenet`, `random`, or the path of a file.
         size: height and width of the images, in pixels.
         offline: open no network connection.
@@ -91,8 +91,7 @@ def load_pretrained(
     if weights == "imagenet":
         if network.name == "tiny":
             raise ValueError("tiny has no ImageNet weights; add --weights random")
-        top = not network.units[-1].counted
-        path = fetch(network.name, top=top, offline=offline)
+        path = fetch(network.name, top=bool(network.head), offline=offline)
     else:
         path = Path(weights).expanduser()
     tensors = read_tensors(path)
@@ -147,7 +146,7 @@ def plan_conversion(
         return own_names.origins(network, shapes), ignored, tensors
     if layout is TORCH:
         ignored = torch_names.ignored(network, tensors)
-        return torch_names.origins(network, shapes, tensors), ignored, tensors
+        return torch_names.origins(network, shapes), ignored, tensors
     named = keras_names.name_layers(network, tensors)
     ignored = keras_names.ignored(network, named)
     return keras_names.origins(network, shapes), ignored, named

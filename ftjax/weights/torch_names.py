@@ -4,7 +4,6 @@ timm calls the modules of ResNet as torchvision does, and its ResNets have
 torchvision's strides, so one map serves both.
 """
 
-import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -48,34 +47,13 @@ RESNET_INNER = {
     **{f"{i}_conv": f"conv{i}" for i in (1, 2, 3)},
     **{f"{i}_bn": f"bn{i}" for i in (1, 2, 3)},
 }
-VGG_HEAD = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
-VGG_HEAD_TIMM = {
-    "fc1": "pre_logits.fc1",
-    "fc2": "pre_logits.fc2",
-    "predictions": "head.fc",
-}
+VGG_OUTER = {("predictions", "predictions"): "classifier.6"}
 
 
 def is_torch(names: Collection[str]) -> bool:
     """Whether tensors are called as in a state dict, e.g. `layer1.0.conv1.weight`."""
     suffixes = {*LEAVES.values(), COUNTER}
     return any(name.rpartition(".")[2] in suffixes for name in names)
-
-
-def modules(
-    network: Backbone, names: Collection[str] = ()
-) -> dict[tuple[str, str], str]:
-    """The PyTorch module of every layer with parameters, by (unit, key).
-
-    Args:
-        network: with source `torchvision` or `lite`.
-        names: of the file's tensors; they tell torchvision's VGG from timm's.
-    """
-    if network.source == "lite":
-        return lite0_modules(network)
-    if network.name.startswith("vgg"):
-        return vgg_modules(network, names)
-    return resnet_modules(network)
 
 
 def lite0_modules(network: Backbone) -> dict[tuple[str, str], str]:
@@ -104,45 +82,57 @@ def resnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
     return found
 
 
-def vgg_modules(
-    network: Backbone, names: Collection[str]
-) -> dict[tuple[str, str], str]:
+def vgg_modules(network: Backbone) -> dict[tuple[str, str], str]:
     """`features.<i>`, where convolution, ReLU and pooling count one each."""
-    head = VGG_HEAD_TIMM if "pre_logits.fc1.weight" in names else VGG_HEAD
     found = {}
     position = 0
     for unit in network.units:
         for key in unit.parameter_keys:
-            outer = head.get(unit.name)
+            outer = VGG_OUTER.get((unit.name, key))
             found[unit.name, key] = outer or f"features.{position}"
         position += 2 if unit.parameter_keys else 1
     return found
+
+
+FAMILIES = {"effnetlite0": lite0_modules, "resnet": resnet_modules, "vgg": vgg_modules}
+
+
+def modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """The PyTorch module of every layer with parameters, by (unit, key).
+
+    Raises:
+        ValueError: how PyTorch calls the network's modules is not known.
+    """
+    for prefix, family_modules in FAMILIES.items():
+        if network.name.startswith(prefix):
+            return family_modules(network)
+    raise ValueError(
+        f"PyTorch's names of the modules of {network.name} are not known, only those "
+        f"of {', '.join(FAMILIES)}; use weights in another layout"
+    )
 
 
 def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether the file has the network's modules."""
     found = {name.rpartition(".")[0] for name in tensors}
     found = {name for name in found if name.split(".")[0] not in HEAD}
-    named = modules(network, tensors)
-    counted = {unit.name for unit in network.units if unit.counted}
-    return found == {name for (unit, _), name in named.items() if unit in counted}
+    named = modules(network)
+    keys = ((unit.name, key) for unit in network.body for key in unit.parameter_keys)
+    return found == {named[key] for key in keys}
 
 
 def origins(
-    network: Backbone,
-    shapes: Mapping[Target, tuple[int, ...]],
-    names: Collection[str],
+    network: Backbone, shapes: Mapping[Target, tuple[int, ...]]
 ) -> dict[Target, Origin]:
     """Where every leaf of the network stands in a state dict."""
-    named = modules(network, names)
-    found = {}
-    for target, shape in shapes.items():
-        name = f"{named[target.unit, target.key]}.{LEAVES[target.leaf]}"
-        if target.unit in VGG_HEAD and "fc1" in {unit for unit, _ in named}:
-            found[target] = flattened(name, target, shape)
-        else:
-            found[target] = Origin(name, torch_axes(len(shape)))
-    return found
+    named = modules(network)
+    return {
+        target: Origin(
+            f"{named[target.unit, target.key]}.{LEAVES[target.leaf]}",
+            torch_axes(len(shape)),
+        )
+        for target, shape in shapes.items()
+    }
 
 
 def torch_axes(ndim: int) -> tuple[int, ...]:
@@ -150,26 +140,10 @@ def torch_axes(ndim: int) -> tuple[int, ...]:
     return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
 
 
-def flattened(name: str, target: Target, shape: tuple[int, ...]) -> Origin:
-    """A layer of VGG's classifier: PyTorch flattens channels first, Keras last.
-
-    timm stores the dense layers as convolutions, hence the view in every case.
-    """
-    if len(shape) == 1:
-        return Origin(name, (0,))
-    inputs, outputs = shape
-    if target.unit != "fc1":
-        return Origin(name, (1, 0), (outputs, inputs))
-    channels = 512
-    side = math.isqrt(inputs // channels)
-    return Origin(name, (2, 3, 1, 0), (outputs, channels, side, side))
-
-
 def ignored(network: Backbone, names: Collection[str]) -> set[str]:
     """Counters, and a classifier that is not wanted."""
-    has_head = not network.units[-1].counted
     return {
         name
         for name in names
-        if name.endswith(COUNTER) or (not has_head and name.split(".")[0] in HEAD)
+        if name.endswith(COUNTER) or (not network.head and name.split(".")[0] in HEAD)
     }

@@ -12,7 +12,8 @@ import pytest
 from rounding import rounding
 
 from ftjax.backbones import BACKBONES, make_backbone
-from ftjax.backbones.backbone import apply, boundary_shapes, init, with_head
+from ftjax.backbones.backbone import apply, boundary_shapes, init
+from ftjax.backbones.heads import with_head
 from ftjax.weights.pretrained import load_pretrained
 
 KERAS = json.loads((Path(__file__).parents[1] / "keras_layers.json").read_text())

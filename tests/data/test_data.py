@@ -12,7 +12,6 @@ import pytest
 
 from ftjax.data import load
 from ftjax.data.cache import load_or_build
-from ftjax.machine.caches import default_cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -284,14 +283,6 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="cannot write to the cache folder.*FTJAX_CAC"):
         load(str(folder), image_size=8, cache_dir=tmp_path / "file")
-
-
-def test_the_cache_folder_honours_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache_dir() == tmp_path / "own"
-    monkeypatch.delenv("FTJAX_CACHE")
-    assert default_cache_dir() == tmp_path / "xdg" / "ftjax"
 
 
 def test_importing_the_package_imports_no_slow_library():

@@ -15,7 +15,8 @@ from rounding import TINY_LAYERS, rounding
 
 from experiments import sweep
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init
+from ftjax.backbones.heads import with_head
 from ftjax.cli import gradcam as command
 from ftjax.frozen.forward import infer
 from ftjax.gradcam import checks as gradcam_checks
@@ -24,6 +25,7 @@ from ftjax.gradcam import run as gradcam_run
 from ftjax.gradcam.rule import RECORD
 from ftjax.report.gradcam_plots import Row, stage_figure
 from ftjax.report.gradcam_section import read_heat_maps
+from ftjax.training import chain
 
 SIZE, CLASSES = 16, 3
 IMAGES = 16  # one batch of `explain`, so that all tests share its programs
@@ -52,7 +54,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def tape(weights, images):
-    return gradcam.record(NETWORK.units, *weights, jnp.asarray(images))
+    return chain.record(NETWORK.units, *weights, jnp.asarray(images))
 
 
 def explain(weights, images, **arguments):
@@ -114,13 +116,13 @@ def test_classes_default_to_the_predicted_ones(weights, images):
 @pytest.mark.numeric
 def test_batches_do_not_matter_and_nothing_is_compiled_again(weights, images):
     whole = explain(weights, images)
-    programs = gradcam._forward_unit._cache_size(), gradcam.backward_unit._cache_size()
+    programs = chain.forward_program._cache_size(), chain.backward_unit._cache_size()
     more = np.concatenate([images[5:], images[:9]])  # a full batch and a part of one
     parts = explain(weights, more)
     explain(weights, images[:3], classes=2)
     assert programs == (
-        gradcam._forward_unit._cache_size(),
-        gradcam.backward_unit._cache_size(),
+        chain.forward_program._cache_size(),
+        chain.backward_unit._cache_size(),
     )
     for name, maps in whole.maps.items():
         expected = np.concatenate([maps[5:], maps[:9]])
@@ -162,7 +164,7 @@ def test_bad_arguments(weights, images, arguments, message):
 )
 def test_stages(name, size, ends):
     network = with_head(make_backbone(name), 2)
-    stages = gradcam.find_stages(network.units, size)
+    stages = gradcam.find_stages(network.body, size)
     found = [stage.end for stage in stages]
     for end, expected in zip(found, ends, strict=False):
         assert end.startswith(expected)
@@ -173,7 +175,7 @@ def test_stages(name, size, ends):
 
 def test_randomization_goes_from_the_top_down(weights, images):
     params, batch_stats = weights
-    stages = gradcam.find_stages(NETWORK.units, SIZE)
+    stages = gradcam.find_stages(NETWORK.body, SIZE)
     before = jax.tree.map(np.copy, params)
     found = gradcam_checks.randomization(
         NETWORK.units,
@@ -191,7 +193,7 @@ def test_randomization_goes_from_the_top_down(weights, images):
 
 
 def test_figure_shows_every_map_and_says_where_there_is_none(weights, images):
-    stages = gradcam.find_stages(NETWORK.units, SIZE)
+    stages = gradcam.find_stages(NETWORK.body, SIZE)
     maps = explain(weights, images[:2], classes=0)
     maps.maps["top"][0] = 0
     rows = [Row("head alone", maps, ("a 10 %", "b 20 %"))]

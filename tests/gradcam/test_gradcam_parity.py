@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.heads import with_head
 from ftjax.gradcam.maps import METHODS, explain
 from ftjax.weights.pretrained import load_pretrained
 

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from ftjax.analysis.recommend import recommend
+from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
 
@@ -48,9 +49,9 @@ def test_depth_curve_draws_the_measured_means(answer):
     figure = plots.depth_curve(made_results(), answer)
     for bn, shape in SHAPE.items():
         if bn != "recalibrate":
-            drawn = line_of(figure, drawing.LOOKS[bn].color)
+            drawn = line_of(figure, POLICIES[bn].color)
             np.testing.assert_allclose(drawn, np.transpose([LAYERS, shape]))
-    training = line_of(figure, drawing.LOOKS["follow"].color, "--")
+    training = line_of(figure, POLICIES["follow"].color, "--")
     np.testing.assert_allclose(training[:, 1], np.array(SHAPE["follow"]) + 0.012)
 
 
@@ -85,7 +86,7 @@ def test_stopped_depths_leave_a_mark():
 def test_quadratic_is_drawn_at_its_vertex(answer):
     figure = plots.depth_curve(made_results(), answer)
     fit = answer.quadratic["follow"]
-    drawn = line_of(figure, drawing.LOOKS["follow"].color, ":")
+    drawn = line_of(figure, POLICIES["follow"].color, ":")
     assert drawn[np.argmax(drawn[:, 1]), 0] == pytest.approx(fit.vertex, abs=1.0)
     diamonds = [m for m in figure.axes[0].lines if m.get_marker() == "D"]
     assert any(m.get_xdata() == pytest.approx(fit.vertex) for m in diamonds)

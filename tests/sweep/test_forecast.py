@@ -7,7 +7,8 @@ import pytest
 from made_plan import make_trials
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.placement import Placement
 from ftjax.sweep.memory import (

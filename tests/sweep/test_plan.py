@@ -7,12 +7,8 @@ import pytest
 from made_plan import HYPER, make_trials
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import (
-    boundary_shapes,
-    variable_shapes,
-    with_dtype,
-    with_head,
-)
+from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.config import Config, complete
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.plan import Point

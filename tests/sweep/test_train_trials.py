@@ -9,7 +9,8 @@ from rounding import TINY_LAYERS, adam_drift, rounding
 from train_tiny import TRAINED, on_device, train_tiny
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.data import read_ahead
 from ftjax.depth import make_cut
 from ftjax.training.suffix import make_suffix
@@ -76,7 +77,7 @@ def test_frozen_leaves_stay_bit_identical_and_have_no_state(
     (trained,) = train_tiny(*tiny, tmp_path, depth=depth, policy=policy)
     suffix = make_suffix(network, make_cut(network, depth), policy)
     may_change = set()
-    for unit, trainable, batch_norm in suffix:
+    for unit, trainable, batch_norm, _ in suffix:
         may_change |= {f"state/params/{unit.name}/{key}/" for key in trainable}
         may_change |= {f"state/batch_stats/{unit.name}/{key}/" for key in batch_norm}
     head = network.units[-1].name
@@ -92,7 +93,7 @@ def test_frozen_leaves_stay_bit_identical_and_have_no_state(
                     assert same == (name not in may_change), name + leaf
     trainable = sum(
         leaf.size
-        for unit, keys, _ in suffix
+        for unit, keys, *_ in suffix
         for key in keys
         for leaf in params[unit.name][key].values()
     )

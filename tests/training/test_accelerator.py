@@ -10,7 +10,8 @@ import pytest
 from tiny_sweep import tiny_sweep
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
 from ftjax.sweep.run import run

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init
+from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
 from ftjax.training.programs import backward_unit, forward_program, forward_unit

@@ -10,8 +10,9 @@ import pytest
 from rounding import TINY_LAYERS, adam_drift, assert_close, rounding
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
-from ftjax.depth import labels, make_cut
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
+from ftjax.depth import make_cut
 from ftjax.frozen.forward import advance, infer
 from ftjax.training import optimizer as optim
 from ftjax.training.evaluate import evaluate
@@ -95,14 +96,14 @@ def whole_network_step(network, cut, policy, optimizer, params, stats, opt_state
 def test_suffix_step_is_the_labelled_step_of_the_whole(double, depth, policy):
     network, params, stats, images, answers = double
     cut = make_cut(network, depth)
-    tree = labels(network, cut)
+    suffix = make_suffix(network, cut, policy)
     tree = {
-        unit: {
-            key: "head" if unit == "predictions" else label
-            for key, label in layers.items()
-        }
-        for unit, layers in tree.items()
+        unit.name: dict.fromkeys(unit.parameter_keys, "freeze")
+        for unit in network.units
     }
+    for part in suffix:
+        label = "head" if part.head else "train"
+        tree[part.unit.name] |= dict.fromkeys(part.trainable, label)
     optimizer = optax.partition(
         {
             "train": optim.sgd(HYPER.learning_rate, HYPER.weight_decay),
@@ -113,7 +114,6 @@ def test_suffix_step_is_the_labelled_step_of_the_whole(double, depth, policy):
     )
     plain_params, plain_stats = jax.tree.map(jnp.asarray, (params, stats))
     opt_state = optimizer.init(plain_params)
-    suffix = make_suffix(network, cut, policy)
     state = init_state(suffix, params, stats, optimizer="sgd")
     step = jax.jit(partial(whole_network_step, network, cut, policy, optimizer))
     middle = advance(network[: cut.unit], params, stats, images, batch_size=8)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_head
+from ftjax.backbones.backbone import init
+from ftjax.backbones.heads import with_head
 from ftjax.frozen.forward import infer
 from ftjax.training.recalibrate import moments_unit
 from ftjax.weights.export import export_keras, keras_code

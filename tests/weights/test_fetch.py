@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftjax.cli import weights as command_line
-from ftjax.machine.caches import find_cache_dir
+from ftjax.machine.caches import cache_folder
 from ftjax.weights import fetch as module
 from ftjax.weights.fetch import OFFICIAL, RemoteFile, WeightFiles, fetch, list_names
 
@@ -108,7 +108,9 @@ def test_table_is_what_keras_says(monkeypatch):
 
 def test_download_once_then_from_the_cache(served, own_cache):
     path = fetch("vgg16")
-    assert path == own_cache / "a_notop.h5" and path.parent == find_cache_dir()
+    assert (
+        path == own_cache / "a_notop.h5" and path.parent == cache_folder() / "weights"
+    )
     assert path.read_bytes() == CONTENT["a_notop.h5"]
     assert fetch("vgg16") == path and served == ["/a_notop.h5"]
     assert fetch("vgg16", top=True).read_bytes() == CONTENT["a.h5"]

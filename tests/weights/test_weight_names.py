@@ -1,14 +1,15 @@
 """Every layout of weight files into the right network, or one clear line."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
-from ftjax.backbones.vgg import vgg_top
-from ftjax.weights import keras_names, own_names
+from ftjax.backbones import BACKBONES, make_backbone
+from ftjax.backbones.heads import with_head
+from ftjax.weights import keras_names, own_names, torch_names
 from ftjax.weights.convert import Origin, Target, convert, leaf_shapes
-from ftjax.weights.pretrained import convert_tensors, load_pretrained
+from ftjax.weights.pretrained import TORCH, convert_tensors, load_pretrained
 
 MEAN = np.float32([0.485, 0.456, 0.406])
 STD = np.float32([0.229, 0.224, 0.225])
@@ -162,9 +163,18 @@ def test_vgg_of_torchvision_and_timm(head):
     convs = [unit for unit in network.units if unit.parameter_keys]
     for place, unit in enumerate(convs):
         assert params[unit.name]["conv"]["kernel"].max() == place
-    logits = vgg_top(network)
-    params, _ = convert_tensors(logits, tensors, size=224, source="vgg16.pth")
-    assert params["fc1"]["fc1"]["kernel"].shape == (25088, 4096)
+
+
+def test_an_unknown_network_of_pytorch_is_an_error():
+    """It was taken for a ResNet, and its tensors for those of `layer<i>`."""
+    for network in (make_backbone(name) for name in BACKBONES):
+        if network.source in TORCH.sources:
+            assert len(torch_names.modules(network)) > 10
+    stranger = replace(make_backbone("vgg16_torch"), name="densenet")
+    tensors = {"features.0.weight": np.zeros((64, 3, 3, 3))}
+    line = "PyTorch's names of the modules of densenet are not known, only those of"
+    with pytest.raises(ValueError, match=line):
+        convert_tensors(stranger, tensors, size=32, source="densenet.pth")
 
 
 def test_own_names_round_trip_and_hold_the_model(tiny):

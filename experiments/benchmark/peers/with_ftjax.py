@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from experiments.benchmark.peers import STEPS, Work, random_batch, seconds_of
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init, with_dtype, with_head
+from ftjax.backbones.backbone import init, with_dtype
+from ftjax.backbones.heads import with_head
 from ftjax.config import Config, complete
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer

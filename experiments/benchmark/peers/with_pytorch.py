@@ -18,7 +18,7 @@ from torch import nn
 
 from experiments.benchmark.peers import STEPS, Work, random_batch, seconds_of
 from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import with_head
+from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 
 BUILDERS = {
