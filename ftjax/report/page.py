@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing, sections
 from ftjax.report.content import answer_parts, key_facts, notices
