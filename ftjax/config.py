@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from ftjax.axes import NAMES, SGD_MOMENTUM, check_axes, varied
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
@@ -14,6 +15,9 @@ PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "foo
 PAPER_EPOCHS = {"resnet152": 5, "vgg16": 10, "effnetb0": 5}
 DTYPES = ("float32", "bfloat16", "auto")
 HALVING = "halving"  # of --search
+AUTO_RATE, ONE = "auto", "one"  # of --lr and --vary
+FIXED_RATE = 1e-4
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # that --lr auto tries
 DIGITS_SIZE = 32  # pixels; the images are 8x8, so more shows nothing more
 
 
@@ -55,11 +59,15 @@ class Config:
     measured curve with their rank correlation."""
     seeds: int = 1
     """Number of seeds: of head, data order and drop-connect. They are replicates."""
-    epochs: int | None = None
-    """Epochs per trial. Default: 5 (vgg16: 10, as in the paper)."""
+    replicate: bool = True
+    """With one seed, train the depths that could be the best again with two more, so
+    that run-to-run noise is measured where it decides."""
+    epochs: tuple[int, ...] = ()
+    """Epochs per trial; several are read off one trial where the rate is constant.
+    Default: 5 (vgg16: 10, as in the paper)."""
     image_size: int | None = None
     """Height and width in pixels. Default: the weights' own; 32 for digits."""
-    batch_size: int = 32
+    batch_size: tuple[int, ...] = (32,)
     """Images per step."""
     micro_batch: int | None = None
     """Images that pass through the network at a time, if the memory is short for a
@@ -72,16 +80,38 @@ class Config:
     dtype: str = "auto"
     """Type that the network computes in: float32, bfloat16, or auto (bfloat16 on a GPU
     or TPU). Parameters, statistics, optimizer and logits are float32 in any case."""
-    optimizer: str = "adam"
-    """adam or sgd (momentum 0.9)."""
-    lr: float = 1e-4
-    """Learning rate of the backbone."""
-    head_lr_factor: float = 10.0
+    lr: tuple[float, ...] | Literal["auto"] | None = None
+    """Learning rate of the backbone, or several; auto tunes it for every depth: a few
+    rates for two epochs, the better ones to the end. Default: auto; 1e-4 with --depths
+    auto or paper, --search or --distributed."""
+    optimizer: tuple[str, ...] = ("adam",)
+    """adam, sgd, or both. Of this and all that follow: several values are trained in
+    all their combinations (--vary)."""
+    head_lr_factor: tuple[float, ...] = (10.0,)
     """The head's learning rate over the backbone's."""
-    weight_decay: float = 0.0
+    head_bias_lr_factor: tuple[float, ...] = ()
+    """Likewise of the head's biases. Default: as --head-lr-factor."""
+    momentum: tuple[float, ...] = (0.9,)
+    """Momentum of sgd."""
+    weight_decay: tuple[float, ...] = (0.0,)
     """Decoupled weight decay."""
-    drop_connect: float = 0.2
+    l2: tuple[float, ...] = (0.0,)
+    """Times each weight of a kernel, added to its gradient before momentum, as in Caffe
+    and MATLAB; a penalty lambda times the sum of squares is twice that."""
+    l1: tuple[float, ...] = (0.0,)
+    """Times the sign of each weight of a kernel, likewise."""
+    layer_decay: tuple[float, ...] = (1.0,)
+    """Factor on the learning rate from each block to the one before it."""
+    drop_connect: tuple[float, ...] = (0.2,)
     """Largest rate at which trainable EfficientNet blocks are skipped in training."""
+    schedule: tuple[str, ...] = ("constant",)
+    """Learning rate over the trial: constant, cosine (falls to 0), one-over-t:TAU
+    (TAU in epochs)."""
+    warmup: float = 0.0
+    """Epochs in which the learning rate rises from 0."""
+    vary: Literal["all", "one"] = "all"
+    """Of options with several values: all combinations, or one at a time around the
+    first values."""
     seeds_at_once: int | None = None
     """Seeds of one depth and policy that are trained at once, by one program: for
     accelerators that a single small trial leaves idle. Default: 1, or as many as
@@ -148,32 +178,25 @@ def complete(config: Config) -> Config:
         )
     if size > 1024:
         raise ValueError(f"--image-size {size} is too large: 1024 pixels at most")
-    epochs = config.epochs
-    if epochs is None:
-        epochs = PAPER_EPOCHS.get(config.model, 5)
-    for name, value in (("--seeds", config.seeds), ("--epochs", epochs)):
-        if value < 1:
-            raise ValueError(f"{name} {value} is too small: 1 or more")
-    counts = "batch_size", "micro_batch", "train_size", "val_size"
+    config = with_axes(config)
+    counts = "seeds", "micro_batch", "train_size", "val_size"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")
-    micro_batch = config.micro_batch or config.batch_size
-    if config.batch_size % micro_batch:
-        raise ValueError(
-            f"--micro-batch {micro_batch} does not divide --batch-size "
-            f"{config.batch_size}"
-        )
+    for batch_size in config.batch_size:
+        if config.micro_batch and batch_size % config.micro_batch:
+            raise ValueError(
+                f"--micro-batch {config.micro_batch} does not divide --batch-size "
+                f"{batch_size}"
+            )
     dtype = config.dtype
     if dtype not in DTYPES:
         raise ValueError(f"unknown --dtype {dtype}; it takes {', '.join(DTYPES)}")
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    for name in ("lr", "head_lr_factor", "cache_gb"):
-        value = getattr(config, name)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{flag(name)} {value} must be a positive number")
+    if not 0 < config.cache_gb < float("inf"):
+        raise ValueError(f"--cache-gb {config.cache_gb} must be a positive number")
     if config.search not in (None, HALVING):
         raise ValueError(
             f"unknown search {config.search!r}; --search takes {HALVING}; "
@@ -193,25 +216,69 @@ def complete(config: Config) -> Config:
             "--distributed does not go with --disk-gb: every process would need the "
             "same files; leave --disk-gb out"
         )
-    for name in ("weight_decay", "disk_gb", "device_gb"):
+    for name in ("disk_gb", "device_gb", "warmup"):
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
             raise ValueError(f"{flag(name)} {value} must be 0 or more")
-    if not 0 <= config.drop_connect < 1:
-        raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")
     default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)
     out = config.out or Path("runs") / f"{config.model}-{Path(data).name}"
     return replace(
         config,
         data=data,
         image_size=size,
-        epochs=epochs,
-        micro_batch=micro_batch,
         dtype=dtype,
         depths=config.depths or default_depths,
         bn=tuple(dict.fromkeys(config.bn)),
         out=out,
     )
+
+
+def with_axes(config: Config) -> Config:
+    """Fills in the default rate and epochs, and checks the values of every axis.
+
+    Raises:
+        ValueError: a value is not allowed, or goes with no other option.
+    """
+    epochs = as_tuple(config.epochs) or (PAPER_EPOCHS.get(config.model, 5),)
+    searches = config.depths == ("auto",) or config.search or config.distributed
+    lr = config.lr
+    if lr is None:
+        paper = not config.depths and config.model in PAPER_DATA
+        fixed = searches or paper or config.depths == ("paper",)
+        lr = (FIXED_RATE,) if fixed else AUTO_RATE
+    values = {name: as_tuple(getattr(config, name)) for name in NAMES}
+    values |= {"epochs": epochs, "lr": RATES if lr == AUTO_RATE else as_tuple(lr)}
+    check_axes(values)
+    several = [axis.flag for axis in varied(values)]
+    if searches and several:
+        raise ValueError(
+            f"{' and '.join(several)}: several values do not go with --depths auto, "
+            "--search or --distributed; give one, or name the depths"
+        )
+    if values["optimizer"] == ("adam",) and values["momentum"] != (SGD_MOMENTUM,):
+        raise ValueError("--momentum is of --optimizer sgd; adam has its own")
+    if lr == AUTO_RATE:
+        if several != ["--lr"]:
+            others = " and ".join(flag for flag in several if flag != "--lr")
+            raise ValueError(
+                f"--lr auto does not go with several values of {others}: give rates"
+            )
+        values["lr"] = AUTO_RATE
+    return replace(config, **values)
+
+
+def axis_values(config: Config) -> dict[str, tuple]:
+    """The values of every axis of a completed configuration."""
+    values = {name: as_tuple(getattr(config, name)) for name in NAMES}
+    values["head_bias_lr_factor"] = values["head_bias_lr_factor"] or (None,)
+    return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
+
+
+def as_tuple(value: Any) -> tuple:
+    """One value or several."""
+    if isinstance(value, tuple | list):
+        return tuple(dict.fromkeys(value))
+    return (value,)
 
 
 def flag(name: str) -> str:
@@ -220,8 +287,13 @@ def flag(name: str) -> str:
 
 
 def to_json(config: Config) -> Mapping[str, Any]:
-    """The configuration as plain values, tuples as lists and paths as text."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
+    """The configuration as plain values, tuples as lists and paths as text.
+
+    An axis of one value is that value, as in earlier versions.
+    """
+    plain = {}
+    for name, value in asdict(config).items():
+        if name in NAMES and isinstance(value, tuple) and len(value) == 1:
+            (value,) = value
+        plain[name] = str(value) if isinstance(value, Path) else value
+    return plain

@@ -155,7 +155,7 @@ def global_average_pool(x: jax.Array) -> jax.Array:
 def scale_images(
     x: jax.Array, gates: jax.Array, *, lowering: str | None = None
 ) -> jax.Array:
-    """x (n, h, w, c) times gates (n, 1, 1, c).
+    """X (n, h, w, c) times gates (n, 1, 1, c).
 
     On the CPU the product is not written over x (`in_new_array`). Its gradient is
     written out, so that XLA fuses it with the loops that read it.

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ftjax.axes import varied
 from ftjax.cli.console import make_console, parse, print_error, refuse
-from ftjax.config import Config, complete, to_json
+from ftjax.config import Config, axis_values, complete, to_json
 
 if TYPE_CHECKING:
     from ftjax.sweep.prepare import Sweep
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = to_json(sweep.config)
         write_run(out, settings, command, data.class_names, data.warnings)
         if config.probes:
-            size = sweep.config.batch_size
+            size = sweep.hyper.micro_batch
             write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
         if own_process:
             sweep = one_core_each(sweep)
@@ -123,16 +124,19 @@ def print_plan(sweep: "Sweep", console: Console) -> None:
     """What will be trained, before anything is."""
     config, start, data, _, _ = sweep
     plan = sweep.plan()
+    epochs = max(axis_values(config)["epochs"])
     depths = sorted({request.cut.depth_layers for request in plan.requests})
     lines = [
         f"{config.model} ({start.weights}) on {data.name}: {len(data.train.labels)} "
         f"training and {len(data.val.labels)} validation images of "
         f"{len(data.class_names)} classes at {config.image_size} pixels",
-        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {config.epochs} "
-        f"epochs: depths {' '.join(map(str, depths))} of {len(start.network.layers)} "
-        f"layers, bn {' '.join(config.bn)}, {config.seeds} seed"
-        + "s"
-        * (config.seeds > 1),
+        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {epochs} epochs: "
+        f"depths {' '.join(map(str, depths))} of {len(start.network.layers)} layers, "
+        f"bn {' '.join(config.bn)}, {config.seeds} seed" + "s" * (config.seeds > 1),
+        *(
+            f"{axis.title}: {' '.join(map(str, axis_values(config)[axis.name]))}"
+            for axis in varied(axis_values(config))
+        ),
     ]
     if not any(unit.batch_norm_keys for unit in start.network.units):
         lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")

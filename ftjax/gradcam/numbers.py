@@ -210,6 +210,6 @@ def _ranks(maps: np.ndarray) -> np.ndarray:
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, NaN where b is 0."""
+    """A / b, NaN where b is 0."""
     zero = b == 0
     return np.where(zero, np.nan, a / np.where(zero, 1, b))

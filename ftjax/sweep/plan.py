@@ -1,12 +1,13 @@
 """The grid becomes trials, each distinct one once, ordered by cut."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ftjax.batch_norm import FROZEN, POLICIES
 from ftjax.data import Dataset
 from ftjax.depth import Cut, make_cut
-from ftjax.frozen.placement import place
+from ftjax.frozen.placement import place as place_activations
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import begun_flops, measure_cost, trial_flops
 from ftjax.sweep.resources import Budget
@@ -15,11 +16,19 @@ from ftjax.training.suffix import make_suffix
 
 
 class Point(NamedTuple):
-    """One point of the grid: depth in layers, BatchNorm policy, seed."""
+    """One point of the grid.
+
+    Attributes:
+        depth_layers: layers unfrozen.
+        policy: of BatchNorm.
+        seed: of head, data order and drop-connect.
+        hyper: how it is trained.
+    """
 
     depth_layers: int
     policy: str
     seed: int
+    hyper: Hyperparameters
 
 
 class Request(NamedTuple):
@@ -32,6 +41,7 @@ class Request(NamedTuple):
     cut: Cut
     policy: str
     seed: int
+    hyper: Hyperparameters
     trial: str
 
 
@@ -50,8 +60,7 @@ class Plan(NamedTuple):
     def points(self) -> list[Point]:
         """The points that the rows are of."""
         return [
-            Point(request.cut.depth_layers, request.policy, request.seed)
-            for request in self.requests
+            Point(request.cut.depth_layers, *request[1:4]) for request in self.requests
         ]
 
 
@@ -60,7 +69,6 @@ def make_plan(
     data: Dataset,
     budget: Budget,
     points: Iterable[Point],
-    hyper: Hyperparameters,
 ) -> Plan:
     """One row per point of the grid, and the trials that answer them.
 
@@ -68,8 +76,7 @@ def make_plan(
         start: the pretrained network.
         data: that it is fine-tuned on.
         budget: of the machine.
-        points: depths in layers, BatchNorm policies and seeds.
-        hyper: how they are trained.
+        points: of the grid.
     """
     network, size = start.network, start.image_size
     subject = Subject(
@@ -90,13 +97,13 @@ def make_plan(
         if cut in placements:
             continue
         begin = network.units[cut.unit].step_of(cut.trainable[0][0])
-        placements[cut] = place(
+        placements[cut] = place_activations(
             budget.room, network, size, train + val, cut.unit, begin, boundary
         )
         boundary = placements[cut].boundary
     requests, trials = [], {}
     for cut, point, policy in wanted:
-        placement = placements[cut]
+        hyper, placement = point.hyper, placements[cut]
         flops = trial_flops(
             cut,
             cost,
@@ -109,7 +116,21 @@ def make_plan(
             passed=begun_flops(network, size, placement),
         )
         trial = Trial(subject, cut, policy, point.seed, hyper, placement, flops)
-        trials.setdefault(trial.id, trial)
-        requests.append(Request(cut, point.policy, point.seed, trial.id))
-    ordered = sorted(trials.values(), key=lambda trial: trial.cut.unit)
-    return Plan(tuple(requests), tuple(ordered))
+        known = trials.setdefault(trial.id, trial)
+        if hyper.epochs > known.hyper.epochs:  # fewer epochs are read off its way
+            trials[trial.id] = replace(known, hyper=hyper)
+        requests.append(Request(cut, *point[1:], trial.id))
+    return Plan(tuple(requests), tuple(in_order(trials.values())))
+
+
+def in_order(trials: Iterable[Trial]) -> list[Trial]:
+    """From the earliest cut on; those of a cut that share programs are neighbors."""
+    trials = list(trials)
+    first: dict[tuple, int] = {}
+    for trial in trials:
+        first.setdefault(trial.hyper.program, len(first))
+
+    def place(trial: Trial) -> tuple[int, int]:
+        return trial.cut.unit, first[trial.hyper.program]
+
+    return sorted(trials, key=place)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
+from ftjax.axes import settings
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
-from ftjax.config import Config
+from ftjax.config import ONE, Config, axis_values
 from ftjax.data import Dataset, load
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
@@ -22,7 +23,6 @@ from ftjax.sweep.memory import available_bytes, check_memory
 from ftjax.sweep.plan import Plan, Point, make_plan
 from ftjax.sweep.resources import Budget, needed_memory
 from ftjax.sweep.trial import Hyperparameters
-from ftjax.training.optimizer import OPTIMIZERS
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -50,19 +50,13 @@ class Sweep(NamedTuple):
 
     def plan(self, points: Iterable[Point] | None = None) -> Plan:
         """The trials of some points; of the whole grid by default."""
-        config = self.config
-        hyper = Hyperparameters(
-            lr=config.lr,
-            head_lr_factor=config.head_lr_factor,
-            weight_decay=config.weight_decay,
-            drop_connect=config.drop_connect,
-            optimizer=config.optimizer,
-            batch_size=config.batch_size,
-            micro_batch=config.micro_batch,
-            epochs=config.epochs,
-        )
         points = self.points if points is None else points
-        return make_plan(self.start, self.data, self.budget, points, hyper)
+        return make_plan(self.start, self.data, self.budget, points)
+
+    @property
+    def hyper(self) -> Hyperparameters:
+        """The first of the settings."""
+        return make_settings(self.config)[0]
 
 
 def prepare(config: Config) -> Sweep:
@@ -74,12 +68,8 @@ def prepare(config: Config) -> Sweep:
     Raises:
         ValueError: anything the user can mend, in one line.
     """
-    if config.optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"unknown optimizer {config.optimizer!r}; --optimizer takes "
-            f"{', '.join(OPTIMIZERS)}"
-        )
-    mesh = make_mesh(config.mesh, config.micro_batch)
+    hypers = make_settings(config)
+    mesh = make_mesh(config.mesh, hypers[0].micro_batch)
     if mesh is not None and (config.trials_at_once or 1) > 1:
         raise ValueError(
             f"--trials-at-once {config.trials_at_once} takes a single device; leave it "
@@ -99,9 +89,10 @@ def prepare(config: Config) -> Sweep:
         val_size=config.val_size,
         offline=config.offline,
     )
-    if len(data.train.labels) < config.batch_size:
+    largest = max(hyper.batch_size for hyper in hypers)
+    if len(data.train.labels) < largest:
         raise ValueError(
-            f"--batch-size {config.batch_size} is larger than the training set of "
+            f"--batch-size {largest} is larger than the training set of "
             f"{len(data.train.labels)} images"
         )
     for policy in config.bn:
@@ -128,7 +119,7 @@ def prepare(config: Config) -> Sweep:
         device=config.device_gb * 1e9 if mesh is None else 0,
     )
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
-    grid = itertools.product(depths, config.bn, range(config.seeds))
+    grid = itertools.product(depths, config.bn, range(config.seeds), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
     check_plan(sweep, sweep.plan())
@@ -139,15 +130,28 @@ def check_plan(sweep: Sweep, plan: Plan) -> None:
     """Raises ValueError if the largest trials need more memory than there is."""
     if not plan.trials:
         return
-    config, budget = sweep.config, sweep.budget
-    at_once = budget.trials_at_once or 1
+    budget, at_once = sweep.budget, sweep.budget.trials_at_once or 1
+    largest = max((trial.hyper for trial in plan.trials), key=lambda h: h.micro_batch)
     check_memory(
         needed_memory(sweep.start, budget, plan.trials, sweep.num_images, at_once),
         available_bytes(),
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
+        batch_size=largest.batch_size,
+        micro_batch=largest.micro_batch,
         devices=axis_size(budget.mesh, DATA),
         at_once=at_once,
+    )
+
+
+def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
+    """The hyperparameters of every setting that the command names, the base first."""
+    values = axis_values(config)
+    return tuple(
+        Hyperparameters(
+            **setting,
+            micro_batch=config.micro_batch or setting["batch_size"],
+            warmup=config.warmup,
+        )
+        for setting in settings(values, one_by_one=config.vary == ONE)
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftjax.axes import NAMES
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
 from ftjax.machine.files import write_atomically
@@ -67,7 +68,7 @@ class Tables:
             )
             epochs = [
                 {**identity(self._start, self._data, request), **epoch}
-                for epoch in record.get("epochs", [])[: own.hyper.epochs]
+                for epoch in record.get("epochs", [])[: request.hyper.epochs]
             ]
             self._rows[index], self._epochs[index] = row, epochs
             self._lines[index] = (
@@ -131,7 +132,7 @@ def result_row(
     A trial that was stopped has its cost, and the number of epochs that it had, but no
     accuracy: that would be one of another epoch than the others'.
     """
-    network, cut, hyper = start.network, request.cut, trial.hyper
+    network, cut, hyper = start.network, request.cut, request.hyper
     cost = measure_cost(network, start.image_size)
     total_layers = len(network.layers)
     trainable = trainable_params(network, cut, cost)
@@ -157,14 +158,10 @@ def result_row(
         "trainable_percent": round(100 * trainable / total_params, 2),
         "epochs": num_epochs,
         "image_size": start.image_size,
-        "batch_size": hyper.batch_size,
         "train_size": len(data.train.labels),
         "val_size": len(data.val.labels),
-        "optimizer": hyper.optimizer,
-        "lr": hyper.lr,
-        "head_lr_factor": hyper.head_lr_factor,
-        "weight_decay": hyper.weight_decay,
-        "drop_connect": hyper.drop_connect,
+        **{name: getattr(hyper, name) for name in NAMES if name != "epochs"},
+        "warmup": hyper.warmup,
         "flops": trial.flops.total(num_epochs),
         "frozen_intact": record.get("frozen_intact"),
         "status": status,

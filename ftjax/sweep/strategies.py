@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.compare import contenders
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.backbones import Backbone
-from ftjax.config import HALVING, to_json
+from ftjax.config import AUTO_RATE, HALVING, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import next_depths
@@ -26,6 +27,9 @@ from ftjax.sweep.plan import Plan, Point
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
+
+TUNING_EPOCHS = 2  # after which rates are compared
+REPLICATES = (1, 2)  # seeds beside 0
 
 
 class Round(NamedTuple):
@@ -69,7 +73,10 @@ def choose_strategy(sweep: Sweep, out: Path) -> Strategy:
     elif config.search == HALVING:
         strategy = halve(sweep)
     else:
-        strategy = grid(sweep)
+        tuned = config.lr == AUTO_RATE
+        strategy = tune_rates(sweep) if tuned else grid(sweep)
+        if config.replicate and config.seeds == 1 and not config.distributed:
+            strategy = replicate(sweep, strategy, out)
     return explain_fall(sweep, strategy) if config.explain else strategy
 
 
@@ -81,12 +88,103 @@ def grid(sweep: Sweep) -> Strategy:
     return last
 
 
+def tune_rates(sweep: Sweep) -> Strategy:
+    """`--lr auto`: every rate for a few epochs, then the better ones to the end.
+
+    The rate is a nuisance: depths are compared fairly if each has its own (Godbole et
+    al. 2023, Deep Learning Tuning Playbook). A rate goes on at a depth and policy if
+    its validation accuracy is the best there, or within a standard error of it.
+    """
+    plan, short = sweep.plan(), min(TUNING_EPOCHS, sweep.hyper.epochs)
+    everything = frozenset(plan.goals)
+    found = yield Round(plan, dict.fromkeys(everything, short))
+    going = better_rates(plan, found.epochs, short, len(sweep.data.val.labels))
+    goals = {id: epochs for id, epochs in plan.goals.items() if id in going}
+    rates = {trial.hyper.lr for trial in plan.trials}
+    reason = (
+        f"rates: {len(rates)} at every depth for {short} epochs; "
+        f"{len(goals)} of {len(everything)} trials go on"
+    )
+    last = Round(plan, goals, everything - going, reason)
+    yield last
+    return last
+
+
+def better_rates(
+    plan: Plan, epochs: pd.DataFrame, short: int, val_size: int
+) -> frozenset[str]:
+    """Trials whose rate is the best of their depth and policy, or nearly.
+
+    Args:
+        plan: with the trials.
+        epochs: as in epochs.csv.
+        short: the epoch at which they are compared.
+        val_size: number of validation images.
+    """
+    at = epochs[epochs["epoch"] == short].drop_duplicates("trial")
+    accuracy = dict(zip(at["trial"], at["val_accuracy"], strict=True))
+    cells: dict[tuple, list[str]] = {}
+    for trial in plan.trials:
+        if trial.id in accuracy:
+            cell = trial.cut.same_set, trial.policy, trial.seed
+            cells.setdefault(cell, []).append(trial.id)
+    going: set[str] = set()
+    for ids in cells.values():
+        best = max(accuracy[id] for id in ids)
+        error = np.sqrt(max(best * (1 - best), 1 / val_size) / val_size)
+        going |= {id for id in ids if accuracy[id] >= best - error}
+    return frozenset(going)
+
+
+def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
+    """Another strategy, then two more seeds where the best may lie.
+
+    One seed does not tell what another order of the images would change. The cells that
+    could be the best are trained again, so that the noise is measured where it decides.
+    """
+    found, last = yield from exhaust(strategy)
+    correct = from_first_process(partial(read_correct, out, found.results))
+    choose = partial(contenders, found.results, correct)
+    cells = from_first_process(choose)
+    rows = {request: request.hyper for request in last.plan.requests}
+    done = set(found.results.loc[found.results["status"] == "done", "trial"])
+    added = [
+        Point(request.cut.depth_layers, request.policy, seed, hyper)
+        for request, hyper in rows.items()
+        if request.trial in done and (request.cut.depth_layers, request.policy) in cells
+        for seed in REPLICATES
+    ]
+    if not added:
+        return last
+    plan = sweep.plan([*last.plan.points, *added])
+    goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
+    depths = len({point.depth_layers for point in added})
+    reason = (
+        f"replicates: {depths} depths could be the best; they are trained again with "
+        f"{len(REPLICATES)} more seeds"
+    )
+    last = Round(plan, goals, last.stopped, reason)
+    yield last
+    return last
+
+
+def exhaust(strategy: Strategy) -> Generator[Round, Found, tuple[Found, Round]]:
+    """All rounds of a strategy; what they found, and the last of them."""
+    last = next(strategy)
+    while True:
+        found = yield last
+        try:
+            last = strategy.send(found)
+        except StopIteration as end:
+            return found, end.value
+
+
 def halve(sweep: Sweep) -> Strategy:
     """`--search halving`: all cuts for a few epochs, then fewer of them for longer.
 
     Every rung passes the frozen part again.
     """
-    plan, num_epochs = sweep.plan(), sweep.config.epochs
+    plan, num_epochs = sweep.plan(), sweep.hyper.epochs
     everything = frozenset(plan.goals)
     goals = dict.fromkeys(everything, rung_epochs(num_epochs)[0])
     last = Round(plan, goals)
@@ -122,7 +220,7 @@ def search_depths(sweep: Sweep, out: Path) -> Strategy:
     while True:
         decide = partial(decide_run, sweep, out, results)
         decision = from_first_process(decide)
-        points += [Point(*placement) for placement in decision.trials]
+        points += [Point(*place, sweep.hyper) for place in decision.trials]
         plan = sweep.plan(points)
         goals = {} if decision.done else plan.goals
         last = Round(plan, goals, reason=decision.reason)
@@ -163,14 +261,7 @@ def decide(
 
 def explain_fall(sweep: Sweep, strategy: Strategy) -> Strategy:
     """`--explain`: another strategy, then the trials that tell why the curve falls."""
-    found, last = None, next(strategy)
-    while True:
-        found = yield last
-        try:
-            last = strategy.send(found)
-        except StopIteration as end:
-            last = end.value
-            break
+    found, last = yield from exhaust(strategy)
     missing = from_first_process(partial(explain_trials, found.results))
     if not missing:
         reason = "nothing to add: the follow curve does not fall, or is explained"
@@ -178,7 +269,10 @@ def explain_fall(sweep: Sweep, strategy: Strategy) -> Strategy:
         yield last
         return last
     seeds = range(sweep.config.seeds)
-    added = [Point(*pair, seed) for pair, seed in itertools.product(missing, seeds)]
+    hyper = sweep.hyper
+    added = [
+        Point(*pair, seed, hyper) for pair, seed in itertools.product(missing, seeds)
+    ]
     plan = sweep.plan([*last.plan.points, *added])
     stopped = last.stopped - {
         request.trial

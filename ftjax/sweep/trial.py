@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ftjax.axes import SGD_MOMENTUM
 from ftjax.batch_norm import POLICIES
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
@@ -26,7 +27,15 @@ class Hyperparameters:
         batch_size: images per optimizer step.
         micro_batch: images that pass through the network at a time; divides
             `batch_size`.
-        epochs: to train; a longer trial goes on from a shorter one.
+        epochs: to train; a longer trial goes on from a shorter one, if the rate is
+            constant.
+        head_bias_lr_factor: of the head's biases; None: as of its kernels.
+        momentum: of SGD.
+        l2: of kernels, added to their gradient.
+        l1: likewise.
+        layer_decay: factor on the rate from each unit to the one before it.
+        schedule: of the learning rate, as of `training.schedules`.
+        warmup: epochs in which the rate rises from 0.
     """
 
     lr: float
@@ -37,6 +46,18 @@ class Hyperparameters:
     batch_size: int
     micro_batch: int
     epochs: int
+    head_bias_lr_factor: float | None = None
+    momentum: float = SGD_MOMENTUM
+    l2: float = 0.0
+    l1: float = 0.0
+    layer_decay: float = 1.0
+    schedule: str = "constant"
+    warmup: float = 0.0
+
+    @property
+    def constant(self) -> bool:
+        """Whether all steps have one learning rate."""
+        return self.schedule == "constant" and not self.warmup
 
     @property
     def parts(self) -> int:
@@ -45,13 +66,49 @@ class Hyperparameters:
 
     @property
     def numbers(self) -> Hyper:
-        """Arrays of the compiled programs: other numbers need no other program."""
-        return Hyper.of(self.lr, self.head_lr_factor, self.weight_decay)
+        """Arrays of the compiled programs: other numbers need no other program.
+
+        What is at its default, and came later, is left out of the program, so that its
+        numbers are those of earlier versions.
+        """
+        momentum = None if self.momentum == SGD_MOMENTUM else self.momentum
+        return Hyper.of(
+            learning_rate=self.lr,
+            head_lr_factor=self.head_lr_factor,
+            weight_decay=self.weight_decay,
+            head_bias_lr_factor=self.extras.get("head_bias_lr_factor"),
+            momentum=momentum if self.optimizer == "sgd" else None,
+            l2=self.l2 or None,
+            l1=self.l1 or None,
+            layer_decay=None if self.layer_decay == 1 else self.layer_decay,
+        )
 
     @property
     def program(self) -> tuple:
         """What compiled programs depend on: equal for trials that can be stacked."""
-        return self.optimizer, self.batch_size, self.micro_batch, self.drop_connect
+        used = tuple(number is not None for number in self.numbers)
+        rates = self.schedule, self.warmup, None if self.constant else self.epochs
+        sizes = self.batch_size, self.micro_batch
+        return self.optimizer, *sizes, self.drop_connect, used, rates
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """Settings of a later version that change the result, by name."""
+        plain = {
+            "head_bias_lr_factor": self.head_lr_factor,
+            "momentum": SGD_MOMENTUM,
+            "l2": 0.0,
+            "l1": 0.0,
+            "layer_decay": 1.0,
+            "schedule": "constant",
+            "warmup": 0.0,
+        }
+        own = {name: getattr(self, name) for name in plain}
+        if self.optimizer != "sgd":
+            del own["momentum"]
+        changed = {k: v for k, v in own.items() if v not in (None, plain[k])}
+        # Where the rate falls to the end, more epochs are another trial.
+        return changed | ({} if self.schedule != "cosine" else {"epochs": self.epochs})
 
 
 class Subject(NamedTuple):
@@ -123,7 +180,7 @@ class Trial:
         # With BatchNorm frozen, gradients of parts add up to the batch's.
         if POLICIES[self.policy].trains_on_batch_statistics and hyper.parts > 1:
             canonical["micro_batch"] = hyper.micro_batch
-        return canonical
+        return canonical | hyper.extras
 
     @cached_property
     def id(self) -> str:

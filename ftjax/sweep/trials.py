@@ -31,6 +31,7 @@ from ftjax.training.batches import (
 )
 from ftjax.training.evaluate import evaluate
 from ftjax.training.recalibrate import recalibrate
+from ftjax.training.schedules import rate_factors
 from ftjax.training.step import State, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
@@ -104,19 +105,25 @@ def train_trials(
         with closing_all(logs), in_background(KEEP_EVERY) as call:
             for epoch in range(len(logs[0].rows) + 1, work.last + 1):
                 watch = clock.Stopwatch()
-                order, rows, scales = plan_epoch(group, epoch)
+                order, rows, scales, rates = plan_epoch(group, epoch)
                 history = []
                 if one_program:
-                    state, steps = epoch_program(step, source, state, rows, scales)
+                    state, steps = epoch_program(
+                        step, source, state, rows, scales, rates
+                    )
                     parts = [zip(*part, strict=True) for part in fetch(steps)]
                     history = [metrics for part in parts for metrics in part]
                 else:
-                    for batch in epoch_batches(step, source, rows, scales):
+                    batches = epoch_batches(step, source, rows, scales)
+                    for number, batch in enumerate(batches):
+                        hyper = source.hyper
+                        if rates is not None:
+                            hyper = hyper._replace(learning_rate=rates[number])
                         state, metrics = train_step(
                             step.suffix,
                             state,
                             batch,
-                            source.hyper,
+                            hyper,
                             optimizer=step.optimizer,
                             parts=step.parts,
                             variants=step.variants,
@@ -182,7 +189,13 @@ def restore(group: Group, out: Path) -> tuple[list[Log], State]:
         params, batch_stats = with_fresh_head(start, trial.seed, mesh)
         suffix = make_suffix(start.network, trial.cut, trial.policy)
         optimizer = trial.hyper.optimizer
-        state = init_state(suffix, params, batch_stats, optimizer=optimizer)
+        state = init_state(
+            suffix,
+            params,
+            batch_stats,
+            optimizer=optimizer,
+            hyper=trial.hyper.numbers,
+        )
         log, own = read_log(out, trial, state)
         logs.append(log)
         states.append(own if own is state else replicate(own, mesh))
@@ -190,14 +203,25 @@ def restore(group: Group, out: Path) -> tuple[list[Log], State]:
     return logs, stack(states, group.step.variants)
 
 
-def plan_epoch(
-    group: Group, epoch: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Order of the images, rows of every batch, and drop-connect's scales.
+class EpochPlan(NamedTuple):
+    """What is drawn before an epoch.
 
-    Returns:
-        As of `epoch_order`, `epoch_rows` and `epoch_scales`.
+    Attributes:
+        order: of the images, as of `epoch_order`.
+        rows: of every batch, as of `epoch_rows`.
+        scales: of drop-connect, as of `epoch_scales`.
+        rates: learning rate of every step, (steps,) or (steps, trials); None where it
+            is constant.
     """
+
+    order: np.ndarray
+    rows: np.ndarray
+    scales: np.ndarray | None
+    rates: np.ndarray | None
+
+
+def plan_epoch(group: Group, epoch: int) -> EpochPlan:
+    """Draws what an epoch needs: the same for a seed, whatever came before."""
     trials, num_images = group.work.trials, len(group.source.labels)
     hyper, seeds = trials[0].hyper, [trial.seed for trial in trials]
     order = np.stack([epoch_order(seed, epoch, num_images) for seed in seeds])
@@ -212,7 +236,14 @@ def plan_epoch(
         steps=len(rows),
         batch_size=hyper.batch_size,
     )
-    return order, rows, scales
+    rates = None
+    if not hyper.constant:
+        factors = rate_factors(
+            hyper.schedule, steps=len(rows), epochs=hyper.epochs, warmup=hyper.warmup
+        )[(epoch - 1) * len(rows) : epoch * len(rows)]
+        own = np.array([trial.hyper.lr for trial in trials], np.float32)
+        rates = factors[:, None] * own if len(trials) > 1 else factors * own[0]
+    return EpochPlan(order, rows, scales, rates)
 
 
 def end_epoch(

@@ -105,7 +105,7 @@ def open_queue(
         start,
         data,
         budget.room,
-        batch_size=sweep.config.micro_batch,
+        batch_size=sweep.hyper.micro_batch,
         mesh=budget.mesh,
         threads=most,
         needs_device=budget.fused,

@@ -139,26 +139,31 @@ def epoch_program(
     state: State,
     rows: jax.Array,
     scales: jax.Array | None,
+    rates: jax.Array | None = None,
 ) -> tuple[State, list[Metrics]]:
     """All steps of an epoch as one program; the metrics are (steps,) each.
 
-    Arguments as of `epoch_batches`; the activations are on the device.
+    Arguments as of `epoch_batches`, the activations on the device, and the learning
+    rate of every step where there is a schedule.
     """
 
     def run(state, batch):
-        own, scale = batch
+        own, scale, rate = batch
+        hyper = source.hyper
+        if rate is not None:
+            hyper = hyper._replace(learning_rate=rate)
         stored = (take(source.train, part) for part in split(step, own))
         return train_step(
             step.suffix,
             state,
             batch_parts(step, source, own, scale, stored),
-            source.hyper,
+            hyper,
             optimizer=step.optimizer,
             parts=step.parts,
             variants=step.variants,
         )
 
-    return jax.lax.scan(run, state, (rows, scales))
+    return jax.lax.scan(run, state, (rows, scales, rates))
 
 
 def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ The learning rate, the head's factor and the weight decay are arrays given at ru
 so trials that differ in them share one compiled program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,40 +13,61 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ftjax.axes import SGD_MOMENTUM
 from ftjax.kernels.xla_calls import one_kernel
 from ftjax.machine.stacking import Variants, each_variant
 from ftjax.trees import Tree
-
-SGD_MOMENTUM = 0.9
 
 
 class Hyper(NamedTuple):
     """Run-time numbers of the optimizer, float32 scalars.
 
+    What is None has no part in the compiled program.
+
     Attributes:
         learning_rate: of the backbone.
         head_lr_factor: the head's learning rate over the backbone's.
         weight_decay: decoupled, per step as a fraction of the learning rate.
+        head_bias_lr_factor: likewise of the head's biases; None: as `head_lr_factor`.
+        momentum: of SGD; None: 0.9.
+        l2: times the weight, added to the gradient of every kernel before momentum, as
+            in Caffe and MATLAB; the gradient of l2 / 2 times the sum of squares.
+        l1: times the weight's sign, likewise.
+        layer_decay: factor on the rate from each unit of the body to the one before it.
+        distance: of a unit, how many units of the body lie from it to the head; 0 in
+            the head. Set by the step where there is a layer decay.
     """
 
     learning_rate: jax.Array
     head_lr_factor: jax.Array
     weight_decay: jax.Array
+    head_bias_lr_factor: jax.Array | None = None
+    momentum: jax.Array | None = None
+    l2: jax.Array | None = None
+    l1: jax.Array | None = None
+    layer_decay: jax.Array | None = None
+    distance: jax.Array | None = None
 
     @classmethod
-    def of(cls, *numbers: float) -> "Hyper":
+    def of(cls, **numbers: float | None) -> "Hyper":
         """The numbers as float32 scalars on the host."""
-        return cls(*map(np.float32, numbers))
+        return cls(
+            **{
+                name: None if value is None else np.float32(value)
+                for name, value in numbers.items()
+            }
+        )
 
 
-def adam(learning_rate: jax.Array, weight_decay: jax.Array, *, epsilon: float = 1e-7):
+def adam(learning_rate: jax.Array, hyper: Hyper, *, epsilon: float = 1e-7):
     """Adam (Kingma and Ba 2015), decay decoupled (Loshchilov and Hutter 2019).
 
     Equal to Keras' step by step, its default epsilon included.
     """
     return optax.chain(
+        *penalties(hyper),
         scale_by_keras_adam(epsilon),
-        optax.add_decayed_weights(weight_decay),
+        optax.add_decayed_weights(hyper.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -76,13 +97,41 @@ def scale_by_keras_adam(
     return optax.GradientTransformation(optax.scale_by_adam(b1=b1, b2=b2).init, update)
 
 
-def sgd(learning_rate: jax.Array, weight_decay: jax.Array):
-    """Momentum 0.9; decay decoupled, so it does not enter the momentum."""
+def sgd(learning_rate: jax.Array, hyper: Hyper):
+    """Momentum; decay decoupled, so it does not enter the momentum, as L2 does."""
+    decay = SGD_MOMENTUM if hyper.momentum is None else hyper.momentum
     return optax.chain(
-        optax.trace(decay=SGD_MOMENTUM),
-        optax.add_decayed_weights(weight_decay),
+        *penalties(hyper),
+        optax.trace(decay=decay),
+        optax.add_decayed_weights(hyper.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def penalties(hyper: Hyper) -> Iterator[optax.GradientTransformation]:
+    """What is added to the gradients of kernels; biases and BatchNorms go free."""
+    if hyper.l2 is not None:
+        yield optax.masked(optax.add_decayed_weights(hyper.l2), kernels)
+    if hyper.l1 is not None:
+        yield optax.masked(
+            optax.stateless(
+                lambda grads, params: jax.tree.map(
+                    lambda grad, leaf: grad + hyper.l1 * jnp.sign(leaf), grads, params
+                )
+            ),
+            kernels,
+        )
+
+
+def kernels(tree: Tree) -> Tree:
+    """Whether each leaf is a kernel."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: _name(path) == "kernel", tree
+    )
+
+
+def _named(tree: Tree, name: str) -> Tree:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, tree)
 
 
 OPTIMIZERS: dict[str, Callable] = {"adam": adam, "sgd": sgd}
@@ -100,8 +149,27 @@ def make_optimizer(
         head: whether these are the classifier's parameters.
     """
     rate = hyper.learning_rate * (hyper.head_lr_factor if head else 1.0)
-    train = OPTIMIZERS[name](rate, hyper.weight_decay)
+    if hyper.layer_decay is not None:
+        rate *= hyper.layer_decay**hyper.distance
+    train = OPTIMIZERS[name](rate, hyper)
+    if head and hyper.head_bias_lr_factor is not None:
+        ratio = hyper.head_bias_lr_factor / hyper.head_lr_factor
+        scale = optax.masked(optax.scale(ratio), biases)
+        train = optax.chain(train, scale)
     return optax.partition({"train": train, "freeze": optax.set_to_zero()}, labels)
+
+
+def biases(tree: Tree) -> Tree:
+    """Whether each leaf is a bias."""
+    return _named(tree, "bias")
+
+
+def with_distance(hyper: Hyper, distance: int) -> Hyper:
+    """The numbers for a unit so far from the head, where that matters."""
+    if hyper.layer_decay is None:
+        return hyper
+    distances = np.full(np.shape(hyper.layer_decay), distance, np.float32)
+    return hyper._replace(distance=distances)
 
 
 def unit_labels(params: Tree, trainable: tuple[str, ...]) -> Tree:
@@ -109,22 +177,33 @@ def unit_labels(params: Tree, trainable: tuple[str, ...]) -> Tree:
     return {key: "train" if key in trainable else "freeze" for key in params}
 
 
-@partial(jax.jit, static_argnames=("name", "trainable"))
-def _start(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
-    zero = jnp.zeros(())
+@partial(jax.jit, static_argnames=("name", "trainable", "head"))
+def _start(
+    params: Tree, hyper: Hyper, *, name: str, trainable: tuple[str, ...], head: bool
+) -> Any:
     labels = unit_labels(params, trainable)
-    return make_optimizer(name, labels, Hyper(zero, zero, zero)).init(params)
+    return make_optimizer(name, labels, hyper, head=head).init(params)
 
 
-def init_unit(params: Tree, *, name: str, trainable: tuple[str, ...]) -> Any:
+PLAIN = Hyper.of(learning_rate=0, head_lr_factor=1, weight_decay=0)
+
+
+def init_unit(
+    params: Tree,
+    hyper: Hyper = PLAIN,
+    *,
+    name: str,
+    trainable: tuple[str, ...],
+    head: bool = False,
+) -> Any:
     """Optimizer state of one unit; frozen layers hold none.
 
     All of `OPTIMIZERS` start from zeros, so nothing need be compiled for it.
     """
-    start = partial(_start, name=name, trainable=trainable)
+    start = partial(_start, name=name, trainable=trainable, head=head)
     return jax.tree.map(
         lambda struct: jax.device_put(np.zeros(struct.shape, struct.dtype)),
-        jax.eval_shape(start, params),
+        jax.eval_shape(start, params, hyper),
     )
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ftjax.machine.stacking import Variants
-from ftjax.training.optimizer import Hyper, init_unit
+from ftjax.training.optimizer import PLAIN, Hyper, init_unit, with_distance
 from ftjax.training.programs import (
     Metrics,
     add_trees,
@@ -40,16 +40,35 @@ class State(NamedTuple):
 
 
 def init_state(
-    suffix: Sequence[SuffixUnit], params: Tree, batch_stats: Tree, *, optimizer: str
+    suffix: Sequence[SuffixUnit],
+    params: Tree,
+    batch_stats: Tree,
+    *,
+    optimizer: str,
+    hyper: Hyper = PLAIN,
 ) -> State:
-    """State at the start of a trial, from pretrained parameters and a fresh head."""
+    """State at the start of a trial, from pretrained parameters and a fresh head.
+
+    Args:
+        suffix: units from the cut on.
+        params: by unit.
+        batch_stats: by unit.
+        optimizer: a key of `OPTIMIZERS`.
+        hyper: whose parts that are None have no state.
+    """
     own, stats = (
         {unit.name: on_device(tree[unit.name]) for unit, *_ in suffix}
         for tree in (params, batch_stats)
     )
     opt_state = {
-        unit.name: init_unit(own[unit.name], name=optimizer, trainable=trainable)
-        for unit, trainable, *_ in suffix
+        unit.name: init_unit(
+            own[unit.name],
+            with_distance(hyper, 0),
+            name=optimizer,
+            trainable=trainable,
+            head=head,
+        )
+        for unit, trainable, _, head in suffix
     }
     return State(own, stats, opt_state)
 
@@ -109,6 +128,7 @@ def train_step(
     params, batch_stats, opt_state = map(dict, state)
     totals: Tree = {}
     history = []
+    bodies = sum(not part.head for part in suffix)
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
         for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
@@ -138,7 +158,7 @@ def train_step(
                 total,
                 params[unit.name],
                 opt_state[unit.name],
-                hyper,
+                with_distance(hyper, 0 if head else bodies - index),
                 name=optimizer,
                 trainable=trainable,
                 head=head,

@@ -1,0 +1,139 @@
+"""The hyperparameters that a sweep can vary: one table, and the settings it makes.
+
+A new axis is a row here, a field of `Config` and of `Hyperparameters`, and the code
+that it acts on.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SGD_MOMENTUM = 0.9  # unless --momentum says otherwise
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A hyperparameter, of which `--NAME` takes one value or several.
+
+    Attributes:
+        name: of the field of `Config` and `Hyperparameters`, and of the column of
+            results.csv.
+        title: in a sentence or beside a figure's axis.
+        allowed: what the values may be, for a message.
+        check: whether a value is allowed.
+        log: whether its figure has a logarithmic axis.
+        programs: whether another value needs other compiled programs.
+    """
+
+    name: str
+    title: str
+    allowed: str
+    check: Callable[[Any], bool]
+    log: bool = False
+    programs: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As the command line spells it."""
+        return "--" + self.name.replace("_", "-")
+
+
+def positive(value: float) -> bool:
+    """Above zero and finite."""
+    return 0 < value < float("inf")
+
+
+def not_negative(value: float) -> bool:
+    """Zero or more, and finite."""
+    return 0 <= value < float("inf")
+
+
+AXES = (
+    Axis("lr", "learning rate", "a positive number", positive, log=True),
+    Axis("head_lr_factor", "head's rate factor", "a positive number", positive, True),
+    Axis(
+        "head_bias_lr_factor",
+        "rate factor of the head's biases",
+        "a positive number",
+        positive,
+        log=True,
+    ),
+    Axis("momentum", "momentum", "in [0, 1)", lambda value: 0 <= value < 1),
+    Axis("weight_decay", "weight decay", "0 or more", not_negative),
+    Axis("l2", "L2 penalty", "0 or more", not_negative),
+    Axis("l1", "L1 penalty", "0 or more", not_negative),
+    Axis("layer_decay", "layer decay", "in (0, 1]", lambda value: 0 < value <= 1),
+    Axis("drop_connect", "drop-connect", "in [0, 1)", lambda value: 0 <= value < 1),
+    Axis("epochs", "epochs", "1 or more", lambda value: value >= 1),
+    Axis("batch_size", "batch size", "1 or more", lambda n: n >= 1, True, True),
+    Axis(
+        "optimizer",
+        "optimizer",
+        "adam or sgd",
+        ("adam", "sgd").__contains__,
+        False,
+        True,
+    ),
+    Axis(
+        "schedule",
+        "schedule",
+        "constant, cosine or one-over-t:TAU",
+        lambda text: parse_schedule(text) is not None,
+    ),
+)
+NAMES = tuple(axis.name for axis in AXES)
+
+
+def parse_schedule(text: str) -> tuple[str, float] | None:
+    """`constant`, `cosine`, or `one-over-t:TAU` with TAU in epochs; None if neither."""
+    name, _, tau = text.partition(":")
+    if name in ("constant", "cosine") and not tau:
+        return name, 0.0
+    try:
+        number = float(tau)
+    except ValueError:
+        return None
+    return (name, number) if name == "one-over-t" and positive(number) else None
+
+
+def check_axes(values: Mapping[str, Sequence[Any]]) -> None:
+    """Refuses values that are not allowed.
+
+    Args:
+        values: by name of the axis.
+
+    Raises:
+        ValueError: says which, and what is allowed.
+    """
+    for axis in AXES:
+        for value in values[axis.name]:
+            if value is not None and not axis.check(value):
+                raise ValueError(f"{axis.flag} {value} must be {axis.allowed}")
+
+
+def settings(
+    values: Mapping[str, Sequence[Any]], *, one_by_one: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The settings that are trained: all combinations, the first values first.
+
+    Args:
+        values: of every axis, one at least; equal values count once.
+        one_by_one: the first values, and each other value with the first ones of the
+            other axes.
+    """
+    unique = {name: tuple(dict.fromkeys(own)) for name, own in values.items()}
+    if not one_by_one:
+        for own in itertools.product(*unique.values()):
+            yield dict(zip(unique, own, strict=True))
+        return
+    base = {name: own[0] for name, own in unique.items()}
+    yield base
+    for name, own in unique.items():
+        for value in own[1:]:
+            yield {**base, name: value}
+
+
+def varied(values: Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
+    """The axes that have several values."""
+    return tuple(axis for axis in AXES if len(set(values[axis.name])) > 1)
