@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.compare import contenders
+contenders = None  # TMP
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.backbones import Backbone

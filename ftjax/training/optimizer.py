@@ -125,9 +125,7 @@ def penalties(hyper: Hyper) -> Iterator[optax.GradientTransformation]:
 
 def kernels(tree: Tree) -> Tree:
     """Whether each leaf is a kernel."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: _name(path) == "kernel", tree
-    )
+    return _named(tree, "kernel")
 
 
 def _named(tree: Tree, name: str) -> Tree:
