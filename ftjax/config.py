@@ -9,6 +9,7 @@ import jax
 
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
+from ftjax.machine.paths import expand_user
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
@@ -131,6 +132,9 @@ def complete(config: Config) -> Config:
     """
     backbone = make_backbone(config.model)
     data = config.data or PAPER_DATA.get(config.model, "digits")
+    data = str(expand_user(data)) if data.startswith("~") else data
+    weights = config.weights
+    weights = str(expand_user(weights)) if weights.startswith("~") else weights
     size = config.image_size
     if size is None:
         small = data == "digits" and config.model != "tiny"
@@ -195,16 +199,19 @@ def complete(config: Config) -> Config:
         raise ValueError(f"--drop-connect {config.drop_connect} must be in [0, 1)")
     default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)
     out = config.out or Path("runs") / f"{config.model}-{Path(data).name}"
+    data_dir = config.data_dir
     return replace(
         config,
         data=data,
+        data_dir=None if data_dir is None else expand_user(data_dir),
+        weights=weights,
         image_size=size,
         epochs=epochs,
         micro_batch=micro_batch,
         dtype=dtype,
         depths=config.depths or default_depths,
         bn=tuple(dict.fromkeys(config.bn)),
-        out=out,
+        out=expand_user(out),
     )
 
 
