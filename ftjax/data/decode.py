@@ -1,43 +1,147 @@
 """From the bytes of an image file to square RGB pixels, by one fixed rule.
 
-OpenCV and Grain are imported where they are used: a command that only prints its help
-does not wait for them.
+OpenCV, Pillow and simplejpeg are imported where they are used: a command that only
+prints its help does not wait for them.
 """
 
-import os
-from collections.abc import Callable, Iterator
+import io
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module, metadata
+from typing import NamedTuple
 
 import numpy as np
 
-from ftjax.data.index import Split
-from ftjax.data.splits import quote_some
+from ftjax.data.formats import HEAD, recognise
 
 # Part of the cache key: changing how pixels are made must change this text.
-RULE = "1: EXIF turn, RGB, alpha dropped, central square, area down / cubic up"
+RULE = (
+    "2: EXIF turn, RGB, transparency over white, 16 bit by the bits of the data set, "
+    "central square, area down / cubic up"
+)
+MAX_PIXELS = 100_000_000
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras and scanners deliver
+LARGE = 25_000_000  # pixels; larger images are decoded one at a time
+
+_large_one = threading.Lock()
 
 
-def decode_image(raw: bytes | np.ndarray) -> np.ndarray | None:
-    """Decodes an image file of any kind OpenCV knows, or passes grey pixels through.
+class Refused(ValueError):
+    """An image file that is not read; `args` are what is wrong and the details."""
 
-    Turned upright by its EXIF orientation; grey, palette, 16-bit and CMYK become 8-bit
-    RGB; an alpha channel is dropped, as Keras and torchvision do.
+    def __init__(self, what: str, detail: str = ""):
+        super().__init__(what, detail)
+        self.what, self.detail = what, detail
+
+
+class Decoded(NamedTuple):
+    """Pixels as they stand in a file, upright.
+
+    Attributes:
+        pixels: uint8 or uint16 (height, width, 3), RGB.
+        alpha: of the same type (height, width); None if it is the same everywhere.
+        changes: what had to be converted.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    changes: tuple[str, ...]
+
+    @property
+    def peak(self) -> int:
+        """The largest value of a 16-bit image; 0 for one of 8 bits."""
+        return int(self.pixels.max()) if self.pixels.dtype == np.uint16 else 0
+
+
+def decoder_versions() -> str:
+    """The libraries that make the pixels: part of the cache key."""
+    names = ("pillow", "simplejpeg", "opencv-python-headless")
+    found = [f"{name} {metadata.version(name)}" for name in names]
+    try:
+        found.append(f"pillow-heif {metadata.version('pillow-heif')}")
+    except metadata.PackageNotFoundError:
+        pass
+    return ", ".join(found)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, decoders print no warnings of their own, which name no file.
+
+    The settings are those of the process: enter it in the main thread, around the
+    threads that decode.
+    """
+    import cv2
+
+    log = getattr(cv2.utils, "logging", cv2)  # The functions moved in version 5.
+    level = log.getLogLevel()
+    log.setLogLevel(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+            yield
+    finally:
+        log.setLogLevel(level)
+
+
+def decode_image(
+    raw: bytes | np.ndarray, *, bits: int | None = None
+) -> np.ndarray | None:
+    """Decodes an image file of any kind that is read, or passes grey pixels through.
 
     Args:
         raw: content of a file, or uint8 (height, width).
+        bits: of the values of 16-bit images, one number for a whole data set
+            (`Dataset.bits`); None: the fewest of 8, 10, 12, 14, 16 that hold this one.
 
     Returns:
         uint8 (height, width, 3), RGB; None if it cannot be read in full.
     """
-    import cv2
-
     if isinstance(raw, np.ndarray):
         return np.repeat(raw[:, :, None], 3, axis=2)
-    if not raw:
-        return None
-    try:
-        return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        return None
+    with quiet():
+        try:
+            return finish(read_pixels(raw), bits)
+        except Refused:
+            return None
+
+
+def bits_for(peak: int) -> int:
+    """The fewest bits of `BIT_DEPTHS` that hold a value."""
+    return next(bits for bits in BIT_DEPTHS if peak < 2**bits)
+
+
+def finish(decoded: Decoded, bits: int | None = None) -> np.ndarray:
+    """8-bit RGB: 16-bit values over 2**bits - 1, transparent ones over white.
+
+    A drawing that white would erase altogether is put on black.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    pixels, alpha, _ = decoded
+    if pixels.dtype == np.uint16:
+        top = 2 ** (bits or bits_for(decoded.peak)) - 1
+        pixels = np.minimum((pixels.astype(np.uint32) * 255 + top // 2) // top, 255)
+        pixels = pixels.astype(np.uint8)
+    if alpha is None:
+        return pixels
+    top = np.iinfo(alpha.dtype).max
+    weight = alpha[..., None].astype(np.uint32)
+    drawn = pixels * weight
+    white = ((drawn + 255 * (top - weight) + top // 2) // top).astype(np.uint8)
+    if is_constant(white):
+        return ((drawn + top // 2) // top).astype(np.uint8)
+    return white
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Whether all pixels are equal."""
+    first = image[0, 0]
+    return bool((image[0] == first).all() and (image == first).all())
 
 
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -66,61 +170,204 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(square, (size, size), interpolation=filter_)
 
 
-def decode_items(
-    split: Split,
-    items: np.ndarray,
-    image_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[np.ndarray]:
-    """Yields the images in the order of `items`, decoded by Grain's threads.
+def read_pixels(
+    raw: bytes, *, extension: str = "", warnings_are_errors: bool = True
+) -> Decoded:
+    """Decodes the content of an image file; call it within `quiet`.
 
     Args:
-        items: int (n,), item numbers of `split`.
-        image_size: pixels a side.
-        progress: called with (decoded, n) after every image.
-
-    Yields:
-        uint8 (image_size, image_size, 3), RGB.
+        extension: of the file's name, for kinds that their first bytes do not tell.
+        warnings_are_errors: whether a JPEG of which the decoder says that it is corrupt
+            is refused, even if it gives an image.
 
     Raises:
-        ValueError: after the last image, if some cannot be read; names up to five.
+        Refused: damaged, too large, or of a kind that is not read.
     """
-    import cv2
-    import grain
-
-    def decode(item: int) -> tuple[int, np.ndarray | None]:
-        try:
-            image = decode_image(split.read(item))
-        except OSError:
-            image = None
-        return item, None if image is None else resize_square(image, image_size)
-
-    # Threads, not processes: OpenCV releases the interpreter lock, and Grain's workers
-    # take seconds to start and need a guarded main module. Order is kept.
-    images = (
-        grain.MapDataset.source(items.tolist())
-        .map(decode)
-        .to_iter_dataset(
-            grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=64)
-        )
-    )
-    unreadable = []
-    # OpenCV's own warnings do not name the file. The functions moved in version 5.
-    log = getattr(cv2.utils, "logging", cv2)
-    level = log.getLogLevel()
-    log.setLogLevel(0)
+    kind = recognise(raw[:HEAD], extension)
+    if kind is None:
+        raise Refused("empty file" if not raw else "no image inside")
+    if not kind.is_read:
+        raise Refused(f"{kind.name}, which is not read: convert it to PNG or JPEG")
     try:
-        for done, (item, image) in enumerate(images, start=1):
-            if progress is not None:
-                progress(done, len(items))
-            if image is None:
-                unreadable.append(split.name_of(item))
-            else:
-                yield image
-    finally:
-        log.setLogLevel(level)
-    if unreadable:
-        raise ValueError(
-            f"{len(unreadable)} of {len(items)} images cannot be read: "
-            f"{quote_some(sorted(unreadable))}; replace or remove them"
+        if kind.name == "JPEG":
+            return _read_jpeg(raw, strict=warnings_are_errors)
+        return _read_other(raw, kind.name)
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # Decoders raise many kinds for damaged files.
+        detail = str(error).strip().split("\n")[0] or type(error).__name__
+        raise Refused(f"damaged {kind.name}", detail) from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Refused(
+            f"more than {MAX_PIXELS // 10**6} megapixels",
+            f"{width} x {height} pixels",
         )
+
+
+def _read_jpeg(raw: bytes, *, strict: bool) -> Decoded:
+    import simplejpeg
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(raw, strict=strict)
+    _check_size(width, height)
+    cmyk = colours in ("CMYK", "YCCK")
+    with _turn(width * height):
+        # The accurate transform and upsampling: the pixels of OpenCV and Pillow.
+        pixels = simplejpeg.decode_jpeg(
+            raw,
+            "CMYK" if cmyk else "RGB",
+            fastdct=False,
+            fastupsample=False,
+            strict=strict,
+        )
+        if cmyk:  # Adobe's are stored inverted: Pillow knows which ones.
+            pixels = np.asarray(JpegImageFile(io.BytesIO(raw)).convert("RGB"))
+    changes = ["CMYK"] if cmyk else ["grey"] if colours == "Gray" else []
+    if b"Exif\0\0" in raw[:65536]:
+        pixels = _upright(pixels, _orientation(JpegImageFile(io.BytesIO(raw))), changes)
+    return Decoded(pixels, None, tuple(changes))
+
+
+def _turn(pixels: int):
+    """Many large images at once would take the memory of all of them."""
+    return _large_one if pixels > LARGE else nullcontext()
+
+
+def _orientation(image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # Cameras and editors damage it often; the pixels are whole.
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int, changes: list[str]) -> np.ndarray:
+    """Turns and mirrors by the EXIF orientation 1 .. 8; axes 0 and 1 are the image."""
+    turns = {
+        2: lambda x: x[:, ::-1],
+        3: lambda x: x[::-1, ::-1],
+        4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1),
+        6: lambda x: np.rot90(x, -1),
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+        8: lambda x: np.rot90(x),
+    }
+    if orientation not in turns:
+        return pixels
+    if "turned by EXIF" not in changes:
+        changes.append("turned by EXIF")
+    return np.ascontiguousarray(turns[orientation](pixels))
+
+
+def _read_other(raw: bytes, kind: str) -> Decoded:
+    image = _open(raw, kind)
+    _check_size(*image.size)
+    changes: list[str] = []
+    with _turn(image.size[0] * image.size[1]):
+        if kind == "PNG":
+            _check_png(raw)
+        elif kind == "WEBP" and int.from_bytes(raw[4:8], "little") > len(raw) - 8:
+            raise Refused("damaged WEBP", "truncated")
+        if _is_deep(image, raw, kind):
+            changes.append("16-bit")
+            pixels, alpha = _deep_pixels(raw, changes)
+            orientation = _orientation(image)
+        else:
+            image.load()
+            pixels, alpha = _pillow_pixels(image, changes)
+            orientation = _orientation(image)  # TIFF's is used up by loading.
+        if getattr(image, "is_animated", False):
+            changes.append("first frame")
+    if alpha is not None and (alpha == alpha.flat[0]).all():
+        alpha = None  # It says nothing: some programs write it, even as zeros.
+    pixels = _upright(pixels, orientation, changes)
+    if alpha is not None:
+        alpha = _upright(alpha, orientation, changes)
+        changes.append("transparency over white")
+    return Decoded(pixels, alpha, tuple(changes))
+
+
+def _open(raw: bytes, kind: str):
+    """Pillow's image of one kind, not yet decoded: its size and mode are known."""
+    from PIL import Image, features
+
+    Image.init()
+    if kind == "HEIF":
+        try:
+            heif = import_module("pillow_heif")
+        except ImportError:
+            raise Refused('HEIC: to read it, pip install "ftjax[heic]"') from None
+        return heif.HeifImageFile(io.BytesIO(raw))
+    if kind == "AVIF" and not features.check("avif"):
+        raise Refused("AVIF, which this Pillow was built without: pip install pillow")
+    # Not Image.open: it has a limit of its own, and tries other formats.
+    return Image.OPEN[kind][0](io.BytesIO(raw), "")
+
+
+def _check_png(raw: bytes) -> None:
+    """Every chunk of a PNG carries a checksum; decoders pass over some of them."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        size = int.from_bytes(raw[at : at + 4], "big")
+        kind, end = raw[at + 4 : at + 8], at + 8 + size
+        if end + 4 > len(raw):
+            raise Refused("damaged PNG", "truncated")
+        checksum = zlib.crc32(memoryview(raw)[at + 4 : end])
+        if checksum != int.from_bytes(raw[end : end + 4], "big"):
+            raise Refused("damaged PNG", f"checksum of its {kind!r} part")
+        at = end + 4
+
+
+def _is_deep(image, raw: bytes, kind: str) -> bool:
+    """Whether values have more than 8 bits and Pillow would cut them to 8."""
+    if kind == "PNG":
+        return raw[24] == 16
+    if kind != "TIFF":
+        return False
+    bits = max(image.tag_v2.get(258, (1,)))
+    if bits <= 8:
+        return False
+    signs = set(image.tag_v2.get(339, (1,)))
+    if bits > 16 or signs != {1}:
+        raise Refused("values without a known range", "32-bit, signed or float")
+    if image.tag_v2.get(262) not in (1, 2):
+        raise Refused("16-bit TIFF that is neither grey nor RGB", "convert it to PNG")
+    return True
+
+
+def _deep_pixels(raw: bytes, changes: list[str]):
+    """uint16 (h, w, 3), RGB, and alpha or None, by OpenCV: Pillow keeps 8 bits."""
+    import cv2
+
+    stored = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        raise Refused("damaged 16-bit image", "its values cannot be read in full")
+    if stored.ndim == 2:
+        changes.append("grey")
+        return np.repeat(stored[:, :, None], 3, axis=2), None
+    alpha = np.ascontiguousarray(stored[..., 3]) if stored.shape[2] == 4 else None
+    pixels = np.ascontiguousarray(stored[..., 2::-1])
+    return pixels, alpha
+
+
+def _pillow_pixels(image, changes: list[str]):
+    """Pixels (h, w, 3) and alpha or None of a loaded Pillow image."""
+    mode = image.mode
+    if mode == "CMYK":
+        changes.append("CMYK")
+    elif mode in ("1", "L", "LA", "La") or mode.startswith("I"):
+        changes.append("grey")
+    if image.format == "PPM" and mode.startswith("I"):  # scaled by what it declares
+        changes.append("16-bit")
+        grey = np.asarray(image).astype(np.uint16)
+        return np.repeat(grey[:, :, None], 3, axis=2), None
+    if mode not in ("1", "L", "P", "RGB", "YCbCr", "CMYK") and not (
+        image.has_transparency_data
+    ):
+        raise Refused(f"colour mode {mode}", "convert it to RGB")
+    if image.has_transparency_data:
+        stored = np.asarray(image.convert("RGBA"))
+        return np.ascontiguousarray(stored[..., :3]), stored[..., 3]
+    return np.array(image.convert("RGB")), None

@@ -5,6 +5,7 @@ Scaling to what the weights expect happens on the device; here an image stays 0.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,15 @@ import numpy as np
 
 from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, load_or_build
-from ftjax.data.decode import RULE, decode_items
+from ftjax.data.decode import RULE, decoder_versions
 from ftjax.data.index import Source, Split
+from ftjax.data.rows import Spool, decode_items
+from ftjax.data.scan import scan_folder
+from ftjax.data.scan_report import ScanReport, make_report
 from ftjax.data.sources import open_source
-from ftjax.data.splits import balanced_order, hold_out, take
+from ftjax.data.splits import balanced_order, hold_out, hold_out_test, take
 from ftjax.machine.caches import default_cache_dir
+from ftjax.machine.paths import expand_user
 
 MIN_IMAGE_SIZE = 8
 
@@ -40,10 +45,14 @@ class Dataset:
     """A data set ready for the device.
 
     Attributes:
-        test: the official test images; None if there are none or not asked for.
+        test: the official test images, or those that `test_size` cut off; None if there
+            are none or not asked for. Nothing trains or validates on them.
         content_hash: SHA-256 (hex) over pixels and labels of train and val.
         note: what a reader of the results must know about the images.
         shared: number of image files with the same content in train and in val.
+        report: what became of every file; None if it is not a folder.
+        bits: of the values of 16-bit images, which `decode_image` needs to read others
+            in the same way; None if there are none.
     """
 
     name: str
@@ -54,6 +63,8 @@ class Dataset:
     content_hash: str
     note: str
     shared: int
+    report: ScanReport | None = None
+    bits: int | None = None
 
     def describe(self) -> str:
         """One line for logs and reports: sizes, classes and what to know."""
@@ -68,6 +79,8 @@ class Dataset:
                 f"; {self.shared} validation images are also training images, so "
                 "validation accuracy is too good"
             )
+        if self.report is not None:
+            line += f"; {self.report.summary()}"
         return line
 
 
@@ -78,10 +91,12 @@ def load(
     image_size: int,
     train_size: int | None = None,
     val_size: int | None = None,
+    test_size: int | None = None,
     split_seed: int = 0,
     cache_dir: str | Path | None = None,
     offline: bool = False,
     with_test: bool = False,
+    strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Decodes the chosen images of a source to one size.
@@ -99,6 +114,9 @@ def load(
             one and classes are as balanced as the data allows. None: all (food101: the
             study's 10 %).
         val_size: the same for validation.
+        test_size: the same for a test set, which is decoded then. Where the source has
+            none, it is cut off the training images before validation is. None: no test
+            set, unless `with_test` asks for the official one.
         split_seed: decides which images are chosen and held out.
         cache_dir: for decoded images; None: `cache.default_cache_dir`. Files are
             named by content (digests of the images, size, rule), so one that fits
@@ -106,29 +124,52 @@ def load(
         offline: kept beside the same option of the weights; data are never downloaded
             and no socket is opened, with or without it.
         with_test: also decode the official test split (food101: 25,250 images).
-        progress: called with (decoded, total) while a split is being decoded.
+        strict: refuse a folder of which any file is skipped, refused, or in two parts;
+            otherwise such files are left out, and `Dataset.report` names them.
+        progress: called with (decoded, total) while files are scanned and while a split
+            is being decoded.
 
     Raises:
-        ValueError: bad source, size or image; unreadable images are named.
+        ValueError: bad source or size; images of a named source that cannot be read.
     """
     del offline
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(
             f"--image-size {image_size} is too small; allowed: {MIN_IMAGE_SIZE} or more"
         )
-    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    source = open_source(name, data_dir=data_dir, cache_dir=cache, with_test=with_test)
-    decode = partial(
-        _decode_split, image_size=image_size, cache=cache, progress=progress
-    )
-    train_items, val_items = _choose(
-        source, train_size=train_size, val_size=val_size, seed=split_seed
-    )
-    train = decode(source.train, train_items)
-    val = decode(source.val or source.train, val_items)
-    test = None
-    if source.test is not None:
-        test = decode(source.test, np.arange(len(source.test.labels))).arrays
+    cache = expand_user(cache_dir) if cache_dir else default_cache_dir()
+    with closing(Spool(cache / "images", image_size)) as spool:
+        source = open_source(
+            name,
+            data_dir=data_dir,
+            cache_dir=cache,
+            with_test=with_test or test_size is not None,
+            scan=partial(
+                scan_folder, size=image_size, keep=spool.put, progress=progress
+            ),
+        )
+        chosen = _choose(
+            source,
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+            seed=split_seed,
+        )
+        report = None if source.scan is None else _report(source, chosen)
+        if strict and report is not None:
+            report.refuse()
+        decode = partial(
+            _decode_split,
+            image_size=image_size,
+            bits=None if report is None else report.bits,
+            cache=cache,
+            spool=spool,
+            progress=progress,
+        )
+        train, val = decode(*chosen["train"]), decode(*chosen["val"])
+        test = None
+        if "test" in chosen and (with_test or test_size is not None):
+            test = decode(*chosen["test"]).arrays
     return Dataset(
         name=source.name,
         class_names=source.class_names,
@@ -138,6 +179,8 @@ def load(
         content_hash=_hash_content(train, val),
         note=source.note,
         shared=len(set(train.contents) & set(val.contents)),
+        report=report,
+        bits=None if report is None else report.bits,
     )
 
 
@@ -148,6 +191,7 @@ def load_object_masks(
     image_size: int,
     train_size: int | None = None,
     val_size: int | None = None,
+    test_size: int | None = None,
     count: int,
 ) -> np.ndarray | None:
     """Where the objects are in the first validation images that `load` gives.
@@ -163,18 +207,42 @@ def load_object_masks(
         ValueError: bad source or unreadable image.
     """
     source = open_source(name, data_dir=data_dir, cache_dir=default_cache_dir())
-    split = source.val or source.train
-    if split.boxes is None:
+    if (source.val or source.train).boxes is None:
         return None
-    _, items = _choose(source, train_size=train_size, val_size=val_size, seed=0)
+    chosen = _choose(
+        source, train_size=train_size, val_size=val_size, test_size=test_size, seed=0
+    )
+    split, items = chosen["val"]
     return object_masks(split, items[:count], image_size)
 
 
 def _choose(
-    source: Source, *, train_size: int | None, val_size: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Item numbers of the training and of the validation images."""
+    source: Source,
+    *,
+    train_size: int | None,
+    val_size: int | None,
+    test_size: int | None,
+    seed: int,
+) -> dict[str, tuple[Split, np.ndarray]]:
+    """train, val and perhaps test -> their split of the source and its item numbers."""
     num_classes = len(source.class_names)
+    order = partial(balanced_order, num_classes=num_classes, seed=seed)
+    take_some = partial(take, num_classes=num_classes)
+    chosen: dict[str, tuple[Split, np.ndarray]] = {}
+    held_out = None
+    if source.test is not None:
+        items = take_some(
+            order(source.test.labels),
+            test_size,
+            option="--test-size",
+            limit="are there to test",
+        )
+        chosen["test"] = source.test, items
+    elif test_size is not None:
+        held_out = hold_out_test(
+            source.train.labels, test_size, num_classes=num_classes, seed=seed
+        )
+        chosen["test"] = source.train, held_out
     if source.val is None:
         train, val = hold_out(
             source.train.labels,
@@ -182,28 +250,38 @@ def _choose(
             seed=seed,
             val_size=val_size,
             default_val_size=source.val_size,
+            held_out=held_out,
         )
         limit = f"are left to train beside {len(val)} held out for validation"
     else:
-        train, val = (
-            balanced_order(split.labels, num_classes=num_classes, seed=seed)
-            for split in (source.train, source.val)
-        )
+        train = order(source.train.labels)
+        if held_out is not None:
+            train = train[~np.isin(train, held_out)]
         limit = "are there to train"
-        val = take(
-            val,
+        val = take_some(
+            order(source.val.labels),
             val_size,
             option="--val-size",
-            num_classes=num_classes,
             limit="are there to validate",
         )
     if train_size is None and source.train_share < 1:
         train_size = round(source.train_share * len(source.train.labels))
         train_size = min(max(train_size, num_classes), len(train))
-    train = take(
-        train, train_size, option="--train-size", num_classes=num_classes, limit=limit
-    )
-    return train, val
+    train = take_some(train, train_size, option="--train-size", limit=limit)
+    return {
+        "train": (source.train, train),
+        "val": (source.val or source.train, val),
+    } | (chosen)
+
+
+def _report(source: Source, chosen: dict[str, tuple[Split, np.ndarray]]) -> ScanReport:
+    assert source.scan is not None
+    parts = {
+        split.name_of(item): part
+        for part, (split, items) in chosen.items()
+        for item in items.tolist()
+    }
+    return make_report(source.scan, parts)
 
 
 class _Decoded(NamedTuple):
@@ -217,20 +295,28 @@ def _decode_split(
     items: np.ndarray,
     *,
     image_size: int,
+    bits: int | None,
     cache: Path,
+    spool: Spool,
     progress: Callable[[int, int], None] | None,
 ) -> _Decoded:
-    import cv2
-
     digests = split.digests(items)
-    # OpenCV's version belongs to the key: its JPEG decoder and filters make the pixels.
-    recipe = f"{RULE}; {image_size}; opencv {cv2.__version__}"
+    recipe = f"{RULE}; {image_size}; {bits} bits; {decoder_versions()}"
     key = hashlib.sha256(recipe.encode() + digests.tobytes()).hexdigest()[:32]
     stored: StoredArray = load_or_build(
         cache / "images" / f"{key}.npy",
         dtype="|u1",
         shape=(len(items), image_size, image_size, 3),
-        build_rows=partial(decode_items, split, items, image_size, progress),
+        build_rows=partial(
+            decode_items,
+            split,
+            items,
+            digests,
+            image_size=image_size,
+            bits=bits,
+            spool=spool,
+            progress=progress,
+        ),
     )
     return _Decoded(
         Arrays(stored.array, split.labels[items]),
