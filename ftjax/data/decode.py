@@ -5,6 +5,7 @@ prints its help does not wait for them.
 """
 
 import io
+import logging
 import threading
 import warnings
 import zlib
@@ -77,14 +78,17 @@ def quiet() -> Iterator[None]:
     import cv2
 
     log = getattr(cv2.utils, "logging", cv2)  # The functions moved in version 5.
-    level = log.getLogLevel()
+    pillow = logging.getLogger("PIL")
+    levels = log.getLogLevel(), pillow.level
     log.setLogLevel(0)
+    pillow.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
             yield
     finally:
-        log.setLogLevel(level)
+        log.setLogLevel(levels[0])
+        pillow.setLevel(levels[1])
 
 
 def decode_image(
@@ -196,6 +200,10 @@ def read_pixels(
         raise
     except Exception as error:  # Decoders raise many kinds for damaged files.
         detail = str(error).strip().split("\n")[0] or type(error).__name__
+        if detail == "unknown pixel mode":
+            raise Refused(
+                f"{kind.name} with pixels of a kind that is not read"
+            ) from None
         raise Refused(f"damaged {kind.name}", detail) from None
 
 
@@ -268,16 +276,19 @@ def _read_other(raw: bytes, kind: str) -> Decoded:
     with _turn(image.size[0] * image.size[1]):
         if kind == "PNG":
             _check_png(raw)
-        elif kind == "WEBP" and int.from_bytes(raw[4:8], "little") > len(raw) - 8:
-            raise Refused("damaged WEBP", "truncated")
+        elif kind == "WEBP":
+            _check_webp(raw)
         if _is_deep(image, raw, kind):
             changes.append("16-bit")
             pixels, alpha = _deep_pixels(raw, changes)
             orientation = _orientation(image)
         else:
+            turned = kind == "TIFF" and image.tag_v2.get(0x0112, 1) in range(2, 9)
             image.load()
             pixels, alpha = _pillow_pixels(image, changes)
-            orientation = _orientation(image)  # TIFF's is used up by loading.
+            orientation = _orientation(image)
+            if turned and orientation == 1:  # Pillow has done it.
+                changes.append("turned by EXIF")
         if getattr(image, "is_animated", False):
             changes.append("first frame")
     if alpha is not None and (alpha == alpha.flat[0]).all():
@@ -318,6 +329,13 @@ def _check_png(raw: bytes) -> None:
         if checksum != int.from_bytes(raw[end : end + 4], "big"):
             raise Refused("damaged PNG", f"checksum of its {kind!r} part")
         at = end + 4
+
+
+def _check_webp(raw: bytes) -> None:
+    """A WebP says how long it is; one that came as text is longer."""
+    size = 8 + int.from_bytes(raw[4:8], "little")
+    if len(raw) not in (size, size + size % 2):
+        raise Refused("damaged WEBP", f"{len(raw)} bytes instead of {size}")
 
 
 def _is_deep(image, raw: bytes, kind: str) -> bool:
