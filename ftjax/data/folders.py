@@ -114,12 +114,12 @@ def _leave_out_unknown(scan: Scan, classes: set[str]) -> Scan:
 
 def _class_names(groups: list[str]) -> tuple[str, ...]:
     """Printable names, all different."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for group in groups:
         name, number = printable(group), 2
         while name in names:
             name, number = f"{printable(group)} ({number})", number + 1
-        names.append(name)
+        names[name] = None
     return tuple(names)
 
 

@@ -17,11 +17,11 @@ from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, load_or_build
 from ftjax.data.decode import RULE, decoder_versions
 from ftjax.data.index import Source, Split
+from ftjax.data.parts import choose_parts
 from ftjax.data.rows import Spool, decode_items
 from ftjax.data.scan import scan_folder
 from ftjax.data.scan_report import ScanReport, make_report
 from ftjax.data.sources import open_source
-from ftjax.data.splits import balanced_order, hold_out, hold_out_test, take
 from ftjax.machine.caches import default_cache_dir
 from ftjax.machine.paths import expand_user
 
@@ -148,7 +148,7 @@ def load(
                 scan_folder, size=image_size, keep=spool.put, progress=progress
             ),
         )
-        chosen = _choose(
+        chosen = choose_parts(
             source,
             train_size=train_size,
             val_size=val_size,
@@ -209,69 +209,11 @@ def load_object_masks(
     source = open_source(name, data_dir=data_dir, cache_dir=default_cache_dir())
     if (source.val or source.train).boxes is None:
         return None
-    chosen = _choose(
+    chosen = choose_parts(
         source, train_size=train_size, val_size=val_size, test_size=test_size, seed=0
     )
     split, items = chosen["val"]
     return object_masks(split, items[:count], image_size)
-
-
-def _choose(
-    source: Source,
-    *,
-    train_size: int | None,
-    val_size: int | None,
-    test_size: int | None,
-    seed: int,
-) -> dict[str, tuple[Split, np.ndarray]]:
-    """train, val and perhaps test -> their split of the source and its item numbers."""
-    num_classes = len(source.class_names)
-    order = partial(balanced_order, num_classes=num_classes, seed=seed)
-    take_some = partial(take, num_classes=num_classes)
-    chosen: dict[str, tuple[Split, np.ndarray]] = {}
-    held_out = None
-    if source.test is not None:
-        items = take_some(
-            order(source.test.labels),
-            test_size,
-            option="--test-size",
-            limit="are there to test",
-        )
-        chosen["test"] = source.test, items
-    elif test_size is not None:
-        held_out = hold_out_test(
-            source.train.labels, test_size, num_classes=num_classes, seed=seed
-        )
-        chosen["test"] = source.train, held_out
-    if source.val is None:
-        train, val = hold_out(
-            source.train.labels,
-            class_names=source.class_names,
-            seed=seed,
-            val_size=val_size,
-            default_val_size=source.val_size,
-            held_out=held_out,
-        )
-        limit = f"are left to train beside {len(val)} held out for validation"
-    else:
-        train = order(source.train.labels)
-        if held_out is not None:
-            train = train[~np.isin(train, held_out)]
-        limit = "are there to train"
-        val = take_some(
-            order(source.val.labels),
-            val_size,
-            option="--val-size",
-            limit="are there to validate",
-        )
-    if train_size is None and source.train_share < 1:
-        train_size = round(source.train_share * len(source.train.labels))
-        train_size = min(max(train_size, num_classes), len(train))
-    train = take_some(train, train_size, option="--train-size", limit=limit)
-    return {
-        "train": (source.train, train),
-        "val": (source.val or source.train, val),
-    } | (chosen)
 
 
 def _report(source: Source, chosen: dict[str, tuple[Split, np.ndarray]]) -> ScanReport:

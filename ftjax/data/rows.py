@@ -1,11 +1,7 @@
-"""The images of a split as rows of square pixels, made from the bytes that were hashed.
-
-Grain is imported where it is used: a command that only prints its help does not wait
-for it.
-"""
+"""The images of a split as rows of square pixels, made from what was hashed."""
 
 import hashlib
-import os
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ftjax.data.decode import Refused, decode_image, finish, quiet, read_pixels
-from ftjax.data.decode import resize_square as resize
+from ftjax.data.decode import decode_image, finish, quiet, resize_square
+from ftjax.data.image_files import Refused, read_pixels
 from ftjax.data.index import Split
 from ftjax.data.splits import quote_some
+from ftjax.data.threads import map_ordered
 
 SPOOL_BYTES = 8 * 2**30
+SPOOL_MEMORY = 2**29  # of which are kept in memory before a file is made
 
 
 class Spool:
@@ -29,20 +27,21 @@ class Spool:
     """
 
     def __init__(self, folder: Path, size: int):
-        self.size = size
+        self.shape = (size, size, 3)
         self._rows: dict[bytes, int] = {}
         self._lock = threading.Lock()
         self._file = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = tempfile.SpooledTemporaryFile(SPOOL_MEMORY, dir=folder)
         except OSError:  # whoever writes the cache next says so
             pass
 
     def put(self, digest: bytes, square: np.ndarray) -> None:
         """Keeps uint8 (size, size, 3), if there is room."""
         start = len(self._rows) * square.nbytes
-        if self._file is None or start + square.nbytes > SPOOL_BYTES:
+        full = start + square.nbytes > SPOOL_BYTES
+        if self._file is None or full or digest in self._rows:
             return
         try:
             self._file.seek(start)
@@ -50,19 +49,18 @@ class Spool:
             self._file.flush()
         except OSError:
             return
-        self._rows.setdefault(digest, len(self._rows))
+        self._rows[digest] = len(self._rows)
 
     def get(self, digest: bytes) -> np.ndarray | None:
         """What was kept under a digest."""
         row = self._rows.get(digest)
         if row is None or self._file is None:
             return None
-        shape = (self.size, self.size, 3)
-        count = int(np.prod(shape))
+        count = math.prod(self.shape)
         with self._lock:
             self._file.seek(row * count)
             data = self._file.read(count)
-        return np.frombuffer(data, np.uint8).reshape(shape)
+        return np.frombuffer(data, np.uint8).reshape(self.shape)
 
     def close(self) -> None:
         """Gives the disk space back."""
@@ -80,7 +78,7 @@ def decode_items(
     spool: Spool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields the images in the order of `items`, decoded by Grain's threads.
+    """Yields the images in the order of `items`, decoded by a thread per core.
 
     The bytes that are decoded are hashed again: an image that was exchanged since it
     was hashed, even if it is put back later, ends this with an error.
@@ -100,7 +98,6 @@ def decode_items(
         ValueError: after the last image, if some cannot be read or have changed; names
             up to five.
     """
-    import grain
 
     def decode(row: int) -> np.ndarray | str:
         digest = digests[row].tobytes()
@@ -112,22 +109,15 @@ def decode_items(
             if hashlib.sha256(raw).digest() != digest:
                 return "changed"
             if isinstance(raw, np.ndarray):
-                return resize(decode_image(raw), image_size)
+                return resize_square(decode_image(raw), image_size)
             strict = not split.published
             decoded = read_pixels(raw, warnings_are_errors=strict)
-            return resize(finish(decoded, bits), image_size)
+            return resize_square(finish(decoded, bits), image_size)
         except (OSError, Refused):
             return "unreadable"
 
-    # Threads, not processes: decoders release the interpreter lock, and Grain's workers
-    # take seconds to start and need a guarded main module. Order is kept.
-    images = (
-        grain.MapDataset.source(range(len(items)))
-        .map(decode)
-        .to_iter_dataset(
-            grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=64)
-        )
-    )
+    # Threads, not processes: decoders release the interpreter lock.
+    images = map_ordered(decode, range(len(items)))
     wrong: dict[str, list[str]] = {"changed": [], "unreadable": []}
     with quiet():
         for done, (item, image) in enumerate(zip(items, images, strict=True), start=1):

@@ -5,26 +5,24 @@ system whether a file is still the one that was read.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ftjax.data import decode
+from ftjax.data import decode, image_files
 from ftjax.data.duplicates import look_hash
 from ftjax.data.formats import EXTENSIONS, HEAD, recognise
 from ftjax.data.layout import Listing, Member
+from ftjax.data.threads import map_ordered
 from ftjax.machine.files import write_atomically
 
 READ, CONVERTED, SKIPPED, REFUSED = "read", "converted", "skipped", "refused"
 MAX_BYTES = 2**30
-CHUNK = 16  # files a thread takes at a time
 
 
 class Scanned(NamedTuple):
@@ -107,29 +105,24 @@ def scan_folder(
     if not missing:
         return Scan(listing, found)
 
-    def examine_chunk(chunk: Sequence[int]):
-        return [
-            _examine(members[index], known.get(names[index]), size if keep else None)
-            for index in chunk
-        ]
+    def examine(index: int) -> _Answer:
+        asked = size if keep else None
+        return _examine(members[index], known.get(names[index]), asked)
 
     fresh = {name: known[name] for name in names if name in known}
-    done = 0
     try:
         with decode.quiet():
-            chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
-            for chunk, answers in zip(
-                chunks, _ahead(examine_chunk, chunks), strict=True
-            ):
-                for index, answer in zip(chunk, answers, strict=True):
-                    found[index] = answer.scanned
-                    if answer.stamp is not None:
-                        fresh[names[index]] = [answer.stamp, *answer.scanned]
-                    if keep is not None and answer.square is not None:
-                        keep(bytes.fromhex(answer.scanned.digest), answer.square)
-                    done += 1
-                    if progress is not None and answer.decoded:
-                        progress(done, len(missing))
+            answers = zip(missing, map_ordered(examine, missing), strict=True)
+            for done, (index, answer) in enumerate(answers, start=1):
+                found[index] = answer.scanned
+                if answer.stamp is not None:
+                    # A file as young as the tick of its clock is hashed again.
+                    stamp = [] if _is_recent(answer.stamp) else answer.stamp
+                    fresh[names[index]] = [stamp, *answer.scanned]
+                if keep is not None and answer.square is not None:
+                    keep(bytes.fromhex(answer.scanned.digest), answer.square)
+                if progress is not None and answer.decoded:
+                    progress(done, len(missing))
     finally:
         _write_store(store, fresh)
     return Scan(listing, found)
@@ -140,20 +133,6 @@ class _Answer(NamedTuple):
     stamp: list[int] | None  # None: not to be kept
     square: np.ndarray | None
     decoded: bool
-
-
-def _ahead(function, items: Sequence) -> Iterator:
-    """`function` of every item, in order, by a thread per core and not far ahead."""
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = iter(items)
-        coming = [
-            pool.submit(function, x) for x in itertools.islice(waiting, threads + 2)
-        ]
-        while coming:
-            result = coming.pop(0).result()
-            coming += [pool.submit(function, x) for x in itertools.islice(waiting, 1)]
-            yield result
 
 
 def _examine(member: Member, known: list | None, size: int | None) -> _Answer:
@@ -197,8 +176,8 @@ def _judge(
     raw: bytes, extension: str, digest: str, size: int | None
 ) -> tuple[Scanned, np.ndarray | None]:
     try:
-        decoded = decode.read_pixels(raw, extension=extension)
-    except decode.Refused as error:
+        decoded = image_files.read_pixels(raw, extension=extension)
+    except image_files.Refused as error:
         return Scanned(REFUSED, error.what, error.detail, digest), None
     except MemoryError:
         return Scanned(REFUSED, "not enough memory", "", digest), None
@@ -235,7 +214,7 @@ def _known(known: list | None, path: Path) -> Scanned | None:
 
 
 def _is_recent(stamp: list[int]) -> bool:
-    """Whether a file could still change within the same tick of its clock."""
+    """Whether a file could change again without another time: in the same tick."""
     newest = max(stamp[1:3])
     tick = 2 * 10**9 if newest % 10**9 == 0 else 20 * 10**6
     return newest > time.time_ns() - tick
@@ -244,7 +223,7 @@ def _is_recent(stamp: list[int]) -> bool:
 def _store_path(root: Path, cache_dir: Path) -> Path:
     # By device and number, so that a folder that is moved keeps its scan.
     status = root.stat()
-    recipe = f"{decode.RULE}; {decode.decoder_versions()}; {MAX_BYTES}"
+    recipe = f"{decode.RULE}; {decode.decoder_versions()}; {Scanned._fields}"
     key = f"{recipe}; {status.st_dev} {status.st_ino}"
     return cache_dir / "scans" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 

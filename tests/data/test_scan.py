@@ -10,7 +10,7 @@ import pytest
 from made_images import encode, smooth_image
 from PIL import Image
 
-from ftjax.data import decode, load, scan
+from ftjax.data import decode, image_files, load, scan
 
 
 @pytest.fixture(autouse=True)
@@ -200,13 +200,13 @@ def test_every_file_is_counted_once_and_every_line_is_one(tmp_path):
 def test_a_file_is_read_and_decoded_once(tmp_path, monkeypatch):
     made(tmp_path)
     opened, decoded = [], []
-    real = decode.read_pixels
+    real = image_files.read_pixels
 
     def count(raw, **options):
         decoded.append(raw)
         return real(raw, **options)
 
-    monkeypatch.setattr(decode, "read_pixels", count)
+    monkeypatch.setattr(image_files, "read_pixels", count)
     monkeypatch.setattr("ftjax.data.rows.read_pixels", count)
     read_bytes = Path.read_bytes
     monkeypatch.setattr(
@@ -252,6 +252,24 @@ def test_an_exchanged_file_of_the_same_size_and_time_is_noticed(tmp_path):
     assert after.content_hash != before.content_hash
     images = as_set([*after.train.images, *after.val.images])
     assert np.full((8, 8, 3), 20, np.uint8).tobytes() in images
+
+
+def test_a_file_written_at_the_time_of_the_scan_is_hashed_again(tmp_path, monkeypatch):
+    """It may have changed since, within one tick of the clock of files."""
+    made(tmp_path)
+    time.sleep(0.05)
+    report = load(str(tmp_path), image_size=8).report
+    monkeypatch.setattr(scan, "_is_recent", lambda stamp: True)
+    os.utime(tmp_path / "a" / "0.png")
+    read = []
+    examine = scan._examine
+    monkeypatch.setattr(
+        scan, "_examine", lambda *about: read.append(about[0]) or examine(*about)
+    )
+    for _ in range(2):
+        read.clear()
+        assert load(str(tmp_path), image_size=8).report == report
+        assert [member.path.name for member in read] == ["0.png"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
