@@ -97,7 +97,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
     shown = printable(str(root))
     train = bool(found["train"])
     for part, folders in found.items():
-        if len(folders) > 1 and (train or part != "test"):
+        if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise ValueError(
                 f"folder {shown!r} has {names}: only one of them can be the {part} "
@@ -108,17 +108,9 @@ def _find_splits(root: Path) -> dict[str, Path]:
             f"folder {shown!r} has {found['val'][0].name}/ but no train/; allowed: "
             f"{LAYOUTS}"
         )
-    if train:
-        return {part: folders[0] for part, folders in found.items() if folders}
-    # Beside classes, test/ is a split if it holds folders, and else a class.
-    tests = [
-        folder
-        for folder in found["test"]
-        if any(
-            entry.is_dir() and not _not_looked_at(entry) for entry in _entries(folder)
-        )
-    ]
-    return {"train": root, "test": tests[0]} if tests else {"train": root}
+    single = {part: folders[0] for part, folders in found.items() if folders}
+    # Beside classes, test/ is no class either: it would be told from the others.
+    return single if train else {"train": root, **single}
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -140,8 +140,9 @@ def make_report(scan: Scan, parts: Mapping[str, str]) -> ScanReport:
         if found.is_image
     ]
     counts = {
-        part: sum(member.part == part for _, member, _ in images)
+        part: count
         for part in listing.folders
+        if (count := sum(member.part == part for _, member, _ in images))
     }
     rows += _found(
         "constant: all pixels equal", [n for n, _, f in images if f.constant]

@@ -93,14 +93,16 @@ def test_a_test_folder_without_classes_is_skipped(tmp_path):
     }
 
 
-def test_test_beside_classes_is_a_split_if_it_holds_folders(tmp_path):
+def test_test_beside_classes_is_a_split_and_never_a_class(tmp_path):
     made(tmp_path)
     made(tmp_path / "test", 100, count=1)
     data = load(str(tmp_path), image_size=8, with_test=True)
     assert data.class_names == ("a", "b") and len(data.test.labels) == 2
     shutil.rmtree(tmp_path / "test")
     made(tmp_path, 200, classes=("test",))
-    assert load(str(tmp_path), image_size=8).class_names == ("a", "b", "test")
+    data = load(str(tmp_path), image_size=8, with_test=True)
+    assert data.class_names == ("a", "b") and data.test is None
+    assert rows_of(data.report, "skipped")["not in the folder of a class"].count == 4
 
 
 def test_a_test_set_can_be_cut_off(tmp_path):
