@@ -9,6 +9,7 @@ import tyro
 
 from ftjax.axes import NAMES, SGD_MOMENTUM, check_axes, varied
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
+from ftjax.machine.paths import expand_user
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
 PAPER_DATA = {"resnet152": "cifar10", "vgg16": "stanford_dogs", "effnetb0": "food101"}
@@ -167,6 +168,9 @@ def complete(config: Config) -> Config:
 
     backbone = make_backbone(config.model)
     data = config.data or PAPER_DATA.get(config.model, "digits")
+    data = str(expand_user(data)) if data.startswith("~") else data
+    weights = config.weights
+    weights = str(expand_user(weights)) if weights.startswith("~") else weights
     size = config.image_size
     if size is None:
         small = data == "digits" and config.model != "tiny"
@@ -222,14 +226,17 @@ def complete(config: Config) -> Config:
             raise ValueError(f"{flag(name)} {value} must be 0 or more")
     default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)
     out = config.out or Path("runs") / f"{config.model}-{Path(data).name}"
+    data_dir = config.data_dir
     return replace(
         config,
         data=data,
+        data_dir=None if data_dir is None else expand_user(data_dir),
+        weights=weights,
         image_size=size,
         dtype=dtype,
         depths=config.depths or default_depths,
         bn=tuple(dict.fromkeys(config.bn)),
-        out=out,
+        out=expand_user(out),
     )
 
 

@@ -1,43 +1,117 @@
 """From the bytes of an image file to square RGB pixels, by one fixed rule.
 
-OpenCV and Grain are imported where they are used: a command that only prints its help
-does not wait for them.
+OpenCV is imported where it is used: a command that only prints its help does not wait
+for it.
 """
 
-import os
-from collections.abc import Callable, Iterator
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 
 import numpy as np
 
-from ftjax.data.index import Split
-from ftjax.data.splits import quote_some
+from ftjax.data.image_files import Decoded, Refused, read_pixels
 
 # Part of the cache key: changing how pixels are made must change this text.
-RULE = "1: EXIF turn, RGB, alpha dropped, central square, area down / cubic up"
+RULE = (
+    "2: EXIF turn, RGB, transparency over white, 16 bit by the bits of the data set, "
+    "central square, area down / cubic up"
+)
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras and scanners deliver
 
 
-def decode_image(raw: bytes | np.ndarray) -> np.ndarray | None:
-    """Decodes an image file of any kind OpenCV knows, or passes grey pixels through.
+def decoder_versions() -> str:
+    """The libraries that make the pixels: part of the cache key."""
+    names = ("pillow", "simplejpeg", "opencv-python-headless")
+    found = [f"{name} {metadata.version(name)}" for name in names]
+    try:
+        found.append(f"pillow-heif {metadata.version('pillow-heif')}")
+    except metadata.PackageNotFoundError:
+        pass
+    return ", ".join(found)
 
-    Turned upright by its EXIF orientation; grey, palette, 16-bit and CMYK become 8-bit
-    RGB; an alpha channel is dropped, as Keras and torchvision do.
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, decoders print no warnings of their own, which name no file.
+
+    The settings are those of the process: enter it in the main thread, around the
+    threads that decode.
+    """
+    import cv2
+
+    log = getattr(cv2.utils, "logging", cv2)  # The functions moved in version 5.
+    pillow = logging.getLogger("PIL")
+    levels = log.getLogLevel(), pillow.level
+    log.setLogLevel(0)
+    pillow.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+            yield
+    finally:
+        log.setLogLevel(levels[0])
+        pillow.setLevel(levels[1])
+
+
+def decode_image(
+    raw: bytes | np.ndarray, *, bits: int | None = None, strict: bool = True
+) -> np.ndarray | None:
+    """Decodes an image file of any kind that is read, or passes grey pixels through.
 
     Args:
         raw: content of a file, or uint8 (height, width).
+        bits: of the values of 16-bit images, one number for a whole data set
+            (`Dataset.bits`); None: the fewest of 8, 10, 12, 14, 16 that hold this one.
+        strict: whether a JPEG that decoders warn of is taken for unreadable.
 
     Returns:
         uint8 (height, width, 3), RGB; None if it cannot be read in full.
     """
-    import cv2
-
     if isinstance(raw, np.ndarray):
         return np.repeat(raw[:, :, None], 3, axis=2)
-    if not raw:
-        return None
-    try:
-        return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        return None
+    with quiet():
+        try:
+            return finish(read_pixels(raw, warnings_are_errors=strict), bits)
+        except Refused:
+            return None
+
+
+def bits_for(peak: int) -> int:
+    """The fewest bits of `BIT_DEPTHS` that hold a value."""
+    return next(bits for bits in BIT_DEPTHS if peak < 2**bits)
+
+
+def finish(decoded: Decoded, bits: int | None = None) -> np.ndarray:
+    """8-bit RGB: 16-bit values over 2**bits - 1, transparent ones over white.
+
+    A drawing that white would erase altogether is put on black.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    pixels, alpha, _ = decoded
+    if pixels.dtype == np.uint16:
+        top = 2 ** (bits or bits_for(decoded.peak)) - 1
+        pixels = np.minimum((pixels.astype(np.uint32) * 255 + top // 2) // top, 255)
+        pixels = pixels.astype(np.uint8)
+    if alpha is None:
+        return pixels
+    top = np.iinfo(alpha.dtype).max
+    weight = alpha[..., None].astype(np.uint32)
+    drawn = pixels * weight
+    white = ((drawn + 255 * (top - weight) + top // 2) // top).astype(np.uint8)
+    if is_constant(white):
+        return ((drawn + top // 2) // top).astype(np.uint8)
+    return white
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Whether all pixels are equal."""
+    first = image[0, 0]
+    return bool((image[0] == first).all() and (image == first).all())
 
 
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -64,63 +138,3 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
         return np.ascontiguousarray(square)
     filter_ = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return cv2.resize(square, (size, size), interpolation=filter_)
-
-
-def decode_items(
-    split: Split,
-    items: np.ndarray,
-    image_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[np.ndarray]:
-    """Yields the images in the order of `items`, decoded by Grain's threads.
-
-    Args:
-        items: int (n,), item numbers of `split`.
-        image_size: pixels a side.
-        progress: called with (decoded, n) after every image.
-
-    Yields:
-        uint8 (image_size, image_size, 3), RGB.
-
-    Raises:
-        ValueError: after the last image, if some cannot be read; names up to five.
-    """
-    import cv2
-    import grain
-
-    def decode(item: int) -> tuple[int, np.ndarray | None]:
-        try:
-            image = decode_image(split.read(item))
-        except OSError:
-            image = None
-        return item, None if image is None else resize_square(image, image_size)
-
-    # Threads, not processes: OpenCV releases the interpreter lock, and Grain's workers
-    # take seconds to start and need a guarded main module. Order is kept.
-    images = (
-        grain.MapDataset.source(items.tolist())
-        .map(decode)
-        .to_iter_dataset(
-            grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=64)
-        )
-    )
-    unreadable = []
-    # OpenCV's own warnings do not name the file. The functions moved in version 5.
-    log = getattr(cv2.utils, "logging", cv2)
-    level = log.getLogLevel()
-    log.setLogLevel(0)
-    try:
-        for done, (item, image) in enumerate(images, start=1):
-            if progress is not None:
-                progress(done, len(items))
-            if image is None:
-                unreadable.append(split.name_of(item))
-            else:
-                yield image
-    finally:
-        log.setLogLevel(level)
-    if unreadable:
-        raise ValueError(
-            f"{len(unreadable)} of {len(items)} images cannot be read: "
-            f"{quote_some(sorted(unreadable))}; replace or remove them"
-        )

@@ -5,6 +5,7 @@ Scaling to what the weights expect happens on the device; here an image stays 0.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,15 @@ import numpy as np
 
 from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, load_or_build
-from ftjax.data.decode import RULE, decode_items
+from ftjax.data.decode import RULE, decoder_versions
 from ftjax.data.index import Source, Split
+from ftjax.data.parts import choose_parts
+from ftjax.data.rows import Spool, decode_items
+from ftjax.data.scan import scan_folder
+from ftjax.data.scan_report import ScanReport, make_report
 from ftjax.data.sources import open_source
-from ftjax.data.splits import balanced_order, hold_out, take
 from ftjax.machine.caches import cache_folder
+from ftjax.machine.paths import expand_user
 
 MIN_IMAGE_SIZE = 8
 
@@ -40,10 +45,14 @@ class Dataset:
     """A data set ready for the device.
 
     Attributes:
-        test: the official test images; None if there are none or not asked for.
+        test: the official test images, or those that `test_size` cut off; None if there
+            are none or not asked for. Nothing trains or validates on them.
         content_hash: SHA-256 (hex) over pixels and labels of train and val.
         note: what a reader of the results must know about the images.
         shared: number of image files with the same content in train and in val.
+        report: what became of every file; None if it is not a folder.
+        bits: of the values of 16-bit images, which `decode_image` needs to read others
+            in the same way; None if there are none.
     """
 
     name: str
@@ -54,6 +63,8 @@ class Dataset:
     content_hash: str
     note: str
     shared: int
+    report: ScanReport | None = None
+    bits: int | None = None
 
     def describe(self) -> str:
         """One line for logs and reports: sizes, classes and what to know."""
@@ -63,7 +74,8 @@ class Dataset:
             f"{len(self.val.labels):,} validation images of {len(self.class_names)} "
             f"classes at {size} px ({self.note})"
         )
-        return "; ".join([line, *self.warnings])
+        line = "; ".join([line, *self.warnings])
+        return line if self.report is None else f"{line}; {self.report.summary()}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -84,10 +96,12 @@ def load(
     image_size: int,
     train_size: int | None = None,
     val_size: int | None = None,
+    test_size: int | None = None,
     split_seed: int = 0,
     cache_dir: str | Path | None = None,
     offline: bool = False,
     with_test: bool = False,
+    strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Decodes the chosen images of a source to one size.
@@ -105,6 +119,9 @@ def load(
             one and classes are as balanced as the data allows. None: all (food101: the
             study's 10 %).
         val_size: the same for validation.
+        test_size: the same for a test set, which is decoded then. Where the source has
+            none, it is cut off the training images before validation is. None: no test
+            set, unless `with_test` asks for the official one.
         split_seed: decides which images are chosen and held out.
         cache_dir: for decoded images; None: `caches.cache_folder`. Files are
             named by content (digests of the images, size, rule), so one that fits
@@ -112,29 +129,52 @@ def load(
         offline: kept beside the same option of the weights; data are never downloaded
             and no socket is opened, with or without it.
         with_test: also decode the official test split (food101: 25,250 images).
-        progress: called with (decoded, total) while a split is being decoded.
+        strict: refuse a folder of which any file is skipped, refused, or in two parts;
+            otherwise such files are left out, and `Dataset.report` names them.
+        progress: called with (decoded, total) while files are scanned and while a split
+            is being decoded.
 
     Raises:
-        ValueError: bad source, size or image; unreadable images are named.
+        ValueError: bad source or size; images of a named source that cannot be read.
     """
     del offline
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(
             f"--image-size {image_size} is too small; allowed: {MIN_IMAGE_SIZE} or more"
         )
-    cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-    source = open_source(name, data_dir=data_dir, cache_dir=cache, with_test=with_test)
-    decode = partial(
-        _decode_split, image_size=image_size, cache=cache, progress=progress
-    )
-    train_items, val_items = _choose(
-        source, train_size=train_size, val_size=val_size, seed=split_seed
-    )
-    train = decode(source.train, train_items)
-    val = decode(source.val or source.train, val_items)
-    test = None
-    if source.test is not None:
-        test = decode(source.test, np.arange(len(source.test.labels))).arrays
+    cache = expand_user(cache_dir) if cache_dir else cache_folder()
+    with closing(Spool(cache / "images", image_size)) as spool:
+        source = open_source(
+            name,
+            data_dir=data_dir,
+            cache_dir=cache,
+            with_test=with_test or test_size is not None,
+            scan=partial(
+                scan_folder, size=image_size, keep=spool.put, progress=progress
+            ),
+        )
+        chosen = choose_parts(
+            source,
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+            seed=split_seed,
+        )
+        report = None if source.scan is None else _report(source, chosen)
+        if strict and report is not None:
+            report.refuse()
+        decode = partial(
+            _decode_split,
+            image_size=image_size,
+            bits=None if report is None else report.bits,
+            cache=cache,
+            spool=spool,
+            progress=progress,
+        )
+        train, val = decode(*chosen["train"]), decode(*chosen["val"])
+        test = None
+        if "test" in chosen and (with_test or test_size is not None):
+            test = decode(*chosen["test"]).arrays
     return Dataset(
         name=source.name,
         class_names=source.class_names,
@@ -144,6 +184,8 @@ def load(
         content_hash=_hash_content(train, val),
         note=source.note,
         shared=len(set(train.contents) & set(val.contents)),
+        report=report,
+        bits=None if report is None else report.bits,
     )
 
 
@@ -154,6 +196,7 @@ def load_object_masks(
     image_size: int,
     train_size: int | None = None,
     val_size: int | None = None,
+    test_size: int | None = None,
     count: int,
 ) -> np.ndarray | None:
     """Where the objects are in the first validation images that `load` gives.
@@ -169,47 +212,23 @@ def load_object_masks(
         ValueError: bad source or unreadable image.
     """
     source = open_source(name, data_dir=data_dir, cache_dir=cache_folder())
-    split = source.val or source.train
-    if split.boxes is None:
+    if (source.val or source.train).boxes is None:
         return None
-    _, items = _choose(source, train_size=train_size, val_size=val_size, seed=0)
+    chosen = choose_parts(
+        source, train_size=train_size, val_size=val_size, test_size=test_size, seed=0
+    )
+    split, items = chosen["val"]
     return object_masks(split, items[:count], image_size)
 
 
-def _choose(
-    source: Source, *, train_size: int | None, val_size: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Item numbers of the training and of the validation images."""
-    num_classes = len(source.class_names)
-    if source.val is None:
-        train, val = hold_out(
-            source.train.labels,
-            class_names=source.class_names,
-            seed=seed,
-            val_size=val_size,
-            default_val_size=source.val_size,
-        )
-        limit = f"are left to train beside {len(val)} held out for validation"
-    else:
-        train, val = (
-            balanced_order(split.labels, num_classes=num_classes, seed=seed)
-            for split in (source.train, source.val)
-        )
-        limit = "are there to train"
-        val = take(
-            val,
-            val_size,
-            option="--val-size",
-            num_classes=num_classes,
-            limit="are there to validate",
-        )
-    if train_size is None and source.train_share < 1:
-        train_size = round(source.train_share * len(source.train.labels))
-        train_size = min(max(train_size, num_classes), len(train))
-    train = take(
-        train, train_size, option="--train-size", num_classes=num_classes, limit=limit
-    )
-    return train, val
+def _report(source: Source, chosen: dict[str, tuple[Split, np.ndarray]]) -> ScanReport:
+    assert source.scan is not None
+    parts = {
+        split.name_of(item): part
+        for part, (split, items) in chosen.items()
+        for item in items.tolist()
+    }
+    return make_report(source.scan, parts)
 
 
 class _Decoded(NamedTuple):
@@ -223,20 +242,28 @@ def _decode_split(
     items: np.ndarray,
     *,
     image_size: int,
+    bits: int | None,
     cache: Path,
+    spool: Spool,
     progress: Callable[[int, int], None] | None,
 ) -> _Decoded:
-    import cv2
-
     digests = split.digests(items)
-    # OpenCV's version belongs to the key: its JPEG decoder and filters make the pixels.
-    recipe = f"{RULE}; {image_size}; opencv {cv2.__version__}"
+    recipe = f"{RULE}; {image_size}; {bits} bits; {decoder_versions()}"
     key = hashlib.sha256(recipe.encode() + digests.tobytes()).hexdigest()[:32]
     stored: StoredArray = load_or_build(
         cache / "images" / f"{key}.npy",
         dtype="|u1",
         shape=(len(items), image_size, image_size, 3),
-        build_rows=partial(decode_items, split, items, image_size, progress),
+        build_rows=partial(
+            decode_items,
+            split,
+            items,
+            digests,
+            image_size=image_size,
+            bits=bits,
+            spool=spool,
+            progress=progress,
+        ),
     )
     return _Decoded(
         Arrays(stored.array, split.labels[items]),

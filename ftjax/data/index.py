@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftjax.data.scan import Scan
+
 
 @dataclass(frozen=True)
 class Split:
@@ -19,6 +21,8 @@ class Split:
         digests: item numbers (m,) -> SHA-256 of each item's content, uint8 (m, 32).
         boxes: item number -> where its objects are, (k, 4) top, left, bottom, right as
             shares 0..1 of height and width; None if the data set does not say.
+        published: the images are those of a published data set, and used as they are,
+            even where a decoder finds something odd about them.
     """
 
     labels: np.ndarray
@@ -26,6 +30,7 @@ class Split:
     name_of: Callable[[int], str]
     digests: Callable[[np.ndarray], np.ndarray]
     boxes: Callable[[int], np.ndarray] | None = None
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Source:
         train_share: part of `train` used where no size is asked for.
         val_size: images held out where no size is asked for; None: the rule of
             `splits.hold_out`.
+        scan: what became of every file, if it is a folder.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Source:
     note: str
     train_share: float = 1.0
     val_size: int | None = None
+    scan: Scan | None = None
 
 
 def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ftjax.data.cache import load_or_build
 from ftjax.data.index import Source, Split
+from ftjax.machine.paths import expand_user
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ def open_prepared(
         ValueError: not prepared in `data_dir`, prepared in a format that only
             TensorFlow reads, or damaged.
     """
-    root = Path(
+    root = expand_user(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    ).expanduser()
+    )
     command = (
         f'pip install "ftjax[prepare]" && tfds build {spec.name} '
         f"--data_dir={shlex.quote(str(root))} "
@@ -162,6 +163,7 @@ def _record_split(
         name_of=lambda item: f"{name} record {item}",
         digests=lambda items: index[items, 4:],
         boxes=(lambda item: records[item]["objects"]["bbox"]) if boxes else None,
+        published=True,
     )
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ftjax.data.folders import LAYOUTS, open_folder
+from ftjax.data.folders import open_folder
 from ftjax.data.index import Source, Split, digest_items
+from ftjax.data.layout import LAYOUTS
 from ftjax.data.prepared import PreparedSet, open_prepared
+from ftjax.data.scan import ScanFolder, scan_folder
 from ftjax.data.splits import quote_some
+from ftjax.machine.paths import expand_user
 
 
 def open_source(
@@ -23,6 +26,7 @@ def open_source(
     data_dir: str | Path | None = None,
     cache_dir: Path,
     with_test: bool = False,
+    scan: ScanFolder = scan_folder,
 ) -> Source:
     """Opens a source by its name in `SOURCES`, or a folder by its path.
 
@@ -37,8 +41,9 @@ def open_source(
             folder that has the name of a source is reached as ./name.
         data_dir: where TFDS data sets lie prepared; None: $TFDS_DATA_DIR, else
             ~/tensorflow_datasets. Nothing is downloaded and no socket opened.
-        cache_dir: keeps the index of TFDS data sets.
-        with_test: also index the test split.
+        cache_dir: keeps the index of TFDS data sets, and the scans of folders.
+        with_test: also index the test split of TFDS data sets.
+        scan: reads the files of a folder.
 
     Raises:
         ValueError: unknown name, folder or data set not found, no images, fewer than
@@ -48,8 +53,8 @@ def open_source(
         source = SOURCES[name](
             data_dir=data_dir, cache_dir=cache_dir, with_test=with_test
         )
-    elif Path(name).expanduser().exists():
-        source = open_folder(name, with_test=with_test)
+    elif expand_user(name).exists():
+        source = open_folder(name, cache_dir=cache_dir, scan=scan)
     else:
         raise ValueError(
             f"data {name!r} is neither a known data set nor an existing folder; "

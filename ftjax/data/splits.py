@@ -4,7 +4,8 @@ Every class is put in a random order of its own. Validation takes from the front
 each class, training from the back, and both go round the classes in turn. Hence a
 smaller set is always a prefix of a larger one, classes are as balanced as the data
 allows, and the training images stay the same when the validation set grows (until
-the two meet).
+the two meet). Where a test set is asked for, it is taken from the front first, and
+validation from what is left.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def hold_out(
     seed: int,
     val_size: int | None = None,
     default_val_size: int | None = None,
+    held_out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits one set of labelled images into training and validation.
 
@@ -44,6 +46,7 @@ def hold_out(
             stays in the training set.
         default_val_size: used where `val_size` is None, in proportion to the class
             frequencies; None: 20 % of the images, at most 5,000.
+        held_out: indices that `hold_out_test` gave, used for neither.
 
     Returns:
         (train, val): disjoint int64 index arrays, every prefix class-balanced.
@@ -53,6 +56,8 @@ def hold_out(
     """
     num_classes = len(class_names)
     queues = _class_queues(labels, num_classes=num_classes, seed=seed)
+    if held_out is not None:
+        queues = [queue[~np.isin(queue, held_out)] for queue in queues]
     sizes = np.array([len(queue) for queue in queues])
     if sizes.min() < 2:
         rare = [class_names[i] for i in np.flatnonzero(sizes < 2)]
@@ -62,7 +67,7 @@ def hold_out(
         )
     if val_size is None:
         target = default_val_size or min(
-            round(DEFAULT_VAL_SHARE * len(labels)), DEFAULT_VAL_MAX
+            round(DEFAULT_VAL_SHARE * sizes.sum()), DEFAULT_VAL_MAX
         )
         counts = np.clip(_proportional(sizes, target), 1, sizes // 2)
     else:
@@ -78,6 +83,34 @@ def hold_out(
     val = [queue[:count] for queue, count in zip(queues, counts, strict=True)]
     train = [queue[count:][::-1] for queue, count in zip(queues, counts, strict=True)]
     return _interleave(train), _interleave(val)
+
+
+def hold_out_test(
+    labels: np.ndarray, size: int, *, num_classes: int, seed: int
+) -> np.ndarray:
+    """Cuts a test set off a set of labelled images, before anything else is chosen.
+
+    Args:
+        labels: int (n,), values 0 .. num_classes - 1.
+        size: number of test images, the same from every class as far as the data
+            allows; never more than half of a class, nor so many that fewer than 2 of
+            it are left.
+
+    Returns:
+        int64 (size,), every prefix class-balanced.
+
+    Raises:
+        ValueError: `size` is out of range.
+    """
+    queues = _class_queues(labels, num_classes=num_classes, seed=seed)
+    most = [max(0, min(len(queue) // 2, len(queue) - 2)) for queue in queues]
+    return take(
+        _interleave([queue[:count] for queue, count in zip(queues, most, strict=True)]),
+        size,
+        option="--test-size",
+        num_classes=num_classes,
+        limit="may be held out for the test (half of each class)",
+    )
 
 
 def take(

@@ -1,10 +1,9 @@
 """Files of a run, which survive a kill at any moment: written whole, or not at all."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from ftjax.machine.atomic import atomic_file
 
@@ -14,11 +13,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Of several processes only the first one writes. Folders above the file are made.
     """
-    if jax.process_index() != 0:
+    if not first_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write(content)
+
+
+def first_process() -> bool:
+    """Whether this is the one of several processes that writes; starts no JAX."""
+    jax = sys.modules.get("jax")
+    joined = jax is not None and jax.distributed.is_initialized()
+    return not joined or jax.process_index() == 0
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-contenders = None  # TMP
+from ftjax.analysis.compare import contenders
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.backbones import Backbone
