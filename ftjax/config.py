@@ -78,6 +78,12 @@ class Config:
     """Training images, balanced over the classes. Default: all (food101: 10 %)."""
     val_size: int | None = None
     """Validation images, balanced over the classes. Default: all."""
+    test_size: int | None = None
+    """Test images, set aside before all others, and scored once, for the network that
+    the answer names. Default: those of a folder's own test/; else none."""
+    strict: bool = False
+    """Refuse a folder with files that would be skipped, are damaged, or stand in more
+    than one split."""
     dtype: str = "auto"
     """Type that the network computes in: float32, bfloat16, or auto (bfloat16 on a GPU
     or TPU). Parameters, statistics, optimizer and logits are float32 in any case."""
@@ -183,7 +189,7 @@ def complete(config: Config) -> Config:
     if size > 1024:
         raise ValueError(f"--image-size {size} is too large: 1024 pixels at most")
     config = with_axes(config)
-    counts = "seeds", "micro_batch", "train_size", "val_size"
+    counts = "seeds", "micro_batch", "train_size", "val_size", "test_size"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:

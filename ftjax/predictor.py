@@ -57,6 +57,7 @@ class Predictor:
         depth_layers: how many layers were unfrozen.
         bn: BatchNorm policy it was trained with.
         val_accuracy: on the run's validation set, 0..1.
+        bits: of the values of its 16-bit images, None if it had none.
     """
 
     network: Backbone
@@ -68,6 +69,7 @@ class Predictor:
     depth_layers: int
     bn: str
     val_accuracy: float
+    bits: int | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, classes) of images at the network's size.
@@ -112,11 +114,11 @@ class Predictor:
     def read(self, path: str | Path) -> np.ndarray:
         """An image file at the network's size: uint8 (image_size, image_size, 3)."""
         try:
-            image = decode_image(Path(path).read_bytes())
+            image = decode_image(Path(path).read_bytes(), bits=self.bits)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         if image is None:
-            raise ValueError(f"{path} is not an image that OpenCV can read in full")
+            raise ValueError(f"{path} is not an image that can be read in full")
         return self.resize(image)
 
     def resize(self, image: np.ndarray) -> np.ndarray:
@@ -191,6 +193,7 @@ def load(
         depth_layers=trained["depth"],
         bn=trained["batch_norm"],
         val_accuracy=record["epochs"][-1]["val_accuracy"],
+        bits=run.get("data_bits"),
     )
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftjax.analysis.wording import percent
+from ftjax.axes import NAMES
 from ftjax.machine.files import write_json
 from ftjax.report import depth_plot as plots
 from ftjax.report.answer import compare_probes, recommend_run, write_page
@@ -49,14 +50,20 @@ def write_answer(
 
 
 def result_table(results: pd.DataFrame) -> Table:
-    """The paper's table (Philip 2025, table 3), with what it leaves out."""
+    """The paper's table (Philip 2025, table 3), with what it leaves out.
+
+    Trials that were stopped early stand in results.csv alone.
+    """
     table = Table()
-    for name in ("Layers Unfreeze", "Blocks", "BN", "Seed"):
+    shown = results[results["status"] != "stopped"]
+    varied = [name for name in NAMES if name in shown and shown[name].nunique() > 1]
+    for name in ("Layers Unfreeze", "Blocks", "BN", "Seed", *varied):
         table.add_column(name, justify="right", no_wrap=name == "BN")
     for name in (*NUMBERS, "Seconds", "Frozen intact"):
         table.add_column(name, justify="right")
-    for row in results.itertuples():
+    for row in shown.itertuples():
         cells = [str(row.depth_layers), str(row.depth_units), row.bn, str(row.seed)]
+        cells += [str(getattr(row, name)) for name in varied]
         if row.status == "done":
             cells += [_number(row, column) for column in NUMBERS.values()]
             cells += [f"{row.seconds:.1f}", "yes" if row.frozen_intact else "NO"]

@@ -7,6 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
+from ftjax.axes import NAMES
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.events import Event
@@ -53,6 +54,11 @@ class Display:
             self._console.print(round.reason)
         self._goals = dict(round.goals)
         going = [trial for trial in round.plan.trials if trial.id in self._goals]
+        self._varied = [
+            name
+            for name in NAMES
+            if name != "epochs" and len({getattr(t.hyper, name) for t in going}) > 1
+        ]
         self._numbers = {trial.id: number for number, trial in enumerate(going, 1)}
         self._work = {trial.id: self._work_of(trial) for trial in going}
         self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
@@ -72,7 +78,7 @@ class Display:
         """Shows one event of the sweep."""
         trial = event.trial
         total, number = len(self._goals), self._numbers[trial.id]
-        name = f"trial {number}/{total}  {trial.describe()}"
+        name = f"trial {number}/{total}  {trial.describe(self._varied)}"
         epochs = self._goals[trial.id]
         if event.status == "started":
             self._bar.update(self._task, description=name)

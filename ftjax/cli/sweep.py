@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         command, data = "ftjax sweep " + shlex.join(words), sweep.data
         settings = to_json(sweep.config)
-        write_run(out, settings, command, data.class_names, data.warnings)
+        write_run(out, settings, command, data)
         if config.probes:
             size = sweep.hyper.micro_batch
             write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
@@ -141,6 +141,8 @@ def print_plan(sweep: "Sweep", console: Console) -> None:
     if not any(unit.batch_norm_keys for unit in start.network.units):
         lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
     for line in lines:
+        console.print(line)
+    for line in data.report.lines() if data.report else ():
         console.print(line)
     for warning in data.warnings:
         console.print(f"warning: {warning}", style="yellow")

@@ -90,8 +90,8 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
             f"{', '.join(pairs) or 'none at all'}"
         )
     config = saved["config"]
-    names = "data_dir image_size train_size val_size".split()
-    source = {"name": config["data"], **{name: config[name] for name in names}}
+    names = "data_dir image_size train_size val_size test_size".split()
+    source = {"name": config["data"], **{name: config.get(name) for name in names}}
     dataset = load_data(**source, offline=True)
     if set(rows["data_hash"]) != {dataset.content_hash}:
         raise ValueError(

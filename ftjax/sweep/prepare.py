@@ -13,7 +13,7 @@ from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
 from ftjax.config import ONE, Config, axis_values
-from ftjax.data import Dataset, load
+from ftjax.data import SOURCES, Dataset, load
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
@@ -87,6 +87,9 @@ def prepare(config: Config) -> Sweep:
         image_size=config.image_size,
         train_size=config.train_size,
         val_size=config.val_size,
+        test_size=config.test_size,
+        strict=config.strict,
+        with_test=config.data not in SOURCES,
         offline=config.offline,
     )
     largest = max(hyper.batch_size for hyper in hypers)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftjax.data import Dataset
 from ftjax.machine.describe import describe
 from ftjax.machine.files import read_json, write_atomically, write_json
 
@@ -101,6 +102,12 @@ def read_correct(out: Path, trial: str) -> np.ndarray | None:
     return np.load(path, allow_pickle=False) if path.exists() else None
 
 
+def read_labels(out: Path) -> np.ndarray | None:
+    """The classes of the validation images, or None."""
+    path = out / "val_labels.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
 def write_table(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> pd.DataFrame:
@@ -114,17 +121,35 @@ def write_run(
     out: Path,
     config: dict[str, Any],
     command: str,
-    class_names: tuple[str, ...],
-    data_warnings: Sequence[str] = (),
+    data: Dataset,
 ) -> None:
-    """Writes `config.json`: configuration, command, environment, classes, warnings."""
+    """Writes what the run is of.
+
+    `config.json` has the configuration, the command, the environment and what is known
+    of the images; `val_labels.npy` the class of each validation image, (n_val,) int32.
+
+    Args:
+        out: the run's folder.
+        config: as plain values.
+        command: the command line.
+        data: images and labels.
+    """
+    with tempfile.TemporaryFile() as file:
+        np.save(file, data.val.labels.astype(np.int32), allow_pickle=False)
+        file.seek(0)
+        write_atomically(out / "val_labels.npy", file.read())
     write_json(
         out / "config.json",
         {
             "config": dict(config),
             "command": command,
-            "class_names": list(class_names),
-            "data_warnings": list(data_warnings),
+            "class_names": list(data.class_names),
+            "data_warnings": list(data.warnings),
+            "data_report": data.report.to_json() if data.report else None,
+            "data_bits": data.bits,
+            "train_counts": np.bincount(
+                data.train.labels, minlength=len(data.class_names)
+            ).tolist(),
             "environment": describe(),
         },
     )

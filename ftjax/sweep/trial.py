@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -188,10 +189,18 @@ class Trial:
         text = json.dumps(self.canonical, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def describe(self) -> str:
-        """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0`."""
+    def describe(self, varied: Iterable[str] = ()) -> str:
+        """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0  lr 0.0001`.
+
+        Args:
+            varied: names of the hyperparameters that are told as well.
+        """
         cut = self.cut
-        return (
-            f"top {cut.depth_layers} layers ({cut.depth_units} blocks)  "
-            f"bn {self.policy}  seed {self.seed}"
+        return "  ".join(
+            [
+                f"top {cut.depth_layers} layers ({cut.depth_units} blocks)",
+                f"bn {self.policy}",
+                f"seed {self.seed}",
+                *(f"{name} {getattr(self.hyper, name)}" for name in varied),
+            ]
         )
