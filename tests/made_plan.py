@@ -36,4 +36,10 @@ def make_trials(
     data = Dataset("made", ("a", "b", "c"), split, split, None, data_hash, "", 0)
     forward = (1.0,) * len(network.units)
     room = make_room(network, image_size, 32, forward, memory=1e9)
-    return make_plan(start, data, Budget(room), points, hyper).trials
+    points = [Point(*point[:3], point[3] or hyper) for point in points]
+    return make_plan(start, data, Budget(room), points).trials
+
+
+def at(depth_layers: int, policy: str, seed: int = 0) -> Point:
+    """A point of no hyperparameters in particular: those of `make_trials`."""
+    return Point(depth_layers, policy, seed, None)

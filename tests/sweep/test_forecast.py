@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_plan import make_trials
+from made_plan import at, make_trials
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype
@@ -18,7 +18,6 @@ from ftjax.sweep.memory import (
     count_programs,
     estimate_memory,
 )
-from ftjax.sweep.plan import Point
 
 NETWORK = with_head(make_backbone("tiny"), 3)
 
@@ -61,7 +60,7 @@ def test_the_backward_pass_needs_memory_by_image():
 
 
 def test_trials_share_programs():
-    trial = make_trials(NETWORK, Point(48, "follow", 0))[0]
+    trial = make_trials(NETWORK, at(48, "follow", 0))[0]
 
     def programs(*points, begin=""):
         trials = make_trials(NETWORK, *points)
@@ -70,11 +69,11 @@ def test_trials_share_programs():
         ]
         return count_programs(NETWORK, placed, 16)
 
-    one = programs(Point(48, "follow", 0))
+    one = programs(at(48, "follow", 0))
     assert count_programs(NETWORK, [trial], 16) == one
-    assert programs(Point(48, "follow", 0), Point(48, "follow", 1)) == one
-    assert one < programs(Point(48, "follow", 0), Point(48, "frozen", 0))
-    within = Point(9, "follow", 0)  # of the cut's unit two parts in inference mode
+    assert programs(at(48, "follow", 0), at(48, "follow", 1)) == one
+    assert one < programs(at(48, "follow", 0), at(48, "frozen", 0))
+    within = at(9, "follow", 0)  # of the cut's unit two parts in inference mode
     assert programs(within, begin="se_reduce") == programs(within) + 2
 
 

@@ -4,17 +4,16 @@ import dataclasses
 from dataclasses import replace
 
 import pytest
-from made_plan import HYPER, make_trials
+from made_plan import HYPER, at, make_trials
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.config import Config, complete
 from ftjax.sweep.cost import measure_cost
-from ftjax.sweep.plan import Point
 
 NETWORK = with_head(make_backbone("tiny"), 3)
-BATCH_NORM = Point(7, "follow", 0)  # a point whose policy makes a difference
+BATCH_NORM = at(7, "follow", 0)  # a point whose policy makes a difference
 
 
 def trial_of(point=BATCH_NORM, network=NETWORK, **options):
@@ -30,9 +29,9 @@ OTHERS = {
     "subject.data_hash": {"data_hash": "1"},
     "subject.image_size": {"image_size": 32},
     "subject.dtype": {"network": with_dtype(NETWORK, "bfloat16")},
-    "cut": {"point": Point(18, "follow", 0)},
-    "policy": {"point": Point(7, "frozen", 0)},
-    "seed": {"point": Point(7, "follow", 1)},
+    "cut": {"point": at(18, "follow", 0)},
+    "policy": {"point": at(7, "frozen", 0)},
+    "seed": {"point": at(7, "follow", 1)},
     "hyper.lr": {"hyper": replace(HYPER, lr=2e-4)},
     "hyper.head_lr_factor": {"hyper": replace(HYPER, head_lr_factor=1.0)},
     "hyper.weight_decay": {"hyper": replace(HYPER, weight_decay=0.1)},
@@ -40,6 +39,13 @@ OTHERS = {
     "hyper.optimizer": {"hyper": replace(HYPER, optimizer="sgd")},
     "hyper.batch_size": {"hyper": replace(HYPER, batch_size=16, micro_batch=16)},
     "hyper.micro_batch": {"hyper": replace(HYPER, micro_batch=4)},
+    "hyper.head_bias_lr_factor": {"hyper": replace(HYPER, head_bias_lr_factor=1.0)},
+    "hyper.momentum": {"hyper": replace(HYPER, optimizer="sgd", momentum=0.5)},
+    "hyper.l2": {"hyper": replace(HYPER, l2=1e-4)},
+    "hyper.l1": {"hyper": replace(HYPER, l1=1e-4)},
+    "hyper.layer_decay": {"hyper": replace(HYPER, layer_decay=0.9)},
+    "hyper.schedule": {"hyper": replace(HYPER, schedule="cosine")},
+    "hyper.warmup": {"hyper": replace(HYPER, warmup=1.0)},
 }
 SAME = {"hyper.epochs", "placement", "flops"}  # a longer trial goes on from a shorter
 
@@ -78,14 +84,45 @@ def test_ids_of_earlier_versions_stay():
     assert trial_of(hyper=replace(HYPER, epochs=9)).id == PLAIN.id
 
 
+def test_ids_tell_all_those_settings_apart():
+    ids = [trial_of(**options).id for options in OTHERS.values()]
+    assert len({PLAIN.id, *ids}) == len(ids) + 1
+
+
+def test_of_a_falling_rate_more_epochs_are_another_trial():
+    ids = {
+        trial_of(hyper=replace(HYPER, schedule="cosine", epochs=epochs)).id
+        for epochs in (5, 10)
+    }
+    assert len(ids) == 2
+    # One value that a setting has anyway is no setting.
+    same = replace(HYPER, head_bias_lr_factor=HYPER.head_lr_factor, momentum=0.5)
+    assert trial_of(hyper=same).id == PLAIN.id
+
+
+def test_epochs_are_read_off_the_longest():
+    hypers = [replace(HYPER, epochs=epochs) for epochs in (2, 5, 3)]
+    points = [BATCH_NORM._replace(hyper=hyper) for hyper in hypers]
+    (trial,) = make_trials(NETWORK, *points)
+    assert trial.hyper.epochs == 5 and trial.id == PLAIN.id
+
+
+def test_trials_that_share_programs_are_neighbors():
+    rates = [replace(HYPER, lr=lr) for lr in (1e-4, 1e-3)]
+    sgd = replace(HYPER, optimizer="sgd")
+    hypers = [rates[0], sgd, rates[1]]
+    trials = make_trials(NETWORK, *(BATCH_NORM._replace(hyper=h) for h in hypers))
+    assert [trial.hyper for trial in trials] == [*rates, sgd]
+
+
 def test_depths_and_policies_that_train_the_same_are_one_trial():
-    points = [Point(0, policy, 0) for policy in ("follow", "frozen", "recalibrate")]
+    points = [at(0, policy, 0) for policy in ("follow", "frozen", "recalibrate")]
     assert len(make_trials(NETWORK, *points)) == 1
-    assert len(make_trials(NETWORK, Point(0, "follow", 0), Point(1, "follow", 0))) == 1
+    assert len(make_trials(NETWORK, at(0, "follow", 0), at(1, "follow", 0))) == 1
 
 
 def test_accumulation_is_exact_without_batch_statistics():
-    point = Point(7, "frozen", 0)
+    point = at(7, "frozen", 0)
     parts = trial_of(point, hyper=replace(HYPER, micro_batch=4))
     assert parts.id == trial_of(point).id
 
