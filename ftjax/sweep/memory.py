@@ -58,8 +58,8 @@ def count_programs(
             before = network.units[trial.cut.unit].before(begin)
             programs |= {(before.module, shape), (suffix[0].unit.module, shape)}
         for part, shape in zip(suffix, shapes[trial.cut.unit :], strict=False):
-            unit, trainable, batch_norm = part
-            programs.add((unit.module, shape, trainable, batch_norm))
+            keys = part.trainable, part.batch_norm
+            programs.add((part.unit.module, shape, *keys))
         for unit, shape in zip(network.units, shapes, strict=False):
             programs.add((unit.module, shape))
     return len(programs)
