@@ -20,6 +20,7 @@ from ftjax.batch_norm import (
 from ftjax.depth import make_cut
 from ftjax.report.drawing import OTHER, look_of
 from ftjax.report.page import write_report
+from ftjax.report.sections import Report
 from ftjax.search.depths import next_depths
 from ftjax.training.suffix import make_suffix
 
@@ -77,12 +78,15 @@ def test_a_new_policy_is_drawn_and_talked_about(still, tmp_path):
     assert sentence.startswith("With BatchNorm kept still the curve peaks at")
     path = write_report(
         tmp_path / "report.html",
-        results=results,
-        epochs=made_epochs(results),
-        recommendation=best,
-        config={},
-        environment={},
-        command="python -m experiments.sweep",
+        Report(
+            folder=tmp_path,
+            results=results,
+            epochs=made_epochs(results),
+            best=best,
+            config={},
+            environment={},
+            command="ftjax sweep",
+        ),
     )
     text = path.read_text(encoding="utf-8")
     assert "--still: #123456;" in text and "--still: #abcdef;" in text

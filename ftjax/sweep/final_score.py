@@ -11,8 +11,8 @@ import numpy as np
 
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine.files import read_json, write_json
-from ftjax.sweep.trial import Trial
 from ftjax.sweep.log import closing_all, read_log
+from ftjax.sweep.trial import Trial
 from ftjax.training.evaluate import evaluate
 from ftjax.training.step import init_state
 from ftjax.training.suffix import make_suffix

@@ -15,7 +15,7 @@ from ftjax.depth import make_cut
 from ftjax.probes import probe_curve
 from ftjax.sweep.cost import measure_cost, trainable_params
 from ftjax.training.optimizer import Hyper
-from ftjax.training.step import init_state, train_step
+from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
 SIZE = 16
@@ -84,7 +84,7 @@ def test_the_heads_learning_rate_is_that_of_all_its_units(deep):
     x = rng.normal(size=(4, 2, 2, 8)).astype(np.float32)
     hyper = Hyper(*map(np.float32, (0.1, 0.0, 0.0)))
     labels = np.array([0, 1, 2, 0], np.int32)
-    after, _ = train_step(suffix, state, x, labels, None, hyper, optimizer="sgd")
+    after, _ = train_step(suffix, state, [Batch(x, labels)], hyper, optimizer="sgd")
     for name in ("hidden", "predictions"):
         jax.tree.map(
             np.testing.assert_array_equal, after.params[name], state.params[name]

@@ -40,7 +40,7 @@ def count_arenas(first: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_threads_of_a_command_share_the_arena_that_can_grow():
     assert count_arenas("") > 1
-    assert count_arenas("import ftjax.cli.sweep, ftjax.sweep.run") == 1
+    assert count_arenas("import experiments.sweep, ftjax.sweep.run") == 1
 
 
 @pytest.mark.parametrize(
