@@ -195,11 +195,17 @@ def _images(
         apart += abs(means[-1].mean() - stated) > 0.005
     none = np.zeros(len(depths))
     if absent:
-        return None, none, [f"Per-image results are missing at {absent} depths: not used."]
+        return (
+            None,
+            none,
+            [f"Per-image results are missing at {absent} depths: not used."],
+        )
     if apart:
-        return None, none, [
-            f"Per-image results contradict val_accuracy at {apart} depths: not used."
-        ]
+        return (
+            None,
+            none,
+            [f"Per-image results contradict val_accuracy at {apart} depths: not used."],
+        )
     return np.stack(means), flips, []
 
 

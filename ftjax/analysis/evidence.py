@@ -13,8 +13,6 @@ import numpy as np
 from ftjax.analysis.effects import DepthEffects, depth_effects
 from ftjax.analysis.run_noise import RunNoise, estimate_run_noise
 
-ASSUMED = "no replicates"
-
 
 class Evidence(NamedTuple):
     """Accuracies of m cells and what may be wrong with them.
@@ -50,6 +48,20 @@ class Evidence(NamedTuple):
         own = np.diag(self.covariance)
         squares = own[:, None] + own - 2 * self.covariance
         return np.sqrt(np.maximum(squares, 0.0))
+
+    def part(self, cells: np.ndarray) -> "Evidence":
+        """The same of some cells, for comparing them.
+
+        Args:
+            cells: (m,) bool.
+        """
+        inside = np.ix_(cells, cells)
+        return self._replace(
+            means=self.means[cells],
+            covariance=self.covariance[inside],
+            noise=self.noise[:, cells],
+            images=self.images[inside],
+        )
 
 
 def image_covariance(scores: np.ndarray) -> np.ndarray:

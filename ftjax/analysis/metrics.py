@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss")
-# From this ratio of the largest to the smallest class on, accuracy rewards the majority.
+# Ratio of the largest to the smallest class from which accuracy rewards the majority.
 UNEVEN = 1.5
 
 
@@ -49,8 +49,10 @@ def is_uneven(labels: np.ndarray) -> bool:
 
 def default_metric(labels: np.ndarray | None) -> str:
     """Balanced accuracy where the classes are uneven, else accuracy."""
-    return "balanced_accuracy" if labels is not None and is_uneven(labels) else (
-        "accuracy"
+    return (
+        "balanced_accuracy"
+        if labels is not None and is_uneven(labels)
+        else ("accuracy")
     )
 
 
@@ -125,9 +127,7 @@ def _macro_f1(matrix: np.ndarray) -> float:
     return float(np.mean(2 * right[seen] / sizes[seen]))
 
 
-def _f1_scores(
-    predicted: np.ndarray, labels: np.ndarray, classes: int
-) -> np.ndarray:
+def _f1_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     matrix, n = confusion_matrix(predicted, labels, classes), len(labels)
     whole = _macro_f1(matrix)
     without = np.zeros(matrix.shape)

@@ -22,10 +22,12 @@ HEAD_SPREAD = 0.005  # accuracy; reference standard deviation of a run at the he
 DEEP_SPREAD = 0.015  # and at the deepest cut
 # Accuracy at which the reference was measured; closer to 1 runs can differ less.
 REFERENCE_ERROR = 0.02
-OWN_DOF = 8.0  # how closely a cell follows the line
-LEVEL_SCALE = 0.5  # of the prior of log sd at the head, Student's t
+OWN_DOF = 12.0  # how closely a cell follows the line
+# Of the prior of log sd at the head: normal above the reference, Student's t below it,
+# because runs may well repeat almost exactly.
+LEVEL_SCALE = 0.4
 LEVEL_DOF = 3.0
-SLOPE_SCALE = 0.5  # of the prior of the growth of log sd from head to deepest, normal
+SLOPE_SCALE = 0.3  # of the prior of the growth of log sd from head to deepest, normal
 _LEVELS = np.linspace(np.log(1e-5), np.log(0.2), 45)
 _SLOPES = np.linspace(-0.5, 3.0, 15)
 
@@ -121,7 +123,8 @@ def estimate_run_noise(
     growth = np.log(DEEP_SPREAD / HEAD_SPREAD)
     level, slope = (part.ravel() for part in np.meshgrid(_LEVELS, _SLOPES))
     off = (level - center) / LEVEL_SCALE
-    log_weights = -0.5 * (LEVEL_DOF + 1) * np.log1p(off**2 / LEVEL_DOF)
+    below = -0.5 * (LEVEL_DOF + 1) * np.log1p(off**2 / LEVEL_DOF)
+    log_weights = np.where(off < 0, below, -0.5 * off**2)
     log_weights -= 0.5 * ((slope - growth) / SLOPE_SCALE) ** 2
     lines = np.exp(2 * (level[:, None] + slope[:, None] * rank))
     own = np.asarray(dof, float) > 0
