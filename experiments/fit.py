@@ -27,6 +27,7 @@ from ftjax.analysis.bootstrap import bootstrap_quadratic_optimum
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.fits import FiellerInterval, QuadraticFit, fit_all
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.rows import check_units
 from ftjax.paper.audit import audit_paper, verdict_counts
 from ftjax.paper.source import VERDICTS
 
@@ -74,6 +75,7 @@ def read_results(
                 f"{path}: column {name} holds {text[0]!r}, which is no number"
             )
         table[name] = numbers
+    check_units(table["val_accuracy"].to_numpy(float))
     highest = float(table["val_accuracy"].max())
     if 1 < highest <= 100:
         for name in ("val_accuracy", "accuracy", "train_mode_accuracy"):
@@ -123,7 +125,23 @@ def recommend_table(
 
         return recommend_run(path.parent, table, **settings)
     trials = table["trial"].astype(str).unique() if "trial" in table else []
-    return recommend(table, read_correct(path, trials), **settings)
+    return recommend(
+        table,
+        read_correct(path, trials),
+        epochs=read_table(path.parent / "epochs.csv"),
+        labels=read_array(path.parent / "val_labels.npy"),
+        **settings,
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame | None:
+    """A table beside the one that is analyzed, or None."""
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """An array beside the table that is analyzed, or None."""
+    return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
 def _number(value: float, digits: int) -> str:
@@ -255,8 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--epsilon",
         type=float,
-        default=0.005,
-        help="accuracy (0..1) that does not matter, default 0.005",
+        help="accuracy (0..1) that does not matter: a depth leaves the set only if it "
+        "is worse by more; default: none",
     )
     parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap draws")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")

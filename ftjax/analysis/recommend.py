@@ -52,9 +52,9 @@ class Recommendation:
     by more than epsilon where one is given; interval_layers: their ends; smallest: the
     shallowest; elsewhere: the same of the other curves. confidence: of that set, None
     where no run was replicated: then its run-to-run noise is assumed, not measured.
-    interval_source: what was measured of the noise: 'images and seeds', 'images',
-    'binomial', 'none', ... or 'search'. scope: what the set is about, '' for all tested
-    depths. seeds: fewest and most runs of a depth in the set. run_spread: standard
+    noise_source: what was measured of the noise: 'images and seeds', 'images',
+    'binomial', 'none', ...; interval_source: the same, or 'search'.
+    scope: what the set is about, '' for all tested depths. seeds: fewest and most runs of a depth in the set. run_spread: standard
     deviation of a run, at the shallowest and the deepest tested depth. tested: depths.
     pareto: depths that no other beats in accuracy and in every known cost.
     interior_optimum: both ends are shown to be worse than the best, by two seeds or
@@ -90,6 +90,7 @@ class Recommendation:
     expected_interval: tuple[float, float] | None = None
     confidence: float | None = None
     interval_source: str = "none"
+    noise_source: str = "none"
     scope: str = ""
     seeds: tuple[int, int] = (1, 1)
     run_spread: tuple[float, float] = (0.0, 0.0)
@@ -371,7 +372,7 @@ def recommend(
     scope = "among the depths trained to the end" if stopped else ""
     span, source = (depths[inside][0], depths[inside][-1]), evidence.source
     if search is not None and search.interval is not None:
-        span, source = search.interval, "search " + evidence.source
+        span, source = search.interval, "search"
         inside = (depths >= span[0]) & (depths <= span[1])
         scope = "every depth, by the search's model of the curve"
     depth = int(depths[best])
@@ -419,6 +420,7 @@ def recommend(
         expected_interval=None if corrected is None else corrected[1:],
         interval_layers=None if len(depths) == 1 else (int(span[0]), int(span[1])),
         interval_source=source,
+        noise_source=evidence.source,
         confidence=CONFIDENCE if evidence.replicated else None,
         scope=scope,
         seeds=(int(counts.min()), int(counts.max())),
@@ -453,7 +455,10 @@ def recommend(
 
 
 def _epochs_of(epochs: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
-    """The epochs of the trials that are compared."""
-    if epochs is None or "trial" not in epochs or "trial" not in rows:
+    """The epochs of the trials that are compared, None where they are not known."""
+    needed = {"depth_layers", "bn", "epoch", "val_accuracy"}
+    if epochs is None or not needed <= set(epochs.columns):
+        return None
+    if "trial" not in epochs or "trial" not in rows:
         return epochs
     return epochs[epochs["trial"].isin(rows["trial"])]

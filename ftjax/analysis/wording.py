@@ -84,8 +84,8 @@ def set_basis(fields: Mapping[str, Any]) -> str:
     """
     low, high = fields["seeds"]
     runs = f"{high} seeds" if low == high else f"{low} to {high} seeds"
-    images = "images" in fields["interval_source"]
-    binomial = "binomial" in fields["interval_source"]
+    images = "images" in fields["noise_source"]
+    binomial = "binomial" in fields["noise_source"]
     over = "images" if images else "unpaired images" if binomial else ""
     scope = fields["scope"]
     if fields["confidence"] is not None:

@@ -130,6 +130,7 @@ def write_report(
     heat_maps: HeatMaps | None = None,
     probes: pd.DataFrame | None = None,
     correlations: Sequence = (),
+    classes: Sequence[Table] = (),
 ) -> Path:
     """Write the self-contained page of a run.
 
@@ -143,11 +144,16 @@ def write_report(
         heat_maps: None if there are none.
         probes: of `ftjax.probes.probe_curve`, None where they were not made.
         correlations: of `ftjax.probes.rank_correlation`, with these results.
+        classes: of `content.class_tables`; empty where no labels were kept.
 
     Returns:
         The path written.
     """
-    best, done = recommendation, drawing.finished(results)
+    best = recommendation
+    results = drawing.rows_of(results, best)
+    if "trial" in epochs and "trial" in results:
+        epochs = epochs[epochs["trial"].isin(results["trial"])]
+    done = drawing.finished(results)
     named = best.named if best else None
     main, gap, others = None, None, []
     if len(done):
@@ -213,7 +219,9 @@ def write_report(
     text = page.render(
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
         best=best,
-        answer=answer_parts(best.sentence) if best else (),
+        answer=answer_parts(best) if best else (),
+        caveats=best.caveats if best else (),
+        classes=classes,
         facts=key_facts(results, named) if named else (),
         main=main,
         gap=gap,

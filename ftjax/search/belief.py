@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.run_noise import reference_spread
 from ftjax.search.gaussian_process import CurvePosterior, fit_curve
 
-NOISE = 0.005  # accuracy; run-to-run noise where the table says nothing about it
+NOISE = 0.005  # accuracy; noise of the images where the table says nothing about it
 
 
 class CurveBelief(NamedTuple):
@@ -94,8 +95,12 @@ def believe(
         correct: as for `noise_before`.
     """
     index = np.searchsorted(depths, rows["depth_layers"].to_numpy())
-    noise, dof = noise_before(rows, correct)
-    values, variances = level_falls(rows["val_accuracy"].to_numpy(float), noise)
+    images, dof = noise_before(rows, correct)
+    accuracies = rows["val_accuracy"].to_numpy(float)
+    run = reference_spread(index / max(len(depths) - 1, 1), float(accuracies.max()))
+    own = images**2 + run**2  # deeper cuts differ more from run to run
+    noise = float(np.sqrt(own.mean()))
+    values, variances = level_falls(accuracies, noise)
     posterior = fit_curve(
         index,
         values,
@@ -103,7 +108,7 @@ def believe(
         size=len(depths),
         noise=noise,
         noise_dof=dof,
-        variances=variances,
+        variances=variances * own / own.mean(),
     )
     seen = np.unique(index)
     best = int(seen[np.argmax(posterior.mean[seen])])

@@ -43,7 +43,7 @@ def play(value, **options):
 
 def peaked(depth, bn="follow", seed=0, *, place=64, noise=0.003):
     rng = np.random.default_rng([depth, len(bn), seed])
-    return 0.95 - 3e-6 * (depth - place) ** 2 + noise * rng.normal()
+    return 0.95 - 1.2e-5 * (depth - place) ** 2 + noise * rng.normal()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 8, 14, 19, 52, 131, 311])
