@@ -54,8 +54,9 @@ class Recommendation:
     where no run was replicated: then its run-to-run noise is assumed, not measured.
     noise_source: what was measured of the noise: 'images and seeds', 'images',
     'binomial', 'none', ...; interval_source: the same, or 'search'.
-    scope: what the set is about, '' for all tested depths. seeds: fewest and most runs of a depth in the set. run_spread: standard
-    deviation of a run, at the shallowest and the deepest tested depth. tested: depths.
+    scope: what the set is about, '' for all tested depths. seeds: fewest and most runs
+    of a depth in the set. run_spread: standard deviation of a run, at the shallowest
+    and the deepest tested depth. tested: depths.
     pareto: depths that no other beats in accuracy and in every known cost.
     interior_optimum: both ends are shown to be worse than the best, by two seeds or
     more. shape: of `selection.curve_shape`, or 'chance'.

@@ -215,11 +215,10 @@ def search_curve(
         )
         if decision.done:
             return decision, table
-        rows = [
-            _row(sweep, place.depth_layers, place.seed) for place in decision.trials
-        ]
-        for place, row in zip(decision.trials, rows, strict=True):
-            correct[row["trial"]] = sweep.correct[place.depth_layers, place.seed]
+        rows = [_row(sweep, depth, seed) for depth, _, seed in decision.trials]
+        for row in rows:
+            runs = sweep.correct[row["depth_layers"]]
+            correct[row["trial"]] = runs[row["seed"]]
         new = pd.DataFrame(rows)
         table = new if table.empty else pd.concat([table, new], ignore_index=True)
 
@@ -229,9 +228,8 @@ def _searched(sweep: Planted, seeds: int) -> Outcome:
     assert decision.best is not None and decision.interval is not None
     low, high = decision.interval
     named = decision.best[0]
-    inside = (np.arange(len(sweep.truth)) >= low) & (
-        np.arange(len(sweep.truth)) <= high
-    )
+    ranks = np.arange(len(sweep.truth))
+    inside = (ranks >= low) & (ranks <= high)
     seen = table[table["depth_layers"] == named]["val_accuracy"].mean()
     return Outcome(
         covered=bool(np.any(sweep.best & inside)),
@@ -297,11 +295,14 @@ def _halved(sweep: Planted, deepest: float, rng: np.random.Generator) -> Outcome
 
 
 class Summary(NamedTuple):
-    """Means over the sweeps of one case; shares are 0..1. claimed: those that claim."""
+    """Means over the sweeps of one case; shares are 0..1.
+
+    wrong: share of all sweeps. claims: share that claims a difference at all.
+    """
 
     covered: float
+    claims: float
     wrong: float
-    claimed: float
     size: float
     bias: float
     raw_bias: float
@@ -311,11 +312,13 @@ class Summary(NamedTuple):
     before_size: float
     lost: float
 
+    @property
+    def wrong_claims(self) -> float:
+        """Share of the claims that are wrong."""
+        return self.wrong / self.claims if self.claims else 0.0
+
 
 def summarize(outcomes: Sequence[Outcome]) -> Summary:
-    """Means of the outcomes; wrong claims as a share of the sweeps that claim."""
-    table = np.array(outcomes, dtype=float)
-    means = dict(zip(Outcome._fields, table.mean(axis=0), strict=True))
-    claimed = means.pop("claims")
-    wrong = means.pop("wrong") / claimed if claimed else 0.0
-    return Summary(wrong=wrong, claimed=claimed, **means)
+    """Means of the outcomes."""
+    means = np.array(outcomes, dtype=float).mean(axis=0)
+    return Summary(**dict(zip(Outcome._fields, means.tolist(), strict=True)))
