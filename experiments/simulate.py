@@ -1,6 +1,6 @@
 """Does a search with few trials find the depth that a full grid finds?
 
-    python -m experiments.simulate --sweeps 20
+    ftjax simulate --sweeps 20
 
 The same as `ftjax simulate`; `simulate.md` has its tables. About half an hour of one
 CPU core without arguments. Exit codes: 0 done, 2 bad arguments.

@@ -1,58 +1,53 @@
-"""From a results table to depth curves: one per BatchNorm policy, seeds side by side.
+"""From a results table to depth curves: one per policy and setting, seeds side by side.
 
 The table is `results.csv` of a sweep, or anybody's with at least `depth_layers` and
 `val_accuracy`.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.rows import (
+    check_identity,
+    check_keys,
+    check_replicates,
+    check_units,
+    listed,
+    varying_settings,
+)
 from ftjax.batch_norm import DEFAULT, POLICIES
 
+VALUE = "metric_value"  # column of the metric that is compared, if not accuracy
 COSTS = ("seconds", "flops", "trainable_params")
 # Why rows are dropped: the words of the warnings.
 NOT_DONE, STOPPED = "not done", "stopped early by the search"
 MOVED = "frozen weights changed in training"
-# Columns that make two tables different studies, and columns that make them different
-# settings of one study.
-_IDENTITY = ("model", "weights", "data", "data_hash")
-_SETTINGS = (
-    "image_size",
-    "batch_size",
-    "train_size",
-    "val_size",
-    "optimizer",
-    "lr",
-    "head_lr_factor",
-    "weight_decay",
-    "drop_connect",
-)
 
 
 class DepthCurve(NamedTuple):
-    """Validation accuracy over depth for one BatchNorm policy.
+    """A validation metric over depth for one BatchNorm policy and setting.
 
-    depths: (d,) unfrozen layers, increasing. values: (d, s) accuracy by depth and
-    seed, nan where missing. seeds: (s,). correct: (d, n) mean correctness of each
-    validation image over the seeds, or None. table: one row per depth, the numeric
-    columns averaged over seeds, indexed by depth_layers.
+    depths: (d,) unfrozen layers, increasing. values: (d, s) metric by depth and
+    seed, nan where missing. seeds: (s,). scores: (d, n) what each validation image
+    adds, its mean over the seeds, or None. flips: (d,) variance of one run's metric
+    from single images changing sides between runs, 0 where it is not known. table: one
+    row per depth, the numeric columns averaged over seeds, indexed by depth_layers.
+    trials: (d,) which trials a depth's values are of. setting: value of each varying
+    setting, by column.
     """
 
     bn: str
     depths: np.ndarray
     values: np.ndarray
     seeds: tuple
-    correct: np.ndarray | None
+    scores: np.ndarray | None
+    flips: np.ndarray
     table: pd.DataFrame
-
-
-def _listed(values, most: int = 4) -> str:
-    texts = [str(value) for value in values]
-    more = f", ... ({len(texts)} in all)" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    trials: tuple[frozenset, ...]
+    setting: Mapping[str, Any] = {}
 
 
 def _is_false(column: pd.Series) -> pd.Series:
@@ -73,14 +68,14 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
         The clean table and one sentence per thing left out.
 
     Raises:
-        ValueError: a column is missing, an accuracy is no fraction, two studies are
-            mixed, or no row is left.
+        ValueError: a column is missing, an accuracy is no fraction, rows are mixed
+            that do not belong together, or no row is left.
     """
     missing = [c for c in ("depth_layers", "val_accuracy") if c not in results]
     if missing:
         raise ValueError(
             f"results lack the column {' and '.join(missing)}; "
-            f"found: {_listed(results.columns, 12)}"
+            f"found: {listed(results.columns, 12)}"
         )
     table, warnings = results.copy(), []
 
@@ -97,8 +92,9 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
         drop(early, f"{STOPPED}, so the answer compares the depths trained to the end")
         status = status[~early]
         other = status[status != "done"]
-        counts = _listed(f"{n} {name}" for name, n in other.value_counts().items())
+        counts = listed(f"{n} {name}" for name, n in other.value_counts().items())
         drop(status != "done", f"{NOT_DONE} ({counts})")
+    check_keys(table)
     for column in ("depth_layers", "val_accuracy"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
     gaps = ~np.isfinite(table[["depth_layers", "val_accuracy"]]).all(axis=1)
@@ -114,6 +110,7 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
             "run the sweep on, or look at the failed trials. " + " ".join(warnings)
         )
     accuracy = table["val_accuracy"].to_numpy(float)
+    check_units(accuracy)
     if accuracy.min() < 0 or accuracy.max() > 1:
         raise ValueError(
             f"val_accuracy must be a fraction 0..1, got {accuracy.min():g}.."
@@ -122,17 +119,7 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
     layers = table["depth_layers"].to_numpy(float)
     if np.any(layers < 0) or np.any(layers % 1 != 0):
         raise ValueError("depth_layers must be whole numbers of layers >= 0")
-    for column in (c for c in _IDENTITY if c in table):
-        found = table[column].dropna().unique()
-        if len(found) > 1:
-            raise ValueError(
-                f"the table mixes {len(found)} values of {column} ({_listed(found)}): "
-                "one recommendation needs one, filter the rows first"
-            )
-    for column in (c for c in _SETTINGS if c in table):
-        found = table[column].dropna().unique()
-        if len(found) > 1:
-            warnings.append(f"Averaged over {column}: {_listed(found)}.")
+    check_identity(table)
     table = table.assign(depth_layers=layers.astype(int))
     if "bn" not in table:
         table = table.assign(bn=DEFAULT)
@@ -140,12 +127,32 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
     unknown = sorted(set(table["bn"]) - set(POLICIES))
     if unknown:
         raise ValueError(
-            f"unknown bn {_listed(unknown)}: choose from {', '.join(POLICIES)}"
+            f"unknown bn {listed(unknown)}: choose from {', '.join(POLICIES)}"
         )
-    if "seed" not in table or bool(table["seed"].isna().all()):
+    seeded = "seed" in table and not bool(table["seed"].isna().all())
+    if not seeded:
         # Without seeds nothing pairs the depths: every row is a replicate of its own.
         table = table.assign(seed=np.arange(len(table)))
+    check_replicates(table, seeded)
     return table, tuple(warnings)
+
+
+def split_settings(
+    table: pd.DataFrame,
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """A clean table cut by the settings that vary in it: never averaged over.
+
+    Returns:
+        (value of each varying setting, its rows), one pair without any.
+    """
+    columns = list(varying_settings(table))
+    if not columns:
+        return [({}, table)]
+    groups = table.groupby(columns, dropna=False, sort=True)
+    return [
+        (dict(zip(columns, key, strict=True)), rows)
+        for key, rows in ((k if isinstance(k, tuple) else (k,), r) for k, r in groups)
+    ]
 
 
 def stopped_depths(results: pd.DataFrame, bn: str) -> tuple[int, ...]:
@@ -161,44 +168,60 @@ def stopped_depths(results: pd.DataFrame, bn: str) -> tuple[int, ...]:
 
 
 def _images(
-    rows: pd.DataFrame, depths: np.ndarray, correct: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray | None, list[str]]:
-    """Mean correctness (d, n) of each image over the seeds of each depth."""
-    if not correct or "trial" not in rows:
-        return None, []
-    sizes = {np.asarray(array).shape for array in correct.values()}
+    rows: pd.DataFrame, depths: np.ndarray, scores: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray | None, np.ndarray, list[str]]:
+    """Mean score (d, n) of each image over the seeds of each depth, and the flips."""
+    flips = np.zeros(len(depths))
+    if not scores or "trial" not in rows:
+        return None, flips, []
+    sizes = {np.asarray(array).shape for array in scores.values()}
     if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
         raise ValueError(
             f"per-image correctness must be 1-d and equally long in all trials, got "
-            f"shapes {_listed(sorted(sizes))}: it must come from one validation set"
+            f"shapes {listed(sorted(sizes))}: it must come from one validation set"
         )
     means, absent, apart = [], 0, 0
-    for depth in depths:
+    for place, depth in enumerate(depths):
         here = rows[rows["depth_layers"] == depth]
-        known = [str(t) for t in here["trial"] if str(t) in correct]
+        known = [str(t) for t in here["trial"] if str(t) in scores]
         if not known:
             absent += 1
             continue
-        means.append(np.mean([np.asarray(correct[t], float) for t in known], axis=0))
-        stated = here[here["trial"].astype(str).isin(known)]["val_accuracy"].mean()
+        runs = np.array([np.asarray(scores[trial], float) for trial in known])
+        means.append(runs.mean(axis=0))
+        if len(known) > 1:
+            flips[place] = runs.var(axis=0, ddof=1).mean() / runs.shape[1]
+        stated = here[here["trial"].astype(str).isin(known)][VALUE].mean()
         apart += abs(means[-1].mean() - stated) > 0.005
+    none = np.zeros(len(depths))
     if absent:
-        return None, [f"Per-image results are missing at {absent} depths: not used."]
+        return (
+            None,
+            none,
+            [f"Per-image results are missing at {absent} depths: not used."],
+        )
     if apart:
-        return None, [
-            f"Per-image results contradict val_accuracy at {apart} depths: not used."
-        ]
-    return np.stack(means), []
+        return (
+            None,
+            none,
+            [f"Per-image results contradict val_accuracy at {apart} depths: not used."],
+        )
+    return np.stack(means), flips, []
 
 
 def depth_curve(
-    table: pd.DataFrame, bn: str, correct: Mapping[str, np.ndarray] | None = None
+    table: pd.DataFrame,
+    bn: str,
+    scores: Mapping[str, np.ndarray] | None = None,
+    setting: Mapping[str, Any] | None = None,
 ) -> tuple[DepthCurve, tuple[str, ...]]:
-    """Collect one policy's curve from a clean table.
+    """Collect one policy's curve from a clean table of one setting.
 
     Args:
-        table: of `clean_results`. bn: policy. correct: trial -> (n,) bool, correctness
-            on the same validation images in the same order.
+        table: of `split_settings`; the column `VALUE`, where it has one, is compared
+            instead of val_accuracy. bn: policy. scores: trial -> (n,) what each image
+            adds to the metric, on the same validation images in the same order.
+        setting: of the table.
 
     Returns:
         The curve and sentences about missing seeds or images.
@@ -206,24 +229,25 @@ def depth_curve(
     rows = table[table["bn"] == bn]
     if rows.empty:
         raise ValueError(
-            f"no row with bn = {bn!r}; found {_listed(table['bn'].unique())}"
+            f"no row with bn = {bn!r}; found {listed(table['bn'].unique())}"
         )
-    pivot = rows.pivot_table(
-        index="depth_layers", columns="seed", values="val_accuracy", aggfunc="mean"
-    ).sort_index()
+    if VALUE not in rows:
+        rows = rows.assign(**{VALUE: rows["val_accuracy"]})
+    pivot = rows.pivot(index="depth_layers", columns="seed", values=VALUE).sort_index()
     depths, values = pivot.index.to_numpy(), pivot.to_numpy(dtype=float)
-    warnings = []
-    gaps = int(np.isnan(values).sum())
-    paired = np.isfinite(values).sum(axis=0).max() > 1
-    if gaps and paired:
-        lacking = [
-            int(L) for L, row in zip(depths, values, strict=True) if np.isnan(row).any()
-        ]
-        warnings.append(
-            f"{gaps} of {values.size} depth-seed pairs are missing (bn {bn}, depths "
-            f"{_listed(lacking)}): seed effects were removed by the additive model."
-        )
-    images, notes = _images(rows, depths, correct or {})
-    means = rows.groupby("depth_layers").mean(numeric_only=True)
-    curve = DepthCurve(bn, depths, values, tuple(pivot.columns), images, means)
-    return curve, (*warnings, *notes)
+    images, flips, notes = _images(rows, depths, scores or {})
+    groups = rows.groupby("depth_layers")
+    names = rows["trial"] if "trial" in rows else rows.index.map(str)
+    trials = pd.Series(list(names), index=rows["depth_layers"].to_numpy())
+    curve = DepthCurve(
+        bn,
+        depths,
+        values,
+        tuple(pivot.columns),
+        images,
+        flips,
+        groups.mean(numeric_only=True),
+        tuple(frozenset(trials[[depth]]) for depth in depths),
+        dict(setting or {}),
+    )
+    return curve, tuple(notes)

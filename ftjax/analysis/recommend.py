@@ -1,8 +1,8 @@
 """Which depth to use, how sure that is, and what it costs.
 
 Seeds are replicates, and all depths share data order, head start and validation
-images, so depths are compared in pairs. Only validation accuracy is looked at: a
-test split is for the recommended depth alone, once.
+images, so depths are compared in pairs. Only validation images are looked at: a test
+split is for the recommended depth alone, once.
 """
 
 import math
@@ -13,48 +13,60 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.bootstrap import (
-    CurveBootstrap,
-    best_depth_interval,
-    bootstrap_curve,
-)
-from ftjax.analysis.curves import DepthCurve, clean_results, depth_curve, stopped_depths
+from ftjax.analysis.best_set import CONFIDENCE
+from ftjax.analysis.compare import Comparison, compare_cells
+from ftjax.analysis.conditions import condition_words, conditions_of, leading_caveats
+from ftjax.analysis.curves import VALUE, DepthCurve, clean_results, stopped_depths
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain
 from ftjax.analysis.fits import QuadraticFit, fit_quadratic
+from ftjax.analysis.metrics import (
+    accuracy_scores,
+    baseline,
+    check_metric,
+    default_metric,
+    image_scores,
+    last_logits,
+)
 from ftjax.analysis.selection import (
-    choose_curve,
-    choose_searched,
     curve_shape,
     full_difference,
+    other_curves,
     pareto_depths,
-    smallest_within_one_stderr,
 )
-from ftjax.analysis.wording import recommendation_sentence
-from ftjax.batch_norm import POLICIES
+from ftjax.analysis.wording import points, recommendation_parts
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The recommended depth with its uncertainty, costs and reasons.
+    """The recommended depth with its uncertainty, conditions, costs and reasons.
 
     depth_layers, depth_units, depth_percent: how much to unfreeze, of total_layers /
-    total_units (None where the table does not say). bn: BatchNorm policy of the best
-    curve. val_accuracy: its mean there (0..1).
-    interval_layers: 95 % bootstrap interval of the best depth among those tested, None
-    without replicates, images or val_size; after a search its own, of the best of
-    all depths. interval_source: what was resampled, or 'search'.
-    not_worse: depths whose mean is at most epsilon below the best, the best included.
-    smallest_within_one_se: smallest depth at most one paired standard error below the
-    best (Breiman et al. 1984, the one-standard-error rule).
+    total_units (None where the table does not say). bn, setting: policy, and values of
+    the settings that vary in the table, of the best curve.
+    metric: what is compared; all values of it are higher-is-better (the log loss with
+    its sign turned). val_accuracy: mean of the metric at the named depth, as measured.
+    expected, expected_interval: the same corrected for the choice, with 95 %; None
+    after a search over depths. baseline: the metric of always answering the majority.
+    not_worse: the depths of this policy that are not shown to be worse than the best,
+    by more than epsilon where one is given; interval_layers: their ends; smallest: the
+    shallowest; elsewhere: the same of the other curves. confidence: of that set, None
+    where no run was replicated: then its run-to-run noise is assumed, not measured.
+    noise_source: what was measured of the noise: 'images and seeds', 'images',
+    'binomial', 'none', ...; interval_source: the same, or 'search'.
+    scope: what the set is about, '' for all tested depths. seeds: fewest and most runs
+    of a depth in the set. run_spread: standard deviation of a run, at the shallowest
+    and the deepest tested depth. tested: depths.
     pareto: depths that no other beats in accuracy and in every known cost.
-    interior_optimum: both ends are worse than the best by more than epsilon and the
-    interval excludes them. shape: of `selection.curve_shape`, or 'chance'.
-    full: accuracy difference of the deepest tested depth to the best, its paired
-    standard error (points of 0..1) and its time as a multiple of the best's.
+    interior_optimum: both ends are shown to be worse than the best, by two seeds or
+    more. shape: of `selection.curve_shape`, or 'chance'.
+    full: difference of the deepest tested depth to the best, its paired standard error
+    (points of 0..1) and its time as a multiple of the best's. policies: the same of the
+    best of every other curve.
     quadratic: parabola by policy, None with fewer than three depths.
     stopped: depths of this policy that a search stopped early; nothing is said of them.
-    sentence, explanation, warnings: plain words.
+    conditions: that the answer holds under. caveats: what the sentence begins with.
+    parts: its sentences. sentence, explanation, warnings: plain words.
     """
 
     depth_layers: int
@@ -66,18 +78,34 @@ class Recommendation:
     val_accuracy: float
     interval_layers: tuple[int, int] | None
     not_worse: tuple[int, ...]
-    smallest_within_one_se: int
+    smallest: int
     pareto: tuple[int, ...]
     interior_optimum: bool
     quadratic: dict[str, QuadraticFit | None]
     sentence: str
     explanation: tuple[str, ...]
     warnings: tuple[str, ...]
-    epsilon: float = 0.005
+    metric: str = "accuracy"
+    baseline: float | None = None
+    expected: float | None = None
+    expected_interval: tuple[float, float] | None = None
+    confidence: float | None = None
     interval_source: str = "none"
+    noise_source: str = "none"
+    scope: str = ""
+    seeds: tuple[int, int] = (1, 1)
+    run_spread: tuple[float, float] = (0.0, 0.0)
+    tested: tuple[int, ...] = ()
+    elsewhere: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    epsilon: float | None = None
     shape: str = "unproven"
     full: dict[str, float] = field(default_factory=dict)
+    policies: dict[str, dict[str, float]] = field(default_factory=dict)
     stopped: tuple[int, ...] = ()
+    setting: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def named(self) -> "Recommendation | None":
@@ -107,48 +135,114 @@ def _column_value(table: pd.DataFrame, column: str) -> float | None:
     return float(pd.to_numeric(table[column]).max())
 
 
-_EVIDENCE = {
-    "none": "No seeds, no per-image results and no val_size: the best depth has no "
-    "interval; repeat with two or more seeds.",
-    "binomial": "One run per depth: the interval knows the validation set's sampling "
-    "error only, not run-to-run noise; repeat with two or more seeds.",
-    "images": "One seed: the interval is paired over validation images and does "
-    "not hold all run-to-run noise.",
-}
-
-
 RANDOM_WEIGHTS = (
     "The weights are random: this curve says nothing about transfer from pretrained "
     "weights."
 )
 
 
-def _at_chance(
-    table: pd.DataFrame, means: np.ndarray, num_classes: int | None
-) -> np.ndarray:
-    """Which depths (d,) cannot be told from guessing: 1/C plus two standard errors."""
+def _metric_scores(
+    table: pd.DataFrame,
+    metric: str | None,
+    correct: Mapping[str, np.ndarray] | None,
+    labels: np.ndarray | None,
+    logits: Mapping[str, np.ndarray] | None,
+) -> tuple[str, Mapping[str, np.ndarray] | None, pd.DataFrame, list[str]]:
+    """The metric to compare, what each image adds to it, the table with its values.
+
+    Raises:
+        ValueError: the metric needs what the table does not have.
+    """
+    notes = []
+    correct = correct or {}
+    chosen = metric
+    if chosen is None:
+        chosen = default_metric(labels) if correct or logits else "accuracy"
+        if chosen != "accuracy":
+            notes.append(
+                "The validation classes are uneven: balanced accuracy (the mean over "
+                "the classes) is compared instead of accuracy."
+            )
+    check_metric(chosen)
+    if chosen == "accuracy":
+        return chosen, correct or None, table, notes
+    if labels is None or "trial" not in table:
+        raise ValueError(
+            f"metric {chosen} needs the labels of the validation images "
+            "(val_labels.npy) and the trial of each row"
+        )
+    scores = {}
+    for trial in table["trial"].astype(str).unique():
+        if logits and trial in logits:
+            scores[trial] = image_scores(last_logits(logits[trial]), labels, chosen)
+        elif trial in correct:
+            scores[trial] = accuracy_scores(correct[trial], labels, chosen)
+        else:
+            raise ValueError(
+                f"metric {chosen} needs per-image results of every trial; trial "
+                f"{trial} has none"
+            )
+    values = [float(scores[trial].mean()) for trial in table["trial"].astype(str)]
+    return chosen, scores, table.assign(**{VALUE: values}), notes
+
+
+def _chance(
+    table: pd.DataFrame,
+    metric: str,
+    labels: np.ndarray | None,
+    num_classes: int | None,
+) -> float | None:
+    """The metric of always answering the majority class, where it is known."""
+    if labels is not None:
+        value = baseline(labels, metric)
+        return -value if metric == "log_loss" else value
     classes = num_classes or _column_value(table, "num_classes")
-    if classes is None or classes < 2:
+    if (
+        classes is None
+        or classes < 2
+        or metric not in ("accuracy", "balanced_accuracy")
+    ):
+        return None
+    return 1 / classes
+
+
+def _at_chance(
+    means: np.ndarray, found: Comparison, chance: float | None, size: float | None
+) -> np.ndarray:
+    """Which depths (d,) cannot be told from guessing: two standard errors over it."""
+    if chance is None:
         return np.zeros(len(means), dtype=bool)
-    chance = 1 / classes
-    size = _column_value(table, "val_size")
-    margin = 2 * math.sqrt(chance * (1 - chance) / size) if size else 0.02
-    return means <= chance + margin
+    margin = 0.02
+    if size:
+        share = min(max(chance, 0.0), 1.0)
+        margin = 2 * math.sqrt(share * (1 - share) / size)
+    own = np.sqrt(np.diag(found.evidence.images)[found.places[found.chosen]])
+    return means <= chance + np.maximum(margin, 2 * own if size is None else margin)
 
 
 def _evidence_warnings(
     table: pd.DataFrame,
-    draw: CurveBootstrap,
+    found: Comparison,
     at_chance: np.ndarray,
     stopped: tuple[int, ...],
 ) -> list[str]:
     """What the table does not tell about the chosen curve."""
     warnings = []
-    if len(draw.means) == 1:
+    evidence = found.evidence
+    if len(at_chance) == 1:
         tested = "trained to the end" if stopped else "tested"
         warnings.append(f"Only one depth was {tested}: there is nothing to compare.")
-    elif draw.named is None and draw.source in _EVIDENCE:
-        warnings.append(_EVIDENCE[draw.source])
+    elif not evidence.replicated:
+        low, high = evidence.runs.spread.min(), evidence.runs.spread.max()
+        known = {
+            "images": "the set of depths is paired over validation images",
+            "binomial": "the set of depths knows the number of validation images",
+        }.get(evidence.source, "nothing is known about the validation images")
+        warnings.append(
+            f"One run per depth: {known}, and run-to-run noise is assumed ("
+            f"{points(low)} to {points(high)} points), not measured; two or more seeds "
+            "measure it."
+        )
     if "weights" in table and "random" in set(table["weights"].astype(str)):
         warnings.append(RANDOM_WEIGHTS)
     if at_chance.all():
@@ -163,10 +257,10 @@ def _evidence_warnings(
 
 
 def _quadratics(
-    curves: list[DepthCurve], total_layers: int
+    curves: list[DepthCurve], setting: Mapping[str, Any], total_layers: int
 ) -> dict[str, QuadraticFit | None]:
     fits: dict[str, QuadraticFit | None] = {}
-    for curve in curves:
+    for curve in (c for c in curves if c.setting == setting):
         fits[curve.bn] = None
         if len(curve.depths) >= 3:
             which, seeds = np.nonzero(np.isfinite(curve.values))
@@ -178,48 +272,49 @@ def _quadratics(
     return fits
 
 
-def _all_curves(
-    table: pd.DataFrame,
-    correct: Mapping[str, np.ndarray] | None,
-    count: int,
-    seed: int,
-) -> tuple[list[DepthCurve], list[CurveBootstrap], list[str]]:
-    """Every policy's curve with `count` draws of its noise, and what is missing."""
-    warnings: list[str] = []
-    curves, draws = [], []
-    for bn in (p for p in POLICIES if p in set(table["bn"])):
-        curve, more = depth_curve(table, bn, correct)
-        warnings.extend(note for note in more if note not in warnings)
-        curves.append(curve)
-        draws.append(
-            bootstrap_curve(
-                curve.values,
-                correct=curve.correct,
-                val_size=_column_value(table, "val_size"),
-                draws=count,
-                seed=seed,
-            )
+def _check_epsilon(
+    epsilon: float | None, found: Comparison, size: float | None
+) -> None:
+    """Raises ValueError where an epsilon is smaller than what the table can tell."""
+    if epsilon is None:
+        return
+    if size and epsilon < 1 / size:
+        raise ValueError(
+            f"epsilon {points(epsilon)} points is less than one of {size:.0f} "
+            f"validation images ({points(1 / size)} points): no table of them can tell "
+            "that; give more, or leave epsilon out"
         )
-    return curves, draws, warnings
+    errors = found.evidence.stderr[found.cell][found.places[found.chosen]]
+    errors = errors[errors > 0]
+    if len(errors) and epsilon < errors.min():
+        raise ValueError(
+            f"epsilon {points(epsilon)} points is less than one standard error of the "
+            f"smallest difference to the best depth ({100 * errors.min():.2f} points): "
+            "it cannot be told; give more, add seeds, or leave epsilon out"
+        )
 
 
 def recommend(
     results: pd.DataFrame,
     correct: Mapping[str, np.ndarray] | None = None,
     *,
-    epsilon: float = 0.005,
+    epsilon: float | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
     search: Decision | None = None,
     num_classes: int | None = None,
     batch_norm: bool | None = None,
+    epochs: pd.DataFrame | None = None,
+    labels: np.ndarray | None = None,
+    logits: Mapping[str, np.ndarray] | None = None,
+    metric: str | None = None,
 ) -> Recommendation:
     """Recommend a depth from a table of trials.
 
-    BatchNorm policies are separate curves; the one with the highest mean validation
-    accuracy is recommended from. The interval of the best depth resamples seeds and,
-    where `correct` is given, validation images; with neither, the binomial error of
-    `val_size` images.
+    BatchNorm policies, and settings of which the table holds several values, are
+    separate curves; the one with the highest mean is recommended from. What is said to
+    be worse than the best is so in 95 % of the draws of all that is not known: the
+    sampling of the validation images, paired, and the noise between runs.
 
     Args:
         results: one row per (depth, bn, seed) with at least `depth_layers` and
@@ -227,52 +322,90 @@ def recommend(
             `flops`, `trainable_params`, `total_layers`, `depth_units`, ... are used
             where present.
         correct: trial -> (n_val,) bool: which validation images it got right.
-        epsilon: accuracy (0..1) that does not matter in practice.
+        epsilon: accuracy (0..1) that does not matter in practice: depths leave the set
+            only if they are worse by more than that.
         bootstrap: number of draws. seed: of the draws.
         search: that chose the depths, if one did: depth, policy and interval are those
             that it believes, not those of its highest measurement.
         num_classes: to recognize chance level; the table's own column otherwise.
         batch_norm: whether the network has BatchNorm, for the wording; without it,
             whether the table has a `bn` column.
+        epochs: rows of epochs.csv, to say what was not trained to the end.
+        labels: (n_val,) classes of the validation images.
+        logits: trial -> (n_val, classes) or (epochs, n_val, classes).
+        metric: of `metrics.METRICS`. Default: balanced accuracy where the labels are
+            known and uneven, else accuracy.
 
     Raises:
-        ValueError: missing columns, accuracies that are no fractions, two studies in
-            one table, or no finished trial.
+        ValueError: missing columns, accuracies that are no fractions, rows that do not
+            belong together, no finished trial, or an epsilon that cannot be told.
     """
-    if not 0 <= epsilon < 1:
-        raise ValueError(f"epsilon must be an accuracy in [0, 1), got {epsilon}")
+    if epsilon is not None and not 0 < epsilon < 1:
+        raise ValueError(f"epsilon must be an accuracy in (0, 1), got {epsilon}")
     if bootstrap < 100:
         raise ValueError(f"bootstrap needs at least 100 draws, got {bootstrap}")
     table, notes = clean_results(results)
     warnings = list(notes)
-    curves, draws, more = _all_curves(table, correct, bootstrap, seed)
+    metric, scores, table, more = _metric_scores(table, metric, correct, labels, logits)
     warnings.extend(more)
-    early = [stopped_depths(results, curve.bn) for curve in curves]
-    if search is None or search.best is None:
-        chosen, note = choose_curve(curves, draws, [len(depths) for depths in early])
-        warnings.extend(note)
-        curve, draw = curves[chosen], draws[chosen]
-        interval, source = best_depth_interval(curve.depths, draw), draw.source
-    else:
-        chosen, named = choose_searched(curves, search.best)
-        curve, draw = curves[chosen], draws[chosen]._replace(named=named)
-        interval, source = search.interval, "search"
-    if len(curve.depths) == 1:
-        interval = None
-    best = draw.best
-    depth = int(curve.depths[best])
-    total = int(_column_value(table, "total_layers") or curve.depths[-1])
+    size = _column_value(table, "val_size")
+    if labels is not None:
+        size = float(len(labels))
+    elif scores:
+        size = float(len(next(iter(scores.values()))))
+    early = {bn: stopped_depths(results, bn) for bn in set(table["bn"])}
+    found = compare_cells(
+        table,
+        scores,
+        stopped=early,
+        searched=None if search is None else search.best,
+        margin=epsilon or 0.0,
+        val_size=size,
+        draws=bootstrap,
+        seed=seed,
+    )
+    warnings.extend(found.notes)
+    _check_epsilon(epsilon, found, size)
+    curve, places, evidence = found.curve, found.places[found.chosen], found.evidence
+    stopped = early[curve.bn]
+    best, depths = found.best, curve.depths
+    means, inside = evidence.means[places], found.inside[places]
+    scope = "among the depths trained to the end" if stopped else ""
+    span, source = (depths[inside][0], depths[inside][-1]), evidence.source
+    if search is not None and search.interval is not None:
+        span, source = search.interval, "search"
+        inside = (depths >= span[0]) & (depths <= span[1])
+        scope = "every depth, by the search's model of the curve"
+    depth = int(depths[best])
+    total = int(_column_value(table, "total_layers") or depths[-1])
     units = _column_value(curve.table.loc[[depth]], "depth_units")
     total_units = _column_value(table, "total_units")
-    at_chance = _at_chance(table, draw.means, num_classes)
-    warnings.extend(_evidence_warnings(table, draw, at_chance, early[chosen]))
-    shape = curve_shape(curve, draw, interval, epsilon, early[chosen])
+    chance = _chance(table, metric, labels, num_classes)
+    at_chance = _at_chance(means, found, chance, size)
+    warnings.extend(_evidence_warnings(table, found, at_chance, stopped))
+    shape = curve_shape(depths, best, inside, evidence.replicated, stopped)
     if at_chance.all():
         shape = "chance"
-    gaps = draw.means[best] - draw.means
-    others = {c.bn: float(d.means.max()) for c, d in zip(curves, draws, strict=True)}
     speak_of_bn = "bn" in results if batch_norm is None else batch_norm
-    why = explain(table, batch_norm=speak_of_bn)
+    rows = found.rows
+    why = explain(rows, batch_norm=speak_of_bn)
+    conditions = conditions_of(rows[rows["bn"] == curve.bn])
+    elsewhere = {} if search is not None else found.elsewhere
+    contenders = [(int(L), curve.bn) for L in depths[inside]]
+    own = curve.table.loc[depth]
+    accuracy = float(own["val_accuracy"])
+    caveats = leading_caveats(
+        epochs=_epochs_of(epochs, rows),
+        bn=curve.bn,
+        contenders=contenders,
+        val_size=size,
+        training=float(own["accuracy"]) if "accuracy" in own else None,
+        validation=accuracy,
+        chance=_chance(table, "accuracy", labels, num_classes),
+    )
+    counts = evidence.counts[places][inside]
+    spread = evidence.runs.spread[places]
+    corrected = found.corrected
     fields = dict(
         depth_layers=depth,
         depth_units=None if units is None else int(units),
@@ -280,24 +413,53 @@ def recommend(
         total_units=None if total_units is None else int(total_units),
         depth_percent=100 * depth / total if total else 0.0,
         bn=curve.bn,
-        val_accuracy=float(draw.means[best]),
-        interval_layers=interval,
+        setting=dict(curve.setting),
+        metric=metric,
+        val_accuracy=float(means[best]),
+        baseline=chance,
+        expected=None if corrected is None else corrected.value,
+        expected_interval=None if corrected is None else corrected[1:],
+        interval_layers=None if len(depths) == 1 else (int(span[0]), int(span[1])),
         interval_source=source,
-        not_worse=tuple(int(L) for L in curve.depths[gaps <= epsilon + 1e-12]),
-        smallest_within_one_se=smallest_within_one_stderr(curve, draw),
-        pareto=pareto_depths(curve, draw.means),
+        noise_source=evidence.source,
+        confidence=CONFIDENCE if evidence.replicated else None,
+        scope=scope,
+        seeds=(int(counts.min()), int(counts.max())),
+        run_spread=(float(spread[0]), float(spread[-1])),
+        tested=tuple(int(L) for L in depths),
+        not_worse=tuple(int(L) for L in depths[inside]),
+        smallest=int(depths[inside][0]),
+        elsewhere=elsewhere,
+        pareto=pareto_depths(curve, means),
         interior_optimum=shape == "interior",
         shape=shape,
-        full=full_difference(curve, draw),
-        stopped=early[chosen],
-        quadratic=_quadratics(curves, total),
+        full=full_difference(curve, evidence, places, best),
+        policies=other_curves(
+            found.curves, evidence, found.places, found.chosen, found.cell
+        ),
+        stopped=stopped,
+        quadratic=_quadratics(found.curves, curve.setting, total),
         epsilon=epsilon,
+        conditions=conditions,
+        caveats=caveats,
+    )
+    parts = recommendation_parts(
+        fields, conditions=condition_words(conditions), batch_norm=speak_of_bn
     )
     return Recommendation(
         **fields,
-        sentence=recommendation_sentence(
-            fields, policies=others, batch_norm=speak_of_bn
-        ),
+        parts=parts,
+        sentence=" ".join((*caveats, *parts)),
         explanation=() if shape == "chance" else why.sentences,
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _epochs_of(epochs: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """The epochs of the trials that are compared, None where they are not known."""
+    needed = {"depth_layers", "bn", "epoch", "val_accuracy"}
+    if epochs is None or not needed <= set(epochs.columns):
+        return None
+    if "trial" not in epochs or "trial" not in rows:
+        return epochs
+    return epochs[epochs["trial"].isin(rows["trial"])]

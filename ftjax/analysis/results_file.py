@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.rows import check_units
+
 
 def read_results(
     path: Path, *, total_layers: int | None = None
@@ -49,6 +51,7 @@ def read_results(
                 f"{path}: column {name} holds {text[0]!r}, which is no number"
             )
         table[name] = numbers
+    check_units(table["val_accuracy"].to_numpy(float))
     highest = float(table["val_accuracy"].max())
     if 1 < highest <= 100:
         for name in ("val_accuracy", "accuracy", "train_mode_accuracy"):
@@ -84,3 +87,13 @@ def is_run(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(saved, dict) and {"config", "class_names"} <= saved.keys()
+
+
+def read_table(path: Path) -> pd.DataFrame | None:
+    """A table beside the one that is analyzed, or None."""
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """An array beside the table that is analyzed, or None."""
+    return np.load(path, allow_pickle=False) if path.is_file() else None

@@ -1,12 +1,12 @@
-"""Which depths of a curve to name: the best, the cheapest good ones, the ends."""
+"""Which depths of a curve to name: the best, the cheap ones, the ends."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from ftjax.analysis.bootstrap import CurveBootstrap, difference_stderr
 from ftjax.analysis.curves import COSTS, DepthCurve
+from ftjax.analysis.evidence import Evidence
 from ftjax.analysis.wording import percent
 
 
@@ -35,115 +35,132 @@ def pareto_depths(curve: DepthCurve, means: np.ndarray) -> tuple[int, ...]:
     return tuple(front)
 
 
-def smallest_within_one_stderr(curve: DepthCurve, draws: CurveBootstrap) -> int:
-    """Smallest depth whose paired difference to the best is at most one SE of it.
-
-    Source: Breiman, Friedman, Olshen and Stone 1984, section 3.4.3, with the standard
-    error of the paired difference instead of that of the best alone. The best depth
-    itself when nothing is known about the noise.
-    """
-    best = draws.best
-    for index, depth in enumerate(curve.depths):
-        gap = draws.means[best] - draws.means[index]
-        stderr = difference_stderr(draws, best, index)
-        if gap <= 0 or gap <= stderr:
-            return int(depth)
-    return int(curve.depths[best])
-
-
 def curve_shape(
-    curve: DepthCurve,
-    draws: CurveBootstrap,
-    interval: tuple[int, int] | None,
-    epsilon: float,
+    depths: np.ndarray,
+    best: int,
+    inside: np.ndarray,
+    replicated: bool,
     stopped: Sequence[int] = (),
 ) -> str:
     """Name what the curve does: where its best lies and whether that is shown.
 
     Args:
-        curve: of the depths trained to the end. draws: its means, best and noise.
-        interval: of the best depth. epsilon: accuracy that does not matter.
+        depths: (d,) trained to the end. best: index of the named one.
+        inside: (d,) which of them are in the set of those that may be the best.
+        replicated: whether run-to-run noise was measured.
         stopped: depths that a search stopped early.
 
     Returns:
         'stopped' (early, so that an end or all but one depth is not known), 'single'
-        (one depth), 'flat' (all within epsilon), 'deepest' or 'shallowest'
-        (the best is an end), 'unproven' (an end is in the interval or within epsilon
-        of the best), 'interior'.
+        (one depth), 'flat' (all may be the best), 'deepest' or 'shallowest' (the best
+        is an end), 'unproven' (an end may be the best, or nothing was replicated),
+        'interior'.
     """
-    means, best = draws.means, draws.best
     if stopped and (
-        np.ptp(means) <= epsilon
-        or min(stopped) < curve.depths[0]
-        or max(stopped) > curve.depths[-1]
+        inside.all() or min(stopped) < depths[0] or max(stopped) > depths[-1]
     ):
         return "stopped"
-    if len(means) == 1:
+    if len(depths) == 1:
         return "single"
-    if np.ptp(means) <= epsilon:
+    if inside.all():
         return "flat"
-    if best == len(means) - 1:
+    if best == len(depths) - 1:
         return "deepest"
     if best == 0:
         return "shallowest"
-    beaten = means[best] - max(means[0], means[-1]) > epsilon
-    if interval is not None:
-        beaten &= interval[0] > curve.depths[0] and interval[1] < curve.depths[-1]
-    return "interior" if beaten else "unproven"
+    return "interior" if replicated and not inside[[0, -1]].any() else "unproven"
 
 
-def full_difference(curve: DepthCurve, draws: CurveBootstrap) -> dict[str, float]:
-    """Deepest tested depth against the best: accuracy, paired SE, ratio of seconds."""
-    best, last = draws.best, len(draws.means) - 1
+def full_difference(
+    curve: DepthCurve, evidence: Evidence, places: np.ndarray, best: int
+) -> dict[str, float]:
+    """Deepest tested depth against the best: accuracy, paired SE, ratio of seconds.
+
+    Args:
+        places: (d,) cells of the curve. best: index of the named depth in it.
+    """
+    last, here = places[-1], places[best]
     ratio = math.nan
     if "seconds" in curve.table:
         seconds = curve.table["seconds"].to_numpy(float)
-        ratio = float(seconds[last] / seconds[best]) if seconds[best] > 0 else math.nan
+        ratio = float(seconds[-1] / seconds[best]) if seconds[best] > 0 else math.nan
     return {
-        "depth_layers": int(curve.depths[last]),
-        "difference": float(draws.means[last] - draws.means[best]),
-        "stderr": difference_stderr(draws, last, best),
+        "depth_layers": int(curve.depths[-1]),
+        "difference": float(evidence.means[last] - evidence.means[here]),
+        "stderr": float(evidence.stderr[last, here]),
         "time_ratio": ratio,
     }
 
 
-def choose_searched(curves: list[DepthCurve], best: tuple[int, str]) -> tuple[int, int]:
-    """Index of the curve, and in it of the depth, that a search found.
-
-    A search measures most depths once. The highest of those measurements is high by
-    luck more often than not; the search believes a depth by its neighbors as well.
-
-    Args:
-        curves: one per policy. best: depth in layers, and policy.
-    """
-    depth, bn = best
-    chosen = [curve.bn for curve in curves].index(bn)
-    return chosen, int(np.searchsorted(curves[chosen].depths, depth))
+def curve_name(curve: DepthCurve) -> str:
+    """A curve's policy and the settings that tell it from the others."""
+    setting = ", ".join(f"{name} {value}" for name, value in curve.setting.items())
+    return f"{curve.bn}, {setting}" if setting else curve.bn
 
 
-def choose_curve(
-    curves: list[DepthCurve], draws: list[CurveBootstrap], stopped: Sequence[int]
-) -> tuple[int, list[str]]:
-    """Index of the curve with the highest mean among those that are curves at all.
-
-    A policy tried at fewer than half as many depths as the fullest one is a probe that
-    explains, not a curve that can be recommended from.
+def other_curves(
+    curves: Sequence[DepthCurve],
+    evidence: Evidence,
+    places: Sequence[np.ndarray],
+    chosen: int,
+    here: int,
+) -> dict[str, dict[str, float]]:
+    """The best of every other policy and setting against the named cell.
 
     Args:
-        curves, draws: one of each per policy.
-        stopped: number of further depths per policy that a search stopped early; they
-            were tried as well.
+        places: (d,) cells of each curve. chosen: index of the named curve. here: cell.
+
+    Returns:
+        name -> depth_layers, value, difference (to the named one), stderr.
     """
-    counts = [len(c.depths) + more for c, more in zip(curves, stopped, strict=True)]
-    tops = [
-        d.means.max() if 2 * n >= max(counts) else -1.0
-        for d, n in zip(draws, counts, strict=True)
-    ]
-    chosen = int(np.argmax(tops))
+    found = {}
+    for number, (curve, where) in enumerate(zip(curves, places, strict=True)):
+        if number == chosen:
+            continue
+        top = int(np.argmax(evidence.means[where]))
+        cell = where[top]
+        found[curve_name(curve)] = {
+            "depth_layers": int(curve.depths[top]),
+            "value": float(evidence.means[cell]),
+            "difference": float(evidence.means[cell] - evidence.means[here]),
+            "stderr": float(evidence.stderr[cell, here]),
+        }
+    return found
+
+
+def choose_cell(
+    curves: Sequence[DepthCurve],
+    evidence: Evidence,
+    places: Sequence[np.ndarray],
+    able: np.ndarray,
+    searched: tuple[int, str] | None,
+) -> tuple[int, int, list[str]]:
+    """The curve and the depth in it to name, and what is said of mere probes.
+
+    The highest mean of the curves that are curves at all (`cells.is_curve`), or what a
+    search believes: it measures most depths once, and the highest of those measurements
+    is high by luck more often than not.
+
+    Args:
+        able: which curves can be recommended from. searched: depth and policy that a
+            search names.
+
+    Returns:
+        Index of the curve, index of the depth in it, sentences.
+    """
+    if searched is not None:
+        depth, bn = searched
+        chosen = [curve.bn for curve in curves].index(bn)
+        return chosen, int(np.searchsorted(curves[chosen].depths, depth)), []
+    tops = np.array([evidence.means[where].max() for where in places])
+    chosen = int(np.argmax(np.where(able, tops, -np.inf)))
+    best = int(np.argmax(evidence.means[places[chosen]]))
+    fullest = max(len(curve.depths) for curve in curves)
     notes = [
-        f"bn {c.bn} reaches {percent(d.means.max())} but was tried at {n} of "
-        f"{max(counts)} depths only: run its other depths before using it."
-        for c, d, n in zip(curves, draws, counts, strict=True)
-        if 2 * n < max(counts) and d.means.max() > tops[chosen]
+        f"bn {curve_name(curve)} reaches {percent(top)} but was tried at "
+        f"{len(curve.depths)} of {fullest} depths only: run its other depths before "
+        "using it."
+        for curve, top, fine in zip(curves, tops, able, strict=True)
+        if not fine and top > tops[chosen]
     ]
-    return chosen, notes
+    return chosen, best, notes

@@ -28,7 +28,13 @@ from ftjax.analysis.curves import clean_results
 from ftjax.analysis.fits import fit_all
 from ftjax.analysis.quadratic_words import quadratic_words
 from ftjax.analysis.recommend import Recommendation, recommend
-from ftjax.analysis.results_file import is_run, read_correct, read_results
+from ftjax.analysis.results_file import (
+    is_run,
+    read_array,
+    read_correct,
+    read_results,
+    read_table,
+)
 from ftjax.cli.console import make_console, parse, refuse
 from ftjax.paper.audit import audit_paper, verdict_counts
 from ftjax.paper.source import VERDICTS
@@ -50,8 +56,9 @@ class Options:
     """Write recommendation.json: beside the table, or into the path given here."""
     total_layers: int | None = None
     """Layers of the whole network, for tables that do not say."""
-    epsilon: float = 0.005
-    """Difference of accuracies (0..1) that does not matter."""
+    epsilon: float | None = None
+    """Accuracy (0..1) that does not matter: a depth leaves the set only if it is worse
+    by more. Default: none."""
     bootstrap: int = 2000
     """Bootstrap draws."""
     seed: int = 0
@@ -136,7 +143,13 @@ def recommend_table(
 
         return recommend_run(path.parent, table, **settings)
     trials = table["trial"].astype(str).unique() if "trial" in table else []
-    return recommend(table, read_correct(path, trials), **settings)
+    return recommend(
+        table,
+        read_correct(path, trials),
+        epochs=read_table(path.parent / "epochs.csv"),
+        labels=read_array(path.parent / "val_labels.npy"),
+        **settings,
+    )
 
 
 def _number(value: float, digits: int) -> str:

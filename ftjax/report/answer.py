@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
 from ftjax.machine.files import read_json
+from ftjax.report import drawing
+from ftjax.report.content import Table, class_tables
 from ftjax.report.page import write_report
 from ftjax.report.sections import Report
 from ftjax.sweep.results import read_correct, read_probes
@@ -24,15 +29,13 @@ def compare_probes(
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
-def recommend_run(
-    out: Path, results: pd.DataFrame, **settings: float
-) -> Recommendation:
+def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommendation:
     """The recommendation of a run, from its table and what its folder holds.
 
     Its warnings begin with those about the images, which config.json keeps.
 
     Args:
-        settings: epsilon, bootstrap and seed of `recommend`, where not its own.
+        settings: epsilon, bootstrap, seed and metric of `recommend`, where not its own.
     """
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
@@ -46,10 +49,80 @@ def recommend_run(
         search=search,
         num_classes=len(saved["class_names"]),
         batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
+        epochs=read_epochs(out),
+        labels=read_labels(out),
+        **read_logits_if_needed(out, results, settings.get("metric")),
         **settings,
     )
     about_images = tuple(saved.get("data_warnings", ()))
     return replace(answer, warnings=(*about_images, *answer.warnings))
+
+
+def read_epochs(out: Path) -> pd.DataFrame | None:
+    """A run's epochs.csv, or None."""
+    path = out / "epochs.csv"
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def read_labels(out: Path) -> np.ndarray | None:
+    """Classes of the validation images, (n_val,), from val_labels.npy, or None."""
+    path = out / "val_labels.npy"
+    return np.load(path, allow_pickle=False) if path.is_file() else None
+
+
+def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Per trial, the logits (n_val, classes) of the validation images.
+
+    From trials/<id>/val_logits.npz, array `logits`: (n_val, classes), or (epochs,
+    n_val, classes), of which the last epoch that the row has is taken.
+    """
+    found = {}
+    for row in results.drop_duplicates("trial").itertuples():
+        path = out / "trials" / str(row.trial) / "val_logits.npz"
+        if not path.is_file():
+            continue
+        with np.load(path, allow_pickle=False) as file:
+            logits = file["logits"]
+        if logits.ndim == 3:
+            logits = logits[min(int(row.epochs), len(logits)) - 1]
+        found[str(row.trial)] = logits
+    return found
+
+
+def read_logits_if_needed(
+    out: Path, results: pd.DataFrame, metric: str | None
+) -> dict[str, Any]:
+    """The argument `logits` of `recommend`, where correctness alone is not enough."""
+    if metric in (None, "accuracy", "balanced_accuracy"):
+        return {}
+    return {"logits": read_logits(out, results)}
+
+
+def classes_of_run(
+    out: Path, results: pd.DataFrame, best: Recommendation
+) -> tuple[Table, ...]:
+    """The tables of classes of a run; empty where it kept no labels or logits."""
+    labels, correct = read_labels(out), read_correct(out, results)
+    rows = drawing.finished(drawing.rows_of(results, best))
+    rows = rows[rows["bn"] == best.bn]
+    depths = tuple(sorted(int(depth) for depth in rows["depth_layers"].unique()))
+    trials = {
+        depth: [str(t) for t in rows.loc[rows["depth_layers"] == depth, "trial"]]
+        for depth in depths
+    }
+    known = [[correct[t] for t in trials[d] if t in correct] for d in depths]
+    named = rows[rows["depth_layers"] == best.depth_layers].head(1)
+    logits = list(read_logits(out, named).values())
+    if labels is None or not logits or not all(known):
+        return ()
+    return class_tables(
+        last_logits(logits[0]).argmax(axis=1),
+        labels,
+        tuple(read_json(out / "config.json")["class_names"]),
+        correct=np.array([np.mean(runs, axis=0) for runs in known]),
+        depths=depths,
+        chosen=depths.index(best.depth_layers),
+    )
 
 
 def write_page(
@@ -74,6 +147,7 @@ def write_page(
             command=saved["command"],
             probes=probes,
             correlations=correlations,
+            classes=classes_of_run(out, results, recommendation),
         ),
     )
 

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
+from ftjax.analysis.metrics import class_changes, class_table, confusion_matrix
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
-from ftjax.analysis.wording import interval_scope
+from ftjax.analysis.wording import METRIC_WORDS, depth_span, metric_value
 from ftjax.report import batchnorm_plots, drawing
 
 MISSING = "–"
+MOST_CLASSES = 20  # in a table of classes; a larger confusion matrix is left out
 
 
 class Cell(NamedTuple):
@@ -35,12 +37,12 @@ def _number(value: Any, text: str, scale: float = 1.0) -> str:
 
 
 def _rate(values: pd.Series) -> str:
-    """Mean in percent, with the standard deviation of the seeds where there are."""
+    """Mean in percent, the standard deviation of the seeds in brackets."""
     values = values.dropna()
     if values.empty:
         return MISSING
     mean = drawing.percent(float(values.mean()))
-    return f"{mean} ± {100 * values.std():.1f}" if len(values) > 1 else mean
+    return f"{mean} ({100 * values.std():.1f})" if len(values) > 1 else mean
 
 
 def _proof(values: pd.Series) -> Cell:
@@ -71,7 +73,9 @@ def trial_table(results: pd.DataFrame, best: Recommendation | None) -> Table:
         depth, bn = part["depth_layers"].iloc[0], part["bn"].iloc[0]
         part = part.reindex(columns=[*part.columns, *REPORTED.difference(part.columns)])
         mean = part[list(NUMERIC)].apply(pd.to_numeric, errors="coerce").mean()
-        chosen = bool(best and depth == best.depth_layers and bn == best.bn)
+        own = bool(best and bn == best.bn)
+        chosen = own and depth == best.depth_layers
+        good = own and depth in best.not_worse
         percent = _number(100 * depth / mean["total_layers"], ".0f")
         cells = (
             Cell(f"{depth:.0f}" + (f" ({percent} %)" if percent != MISSING else "")),
@@ -87,14 +91,14 @@ def trial_table(results: pd.DataFrame, best: Recommendation | None) -> Table:
             _proof(part["frozen_intact"]),
             _status(part["status"]),
         )
-        rows.append(("best" if chosen else "", cells))
+        rows.append(("best" if chosen else "good" if good else "", cells))
     caption, columns = "Every depth that was asked for", COLUMNS
     if set(table["status"]) == {"done"}:
         caption, columns = f"{caption}, all done", COLUMNS[:-1]
         rows = [(mark, cells[:-1]) for mark, cells in rows]
     seeds = len(set(table["seed"]))
     if seeds > 1:
-        caption += f"; mean ± standard deviation of {seeds} seeds"
+        caption += f"; mean (standard deviation in points) of up to {seeds} seeds"
     return Table(caption, columns, tuple(rows))
 
 
@@ -217,31 +221,126 @@ def batchnorm_advice(results: pd.DataFrame) -> str:
     )
 
 
-def answer_parts(sentence: str) -> tuple[str, ...]:
-    """The sentence cut at its semicolons, so that the answer itself can stand big.
+def answer_parts(best: Recommendation) -> tuple[str, ...]:
+    """The sentences of the answer without what it begins with, for the page.
 
-    The interval is left out: it stands among the key facts.
+    The set of depths is left out: it stands among the key facts.
     """
-    text = sentence.rstrip(".").replace("+-", "±").replace(" %", "\N{NO-BREAK SPACE}%")
-    first, *others = text.split("; ")
-    kept = [part for part in others if "% interval " not in part]
-    return (first, *(part[:1].upper() + part[1:] for part in kept))
+    return tuple(
+        part.replace("+-", "±").replace(" %", "\N{NO-BREAK SPACE}%")
+        for part in best.parts
+    )
 
 
 def key_facts(
     results: pd.DataFrame, best: Recommendation
 ) -> tuple[tuple[str, str], ...]:
     """The numbers a reader looks for first, as (name, value)."""
-    facts = [("Validation accuracy", drawing.percent(best.val_accuracy))]
+    name = METRIC_WORDS[best.metric]
+    facts = []
+    if best.expected is not None and best.expected_interval is not None:
+        low, high = (metric_value(best.metric, x) for x in best.expected_interval)
+        new = "new runs" if best.confidence is not None else "this run"
+        facts.append(
+            (
+                f"Expected {name} ({new}, new images)",
+                f"{metric_value(best.metric, best.expected)} ({low} to {high})",
+            )
+        )
+    measured = metric_value(best.metric, best.val_accuracy)
+    facts.append((f"As measured ({name})", measured))
     if best.interval_layers is not None:
+        mass = best.confidence
+        head = "As good as can be told"
+        head += f" ({100 * mass:.0f} % set)" if mass else " (run noise assumed)"
         low, high = best.interval_layers
-        over = interval_scope(best.interval_source)
-        name = f"95 % interval of the best depth{over}"
-        span = f"{low} to {high}" if low < high else f"{low}"
-        facts.append((name, f"{span} layers"))
-    least = best.smallest_within_one_se
-    facts.append(("Smallest depth as good", f"{least} layers" if least else "the head"))
+        span = depth_span(best.not_worse, best.tested)
+        if best.scope.startswith("every depth"):
+            span = f"{low} to {high} layers" if low < high else f"{low} layers"
+        facts.append((head, span))
+        least = f"{best.smallest} layers" if best.smallest else "the head"
+        facts.append(("The smallest of them", least))
+    if best.baseline is not None:
+        base = metric_value(best.metric, best.baseline)
+        facts.append(("Majority class", base))
     if drawing.measured(results, "seconds"):
         unique = results.drop_duplicates("trial") if "trial" in results else results
         facts.append(("Training time, all trials", f"{unique['seconds'].sum():.0f} s"))
-    return tuple(facts)
+    return tuple(
+        (key, value.replace(" %", "\N{NO-BREAK SPACE}%")) for key, value in facts
+    )
+
+
+def class_tables(
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    correct: np.ndarray,
+    depths: tuple[int, ...],
+    chosen: int,
+) -> tuple[Table, ...]:
+    """What the named depth does to each class, and what other depths do to it.
+
+    Args:
+        predicted: (n,) answers of the named depth. labels: (n,).
+        correct: (d, n) correctness by depth, means over the seeds. depths: (d,).
+        chosen: index of the named depth.
+    """
+    per_class = class_table(predicted, labels, class_names)
+    rows = [
+        (
+            "",
+            (
+                Cell(str(row.name_)),
+                Cell(f"{row.images}"),
+                Cell(_number(100 * row.recall, ".1f")),
+                Cell(_number(100 * row.precision, ".1f")),
+                Cell(_number(100 * row.f1, ".1f")),
+                Cell(f"{row.taken_for} ({row.taken_count})" if row.taken_for else "–"),
+            ),
+        )
+        for row in per_class.rename(columns={"class": "name_"}).itertuples()
+    ]
+    found = [
+        Table(
+            f"Classes at {depths[chosen]} layers, in percent",
+            ("Class", "Images", "Recall", "Precision", "F1", "Most often taken for"),
+            tuple(rows),
+        )
+    ]
+    changes = class_changes(correct, labels, class_names, chosen)
+    worst = changes.set_index("class")
+    order = worst.abs().max(axis=1).sort_values(ascending=False, kind="stable")
+    names = list(order.index[:MOST_CLASSES])
+    rows = [
+        (
+            "",
+            (Cell(str(name)), *(Cell(f"{100 * x:+.1f}") for x in worst.loc[name])),
+        )
+        for name in names
+    ]
+    more = f"; the {len(names)} that change most" if len(order) > len(names) else ""
+    found.append(
+        Table(
+            f"Recall of a class by depth, points more or less than at "
+            f"{depths[chosen]} layers{more}",
+            ("Class", *(f"{depth} layers" for depth in depths)),
+            tuple(rows),
+        )
+    )
+    if len(class_names) <= MOST_CLASSES:
+        matrix = confusion_matrix(predicted, labels, len(class_names))
+        rows = [
+            ("", (Cell(name), *(Cell(str(count)) for count in counts)))
+            for name, counts in zip(class_names, matrix, strict=True)
+        ]
+        found.append(
+            Table(
+                f"Confusion matrix at {depths[chosen]} layers: rows are the true "
+                "classes, columns the answers, numbers are images",
+                ("Class", *class_names),
+                tuple(rows),
+            )
+        )
+    return tuple(found)

@@ -5,6 +5,7 @@ out rows that are not finished, and returns a matplotlib `Figure` whose title st
 the finding. `width` is in inches: `WIDE` for a page, `NARROW` for a phone.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -15,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ftjax.analysis.conditions import condition_words
 from ftjax.analysis.fits import predict
 from ftjax.analysis.recommend import Recommendation
-from ftjax.analysis.wording import interval_scope
 from ftjax.report.batchnorm_plots import batchnorm_gap
 from ftjax.report.cost_plots import learning_curves, pareto
 from ftjax.report.drawing import (
@@ -44,6 +45,7 @@ from ftjax.report.drawing import (
     peak,
     percent,
     policy_curves,
+    rows_of,
     save,
     setting_line,
 )
@@ -65,7 +67,7 @@ NAMES = {
     "val_loss": "validation loss",
     "loss": "training loss",
 }
-INTERVAL = "95 % interval"
+SET = "as good as can be told"
 # Trials without a number, and the mark they leave at the bottom.
 ABSENT = {"failed": ("a trial failed here", "x"), "stopped": ("stopped early", "v")}
 TALL = 0.1  # accuracy; the span of a curve from which its top may be too crowded
@@ -85,8 +87,9 @@ def depth_curve(
 
     Drawn: single trials as dots, their mean as a line, a 95 % interval where a depth
     has two or more seeds, the same metric on the training images dashed, and from
-    the recommendation the fitted quadratic with its vertex, the depths that are not
-    worse (shaded), the interval of the best depth and the depth itself.
+    the recommendation the fitted quadratic with its vertex, the depths that are as good
+    as can be told (shaded, and a bar from the first to the last) and the depth itself.
+    Rows of another setting than the recommended one are left out.
 
     Args:
         results: rows as in results.csv; rows that are not done only leave a cross.
@@ -99,6 +102,7 @@ def depth_curve(
     """
     if metric not in NAMES or metric not in results:
         raise ValueError(f"unknown metric {metric!r}; choose one of {sorted(NAMES)}")
+    results = rows_of(results, recommendation)
     done = finished(results)
     curves = policy_curves(done, metric)
     if not curves:
@@ -115,7 +119,7 @@ def depth_curve(
         height_ratios=None if low is None else (2, 1),
     )[:, 0]
     ax = panels[0]
-    ax.set_title(setting_line(results, width))
+    ax.set_title(_setting(results, recommendation, width))
     training = TRAINING.get(metric)
     shown = [c.points[:, 1] for _, _, c in curves.values()]
     for _, look, curve in curves.values():
@@ -162,12 +166,34 @@ def _depth_title(done: pd.DataFrame, metric: str, best: Recommendation | None) -
         where = f"all {depth:.0f} layers unfrozen"
     if means.index.get_level_values(0).nunique() > 1 and depth > 0:
         where += f" and BatchNorm {bn}"
-    if best is not None and best.shape == "flat" and metric == "val_accuracy":
-        spread = 100 * (means.xs(bn).max() - means.xs(bn).min())
-        return f"No depth stands out: all lie within {spread:.1f} points"
+    if best is not None and metric == "val_accuracy":
+        if best.caveats:
+            return f"{best.caveats[0]} Highest: {percent(value)}, {where}"
+        if best.shape == "flat":
+            highest = f"highest, {percent(value)}: {where}"
+            return f"No tested depth can be told from the others; {highest}"
     if metric.endswith("accuracy"):
         return f"Best {NAMES[metric]}, {percent(value)}: {where}"
     return f"Lowest {NAMES[metric]}, {value:.3f}: {where}"
+
+
+def _setting(results: pd.DataFrame, best: Recommendation | None, width: float) -> str:
+    """Model, data and seeds, and below them the conditions of the answer."""
+    line = setting_line(results, width)
+    words = condition_words(best.conditions) if best is not None else ""
+    if not words:
+        return line
+    room = int(13 * width)
+    return line + "\n" + "\n".join(textwrap.wrap(words, room))
+
+
+def short_basis(best: Recommendation) -> str:
+    """What the set of depths is worth, in a few words."""
+    if best.confidence is None:
+        return "run noise assumed"
+    low, high = best.seeds
+    runs = f"{high} seeds" if low == high else f"{low} to {high} seeds"
+    return f"{100 * best.confidence:.0f} % set, {runs}"
 
 
 def _draw_curve(ax: Axes, curve: Curve, look: Look) -> None:
@@ -188,12 +214,13 @@ def _draw_curve(ax: Axes, curve: Curve, look: Look) -> None:
 
 
 def _mark_best(ax: Axes, done: pd.DataFrame, best: Recommendation) -> None:
-    """A ring at the depth; a shade at its policy's depths that are not worse."""
+    """A ring at the depth; a shade at its policy's depths that are as good."""
     depths = np.unique(done.loc[done["bn"] == best.bn, "depth_layers"])
     for low, high in _bands(depths, best.not_worse):
         ax.axvspan(low, high, color=MARK, alpha=0.09, lw=0)
     ring = {"ms": 12, "mfc": "none", "mec": MARK, "mew": 1.8}
-    ax.plot(best.depth_layers, best.val_accuracy, "o", **ring)
+    rows = done[(done["bn"] == best.bn) & (done["depth_layers"] == best.depth_layers)]
+    ax.plot(best.depth_layers, rows["val_accuracy"].mean(), "o", **ring)
 
 
 def _bands(depths: np.ndarray, chosen: tuple[int, ...]) -> list[tuple[float, float]]:
@@ -231,9 +258,7 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
     if best.interval_layers is not None:
         ax.plot(best.interval_layers, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5)
-        over = interval_scope(best.interval_source)
-        label = f"{INTERVAL}{over or ' of the best depth'}"
-        ax.lines[-1].set(transform=strip, label=label)
+        ax.lines[-1].set(transform=strip, label=f"{SET}: {short_basis(best)}")
     share = here / max(best.total_layers, 1)
     side = "left" if share < 0.4 else "right" if share > 0.6 else "center"
     ax.text(
@@ -298,8 +323,8 @@ def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
         label = "fitted quadratic, its vertex"
         items.append(Line2D([], [], ls=":", **mark, **gray, label=label))
     if ax.patches:
-        items.append(Patch(fc=MARK, alpha=0.15, label="not worse than the best"))
-    labels = (INTERVAL, *(label for label, _ in ABSENT.values()))
+        items.append(Patch(fc=MARK, alpha=0.15, label=SET))
+    labels = (SET, *(label for label, _ in ABSENT.values()))
     items += [line for line in ax.lines if str(line.get_label()).startswith(labels)]
     columns = 3 if figure.get_figwidth() > 6 else 1
     figure.legend(handles=items, loc="outside lower left", ncols=columns)

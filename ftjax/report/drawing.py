@@ -20,6 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ftjax.analysis import wording
 from ftjax.analysis.curves import clean_results
+from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.rows import varying_settings
 from ftjax.batch_norm import POLICIES
 from ftjax.stats.distributions import student_t_quantile
 
@@ -100,6 +102,25 @@ def finished(results: pd.DataFrame) -> pd.DataFrame:
     if not usable.any():
         return results[usable].assign(bn="", seed=0)
     return clean_results(results)[0]
+
+
+def rows_of(results: pd.DataFrame, best: Recommendation | None) -> pd.DataFrame:
+    """The rows of the recommended setting, where the table holds several.
+
+    Raises:
+        ValueError: there are several and none is recommended.
+    """
+    if best is not None:
+        for column, value in best.setting.items():
+            results = results[results[column] == value]
+        return results
+    several = varying_settings(finished(results))
+    if several:
+        raise ValueError(
+            f"the table holds several values of {', '.join(several)}: filter the rows "
+            "to one, or give the recommendation"
+        )
+    return results
 
 
 def measured(table: pd.DataFrame, *columns: str) -> bool:

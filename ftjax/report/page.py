@@ -22,6 +22,7 @@ from ftjax.search.depths import MASS
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     sections.why,
     sections.all_depths,
+    sections.classes,
     heat_maps,
     sections.more_images,
     sections.warnings,
@@ -31,6 +32,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
 
 def write_report(path: str | Path, report: Report) -> Path:
     """Writes the self-contained page of a run; missing folders are made."""
+    report = report.of_its_curve()
     results, best, named = report.results, report.best, report.named
     main = None
     if len(drawing.finished(results)):
@@ -52,7 +54,8 @@ def write_report(path: str | Path, report: Report) -> Path:
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
         policies=POLICIES.values(),
         best=best,
-        answer=answer_parts(best.sentence) if best else (),
+        answer=answer_parts(best) if best else (),
+        caveats=best.caveats if best else (),
         facts=key_facts(results, named) if named else (),
         main=main,
         notices=notices(results),

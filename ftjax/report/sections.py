@@ -15,6 +15,7 @@ from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
 from ftjax.report.content import (
     MISSING,
+    Table,
     batchnorm_advice,
     further_warnings,
     trial_table,
@@ -52,6 +53,7 @@ class Report(NamedTuple):
         command: the exact command line.
         probes: of `ftjax.probes.probe_curve`, None where they were not made.
         correlations: of `ftjax.probes.rank_correlation`, with these results.
+        classes: of `content.class_tables`; empty where no labels were kept.
     """
 
     folder: Path
@@ -63,6 +65,14 @@ class Report(NamedTuple):
     command: str
     probes: pd.DataFrame | None = None
     correlations: Sequence = ()
+    classes: Sequence[Table] = ()
+
+    def of_its_curve(self) -> "Report":
+        """The same, with the rows of the setting that the answer names alone."""
+        results, epochs = drawing.rows_of(self.results, self.best), self.epochs
+        if "trial" in epochs and "trial" in results:
+            epochs = epochs[epochs["trial"].isin(results["trial"])]
+        return self._replace(results=results, epochs=epochs)
 
     @property
     def named(self) -> Recommendation | None:
@@ -125,6 +135,15 @@ def all_depths(report: Report) -> Section:
     table = trial_table(report.results, report.named)
     blocks = Block("trials", table, "trials"), Block("small", ABOUT_TABLE)
     return Section("All depths", blocks)
+
+
+def classes(report: Report) -> Section | None:
+    """Which classes a depth gains or loses, and which are confused."""
+    blocks = tuple(
+        Block("grid", table, f"classes{number}")
+        for number, table in enumerate(report.classes, start=1)
+    )
+    return Section("Classes", blocks) if blocks else None
 
 
 def more_images(report: Report) -> Section | None:

@@ -6,17 +6,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.search.gaussian_process import CurvePosterior, fit_curve
+from ftjax.analysis.effects import depth_effects
+from ftjax.analysis.run_noise import estimate_run_noise
+from ftjax.search.gaussian_process import CurvePosterior, fit_curve, rule_out
 
-NOISE = 0.005  # accuracy; run-to-run noise where the table says nothing about it
+COLLAPSE = 0.08  # accuracy below the highest, from which a depth has collapsed
+NOISE = 0.005  # accuracy; noise of the images where the table says nothing about it
 
 
 class CurveBelief(NamedTuple):
     """One policy: what was tried and what is believed.
 
     tried: indices of candidates with a trial, failed ones included. seen: with a
-    finished one. best: the seen index with the highest expected accuracy. highest: the
-    seen index with the highest measured accuracy.
+    finished one that has not collapsed. best: the seen index with the highest expected
+    accuracy. highest: the seen index with the highest measured accuracy.
     """
 
     bn: str
@@ -94,22 +97,66 @@ def believe(
         correct: as for `noise_before`.
     """
     index = np.searchsorted(depths, rows["depth_layers"].to_numpy())
-    noise, dof = noise_before(rows, correct)
-    values, variances = level_falls(rows["val_accuracy"].to_numpy(float), noise)
+    images, dof = noise_before(rows, correct)
+    accuracies = rows["val_accuracy"].to_numpy(float)
+    run = run_spread(index, accuracies, rows["seed"].to_numpy(), len(depths))
+    own = images**2 + run**2  # deeper cuts differ more from run to run
+    noise = float(np.sqrt(own.mean()))
+    fell = accuracies < accuracies.max() - max(COLLAPSE, 6 * noise)
+    gone = collapsed(index, fell)
+    index, accuracies, own = index[~fell], accuracies[~fell], own[~fell]
+    values, variances = level_falls(accuracies, noise)
     posterior = fit_curve(
         index,
         values,
-        rows["seed"].to_numpy(),
+        rows["seed"].to_numpy()[~fell],
         size=len(depths),
         noise=noise,
         noise_dof=dof,
-        variances=variances,
+        variances=variances * own / own.mean(),
     )
+    posterior = rule_out(posterior, gone)
     seen = np.unique(index)
     best = int(seen[np.argmax(posterior.mean[seen])])
     means = np.bincount(index, weights=values)[seen] / np.bincount(index)[seen]
     highest = int(seen[np.argmax(means)])
     return CurveBelief(bn, frozenset(tried), seen, best, highest, posterior)
+
+
+def run_spread(
+    index: np.ndarray, accuracies: np.ndarray, seeds: np.ndarray, size: int
+) -> np.ndarray:
+    """Expected run-to-run standard deviation of each trial, (n,); see `run_noise`."""
+    ranks, row = np.unique(index, return_inverse=True)
+    _, column = np.unique(seeds, return_inverse=True)
+    values = np.full((len(ranks), column.max() + 1), np.nan)
+    values[row, column] = accuracies
+    effects = depth_effects(values)
+    noise = estimate_run_noise(
+        ranks / max(size - 1, 1),
+        effects.squares,
+        effects.own_dof,
+        accuracy=float(accuracies.max()),
+    )
+    return noise.expected_spread[row]
+
+
+def collapsed(index: np.ndarray, fell: np.ndarray) -> np.ndarray:
+    """Ranks that are ruled out: those that collapsed, and those between two of them.
+
+    Where a curve collapses it is not smooth: a depth that fell says nothing about its
+    neighbors, which may be the best of all.
+
+    Args:
+        index: (n,) ranks of trials. fell: (n,) which of them collapsed.
+    """
+    down = set(index[fell].tolist()) - set(index[~fell].tolist())
+    ranks = sorted(set(index.tolist()))
+    gone = set(down)
+    for first, second in zip(ranks, ranks[1:], strict=False):
+        if first in down and second in down:
+            gone |= set(range(first, second))
+    return np.array(sorted(gone), dtype=int)
 
 
 def shortest_interval(
@@ -129,3 +176,22 @@ def shortest_interval(
     width = np.where(high < size, high - low, size)
     start = int(np.argmin(width))
     return min(start, inside), max(int(high[start]), inside)
+
+
+def open_ends(
+    seen: np.ndarray, best: int, low: int, high: int, size: int
+) -> tuple[int, int]:
+    """The interval with the depths next to the best one that no trial has seen.
+
+    A curve may go on rising up to the depth where it collapses, and a smooth process
+    does not expect that: between the best depth and the next one that was trained
+    nothing is excluded.
+
+    Args:
+        seen: (k,) ranks with a finished trial, increasing. best: one of them.
+        low, high: ranks of the interval. size: number of ranks.
+    """
+    place = int(np.searchsorted(seen, best))
+    before = seen[place - 1] + 1 if place > 0 else 0
+    after = seen[place + 1] - 1 if place + 1 < len(seen) else size - 1
+    return min(low, int(before)), max(high, int(after))

@@ -20,7 +20,7 @@ import pandas as pd
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.decision import Decision, Placement
 from ftjax.batch_norm import DEFAULT, POLICIES
-from ftjax.search.belief import CurveBelief, believe, shortest_interval
+from ftjax.search.belief import CurveBelief, believe, open_ends, shortest_interval
 from ftjax.search.gaussian_process import draw_curves, knowledge_gradient
 
 FIRST = 6  # cuts to start from
@@ -198,6 +198,8 @@ def _decide(
     chosen = int(np.argmax([curve.posterior.mean[curve.best] for curve in curves]))
     curve, winners = curves[chosen], draws[chosen].argmax(axis=1)
     low, high = shortest_interval(winners, size, curve.best, MASS)
+    narrow = low == high
+    low, high = open_ends(curve.seen, curve.best, low, high, size)
     gains = _gains(curves)
     which, place = _cheapest_of_the_best(gains)
     gain, noise = float(gains.max()), curve.posterior.noise_stderr
@@ -218,7 +220,7 @@ def _decide(
     unseen = [(depths[place], curve.bn, 0) for place in _unseen(curve, size)]
     if unseen:
         return run(unseen, "stretches of depth that no trial has seen")
-    narrow = low == high and bool(np.mean(tops.argmax(axis=0) == chosen) >= MASS)
+    narrow = narrow and bool(np.mean(tops.argmax(axis=0) == chosen) >= MASS)
     if not narrow and gain >= GAIN * noise:
         target = (depths[place], curves[which].bn, 0)
         return run(

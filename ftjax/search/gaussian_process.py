@@ -18,6 +18,7 @@ AMPLITUDES = (0.5, 1.5, 5.0, 15.0, 50.0)
 SMOOTHNESS = (0.5, 1.5)  # 1/2: curves with steps and kinks; 3/2: smooth ones
 OFFSET = 100.0  # standard deviation of the level, in units of the noise: unknown
 SEED_EFFECT = 1.0  # of what one seed does to all depths alike, in units of the noise
+RULED_OUT = -10.0  # accuracy of a rank that cannot be the highest
 LEAST_WEIGHT = 0.02  # of the likeliest pair of length scale and amplitude
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
@@ -126,6 +127,17 @@ def fit_curve(
         noise=squares[kept] / dof,
         dof=dof,
     )
+
+
+def rule_out(posterior: CurvePosterior, ranks: np.ndarray) -> CurvePosterior:
+    """The same with some ranks that cannot be the highest and that nothing moves."""
+    if not len(ranks):
+        return posterior
+    means, covariances = posterior.means.copy(), posterior.covariances.copy()
+    means[:, ranks] = RULED_OUT
+    covariances[:, ranks, :] = 0.0
+    covariances[:, :, ranks] = 0.0
+    return posterior._replace(means=means, covariances=covariances)
 
 
 def draw_curves(

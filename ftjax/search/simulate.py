@@ -1,6 +1,7 @@
-"""Planted curves of known shape, searched: does the search find their optimum?
+"""The judge: how often is what the product says true, on sweeps of known truth?
 
-NumPy alone: curves, noise and the search. What a trial costs comes from outside.
+Every function is pure: a number makes a sweep, the product's own functions judge it,
+and the truth judges them.
 """
 
 from collections.abc import Sequence
@@ -9,112 +10,315 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.best_set import best_set
+from ftjax.analysis.compare import AGAIN, compare_cells
+from ftjax.analysis.curves import clean_results
 from ftjax.analysis.decision import Decision
+from ftjax.analysis.effects import depth_effects
+from ftjax.analysis.evidence import Evidence, weigh_evidence
+from ftjax.analysis.optimism import corrected_accuracy
 from ftjax.search.depths import next_depths
+from ftjax.search.halving import halving, rung_epochs
+from ftjax.search.planted import SHAPES, Planted, planted_sweep, run_spread
 
-SHAPES = ("plateau", "unimodal", "monotone", "steps")
-NOISES = (0.003, 0.005, 0.007)  # accuracy of one trial, standard deviation
-NARROWEST = 0.12  # share of the depth axis that a planted step takes at least
+SIZE = 6  # depths of a grid, as the default command has
+UNITS = 19  # depths that a search may choose from
+DRAWS = 1000
+REPLICATED = 3  # runs of a contender
+EPOCHS = 8  # of halving
 
 
-class Sweep(NamedTuple):
-    """One simulated search beside the full grid on the same planted curve.
+class Outcome(NamedTuple):
+    """One made sweep as the product sees it.
 
-    covered: whether the interval holds a planted optimum. regret, grid_regret:
-    accuracy below the planted optimum of the depth named by the search and by the
-    highest measurement of the full grid. trials: of the search. cost: of the search
-    over the grid's. width: of the interval as a share of the depth axis.
+    covered: whether the set holds the (smallest) truly best depth. claims: whether it
+    leaves any depth out, and says so. wrong: whether a truly best one is left out.
+    size: share of the depths in the set. bias, raw_bias: corrected and measured
+    accuracy of the named depth less the true one. regret: accuracy that the named depth
+    truly lacks to the best. runs: trials per depth. before_covered, before_size: of the
+    rule before this one, the percentile interval of the winner. lost: whether the best
+    depth never came to be compared.
     """
 
-    covered: bool
+    covered: float
+    claims: float
+    wrong: float
+    size: float
+    bias: float
+    raw_bias: float
     regret: float
-    grid_regret: float
-    trials: int
-    cost: float
-    width: float
+    runs: float
+    before_covered: float = np.nan
+    before_size: float = np.nan
+    lost: float = 0.0
 
 
-def planted_curve(shape: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """True accuracies (size,) of a shape, of random height and place.
+class Case(NamedTuple):
+    """A kind of made sweep.
 
-    Heights are 3 to 8 points; the plateau begins, and the peak lies, between 15 and 85
-    percent of the axis; monotone curves saturate, upwards or downwards; steps are four,
-    of random order, the highest never first.
-
-    Raises:
-        ValueError: unknown shape.
+    mode: 'grid', 'replicates', 'halving' or 'auto'. deepest: run-to-run noise of the
+    deepest cut. seeds: of all depths (grid), or of those that may be the best.
     """
-    x = np.linspace(0, 1, size)
-    height, place = rng.uniform(0.03, 0.08), rng.uniform(0.15, 0.85)
-    if shape == "plateau":
-        return 0.85 + height * np.minimum(x / place, 1)
-    if shape == "unimodal":
-        sides = np.where(x < place, place, 1 - place)
-        steep = np.where(x < place, 1, rng.uniform(0.3, 1))
-        return 0.85 + height * (1 - steep * ((x - place) / sides) ** 2)
-    if shape == "monotone":
-        rise = 0.85 + height * (1 - np.exp(-3 * x))
-        return rise if rng.random() < 0.5 else rise[::-1]
-    if shape == "steps":
-        spare = np.sort(rng.uniform(0, 1 - 4 * NARROWEST, 3))
-        edges = spare + NARROWEST * np.arange(1, 4)
-        levels = np.concatenate([[0], rng.permutation([0.35, 0.6, 1])])
-        return 0.85 + height * levels[np.searchsorted(edges, x)]
-    raise ValueError(f"unknown shape {shape!r}: choose from {', '.join(SHAPES)}")
+
+    mode: str
+    shape: str
+    deepest: float
+    images: int
+    seeds: int
+
+
+def cases(*, quick: bool = False) -> list[Case]:
+    """Every kind of sweep that is judged."""
+    found = []
+    for shape in SHAPES:
+        for deepest in (0.01, 0.03):
+            for images in (100, 400, 2000):
+                kind = (shape, deepest, images)
+                found += [Case("grid", *kind, seeds) for seeds in (1, 2, 3, 5)]
+                found.append(Case("replicates", *kind, REPLICATED))
+            found.append(Case("halving", shape, deepest, 400, REPLICATED))
+            found += [Case("auto", shape, deepest, 400, s) for s in (1, REPLICATED)]
+    if quick:
+        found = [case for case in found if case.images == 400 and case.deepest > 0.02]
+    return found
+
+
+def simulate(case: Case, number: int) -> Outcome:
+    """One sweep of a kind; `number` seeds its curve, its runs and its images."""
+    rng = np.random.default_rng(
+        [number, SHAPES.index(case.shape), case.images, round(1e4 * case.deepest)]
+    )
+    size = UNITS if case.mode == "auto" else SIZE
+    sweep = planted_sweep(
+        case.shape,
+        size=size,
+        deepest=case.deepest,
+        seeds=case.seeds,
+        images=case.images,
+        rng=rng,
+    )
+    if case.mode == "auto":
+        return _searched(sweep, case.seeds)
+    if case.mode == "halving":
+        return _halved(sweep, case.deepest, rng)
+    seen = np.ones(sweep.runs.shape, dtype=bool)
+    if case.mode == "replicates":
+        seen[:, 1:] = False
+        first = best_set(_weigh(sweep, seen, number), confidence=AGAIN)
+        if first.sum() > 1:
+            seen[first] = True
+    return _judge(sweep, seen, number)
+
+
+def _scores(sweep: Planted, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean correctness (m, n) of the runs that were seen, and the flips (m,)."""
+    scores, flips = [], []
+    for correct, known in zip(sweep.correct, seen, strict=True):
+        runs = correct[known].astype(float)
+        scores.append(runs.mean(axis=0))
+        single = len(runs) == 1
+        flips.append(0.0 if single else runs.var(axis=0, ddof=1).mean() / runs.shape[1])
+    return np.stack(scores), np.array(flips)
+
+
+def _weigh(sweep: Planted, seen: np.ndarray, seed: int) -> Evidence:
+    scores, flips = _scores(sweep, seen)
+    values = np.where(seen, sweep.correct.mean(axis=2), np.nan)
+    rank = np.linspace(0, 1, len(values))
+    return weigh_evidence(
+        values, rank, scores=scores, flips=flips, draws=DRAWS, seed=seed
+    )
+
+
+def _judge(sweep: Planted, seen: np.ndarray, seed: int) -> Outcome:
+    evidence = _weigh(sweep, seen, seed)
+    scores, _ = _scores(sweep, seen)
+    named = int(np.argmax(evidence.means))
+    inside = best_set(evidence)
+    corrected = corrected_accuracy(evidence, named, scores, seed=seed)
+    true = sweep.truth if evidence.replicated else sweep.runs[:, 0]
+    values = np.where(seen, sweep.correct.mean(axis=2), np.nan)
+    low, high = interval_before(values, scores, seed)
+    smallest = int(np.argmax(sweep.best))
+    return Outcome(
+        covered=bool(inside[smallest]),
+        claims=bool(not inside.all()),
+        wrong=bool(np.any(sweep.best & ~inside)),
+        size=inside.mean(),
+        bias=corrected.value - true[named],
+        raw_bias=evidence.means[named] - true[named],
+        regret=sweep.truth.max() - sweep.truth[named],
+        runs=seen.sum() / len(seen),
+        before_covered=low <= smallest <= high,
+        before_size=(high - low + 1) / len(seen),
+    )
+
+
+def interval_before(
+    values: np.ndarray, scores: np.ndarray, seed: int
+) -> tuple[int, int]:
+    """The rule that this one replaced: percentile interval of the winner, as ranks.
+
+    Seeds, where there are several, and images; of runs that were not repeated it knew
+    nothing.
+    """
+    rng = np.random.default_rng(seed)
+    effects = depth_effects(values)
+    n = scores.shape[1]
+    centered = scores - scores.mean(axis=1, keepdims=True)
+    covariance = centered @ centered.T / (n * (n + 1))
+    lower = np.linalg.cholesky(covariance + 1e-14 * np.eye(len(scores)))
+    noise = rng.standard_normal((DRAWS, len(scores))) @ lower.T
+    if effects.dof:
+        pooled = effects.squares.sum() / effects.dof
+        spread = np.sqrt(
+            (4 * pooled + effects.squares) / (4 + effects.own_dof) / effects.counts
+        )
+        tails = np.sqrt(rng.chisquare(effects.dof, (DRAWS, 1)) / effects.dof)
+        noise += spread * rng.standard_normal(noise.shape) / tails
+    winners = np.argmax(effects.means + noise, axis=1)
+    low, high = np.quantile(winners, [0.025, 0.975], method="inverted_cdf")
+    best = int(np.argmax(effects.means))
+    return min(int(low), best), max(int(high), best)
+
+
+def _row(sweep: Planted, depth: int, seed: int) -> dict:
+    return {
+        "trial": f"{depth}-{seed}",
+        "depth_layers": depth,
+        "bn": "follow",
+        "seed": seed,
+        "val_accuracy": float(sweep.correct[depth, seed].mean()),
+    }
 
 
 def search_curve(
-    truth: np.ndarray, noise: np.ndarray, *, max_trials: int | None = None
+    sweep: Planted, *, max_trials: int | None = None
 ) -> tuple[Decision, pd.DataFrame]:
-    """Run the search on a planted curve to its end.
-
-    Args:
-        truth: (m,) true accuracy by depth. noise: (m, s) of each depth and seed.
+    """Run the search on a made sweep to its end.
 
     Returns:
         The last decision and the table of trials.
     """
-    depths = range(len(truth))
-    table = pd.DataFrame(columns=["depth_layers", "bn", "seed", "val_accuracy"])
+    depths = range(len(sweep.truth))
+    table = pd.DataFrame(
+        columns=["trial", "depth_layers", "bn", "seed", "val_accuracy"]
+    )
+    correct: dict[str, np.ndarray] = {}
     while True:
         decision = next_depths(
-            table, depths, seeds=noise.shape[1], max_trials=max_trials
+            table,
+            depths,
+            seeds=sweep.runs.shape[1],
+            correct=correct,
+            max_trials=max_trials,
         )
         if decision.done:
             return decision, table
-        rows = [
-            {**trial._asdict(), "val_accuracy": truth[depth] + noise[depth, trial.seed]}
-            for trial in decision.trials
-            for depth in [trial.depth_layers]
-        ]
+        rows = [_row(sweep, depth, seed) for depth, _, seed in decision.trials]
+        for row in rows:
+            runs = sweep.correct[row["depth_layers"]]
+            correct[row["trial"]] = runs[row["seed"]]
         new = pd.DataFrame(rows)
         table = new if table.empty else pd.concat([table, new], ignore_index=True)
 
 
-def simulate(
-    shape: str, sigma: float, costs: Sequence[float], *, seeds: int, number: int
-) -> Sweep:
-    """One sweep; `number` seeds its curve and its noise.
-
-    Args:
-        costs: (m,) of one trial at each candidate depth.
-    """
-    size = len(costs)
-    rng = np.random.default_rng([number, round(1e5 * sigma), SHAPES.index(shape)])
-    truth = planted_curve(shape, size, rng)
-    # A seed moves all depths together as well, by as much as its own noise.
-    noise = rng.normal(0, sigma, (size, seeds)) + rng.normal(0, sigma, seeds)
-    decision, table = search_curve(truth, noise)
+def _searched(sweep: Planted, seeds: int) -> Outcome:
+    decision, table = search_curve(sweep)
     assert decision.best is not None and decision.interval is not None
-    optima = np.flatnonzero(truth >= truth.max() - 1e-12)
     low, high = decision.interval
-    named = int(np.argmax(truth + noise.mean(axis=1)))
-    return Sweep(
-        covered=bool(np.any((optima >= low) & (optima <= high))),
-        regret=float(truth.max() - truth[decision.best[0]]),
-        grid_regret=float(truth.max() - truth[named]),
-        trials=len(table),
-        cost=float(np.asarray(costs)[table["depth_layers"].astype(int)].sum())
-        / float(np.sum(costs) * seeds),
-        width=(high - low) / (size - 1),
+    named = decision.best[0]
+    ranks = np.arange(len(sweep.truth))
+    inside = (ranks >= low) & (ranks <= high)
+    seen = table[table["depth_layers"] == named]["val_accuracy"].mean()
+    return Outcome(
+        covered=bool(np.any(sweep.best & inside)),
+        claims=bool(not inside.all()),
+        wrong=bool(not np.any(sweep.best & inside)),
+        size=inside.mean(),
+        bias=np.nan,
+        raw_bias=float(seen) - sweep.truth[named],
+        regret=sweep.truth.max() - sweep.truth[named],
+        runs=len(table) / len(sweep.truth),
     )
+
+
+def _halved(sweep: Planted, deepest: float, rng: np.random.Generator) -> Outcome:
+    """Halving with the first seed, then the other seeds of those at the end."""
+    size = len(sweep.truth)
+    rank = np.linspace(0, 1, size)
+    final = sweep.correct[:, 0].mean(axis=1)
+    slow = (0.1 + 0.1 * rank) * np.exp(-np.arange(1, EPOCHS + 1)[:, None] / (1 + rank))
+    slow = slow - slow[-1]  # (epochs, size): deeper cuts start further behind
+    wobble = 0.5 * run_spread(size, deepest) * rng.standard_normal((EPOCHS, size))
+    wobble[-1] = 0.0
+    rows = [
+        {**_row(sweep, depth, 0), "epoch": epoch + 1}
+        | {"val_accuracy": final[depth] - slow[epoch, depth] + wobble[epoch, depth]}
+        for depth in range(size)
+        for epoch in range(EPOCHS)
+    ]
+    whole, images = pd.DataFrame(rows), sweep.correct.shape[2]
+    reached = dict.fromkeys(range(size), rung_epochs(EPOCHS)[0])
+    while True:
+        table = whole[whole["epoch"] <= whole["depth_layers"].map(reached)]
+        rung = halving(table, num_epochs=EPOCHS, val_size=images)
+        if rung.done:
+            break
+        reached |= {depth: rung.epochs for depth, _ in rung.cuts}
+    alive = sorted(depth for depth, _ in rung.cuts)
+    results = [
+        _row(sweep, depth, seed) for depth in alive for seed in range(REPLICATED)
+    ]
+    clean, _ = clean_results(pd.DataFrame(results))
+    scores = {
+        row["trial"]: sweep.correct[row["depth_layers"], row["seed"]] for row in results
+    }
+    stopped = {"follow": [depth for depth in range(size) if depth not in alive]}
+    found = compare_cells(clean, scores, stopped=stopped, draws=DRAWS)
+    kept = found.curve.depths[found.inside[found.places[0]]]
+    truth = sweep.truth[alive]
+    best = [depth for depth in alive if sweep.truth[depth] >= truth.max() - 1e-9]
+    named = int(found.curve.depths[found.best])
+    assert found.corrected is not None
+    return Outcome(
+        covered=best[0] in kept,
+        claims=len(kept) < len(alive),
+        wrong=not set(best) <= set(kept.tolist()),
+        size=len(kept) / len(alive),
+        bias=found.corrected.value - sweep.truth[named],
+        raw_bias=float(found.evidence.means[found.cell]) - sweep.truth[named],
+        regret=sweep.truth.max() - sweep.truth[named],
+        runs=(sum(reached.values()) / EPOCHS + 2 * len(alive)) / size,
+        lost=not sweep.best[alive].any(),
+    )
+
+
+class Summary(NamedTuple):
+    """Means over the sweeps of one case; shares are 0..1.
+
+    wrong: share of all sweeps. claims: share that claims a difference at all.
+    """
+
+    covered: float
+    claims: float
+    wrong: float
+    size: float
+    bias: float
+    raw_bias: float
+    regret: float
+    runs: float
+    before_covered: float
+    before_size: float
+    lost: float
+
+    @property
+    def wrong_claims(self) -> float:
+        """Share of the claims that are wrong."""
+        return self.wrong / self.claims if self.claims else 0.0
+
+
+def summarize(outcomes: Sequence[Outcome]) -> Summary:
+    """Means of the outcomes."""
+    means = np.array(outcomes, dtype=float).mean(axis=0)
+    return Summary(**dict(zip(Outcome._fields, means.tolist(), strict=True)))
