@@ -1,6 +1,6 @@
 """Compare all cells of a clean table: which is named, which may be the best as well."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from ftjax.analysis.best_set import best_set
 from ftjax.analysis.cells import cells_evidence, gather_cells, is_curve
 from ftjax.analysis.curves import (
+    VALUE,
     DepthCurve,
     clean_results,
     depth_curve,
@@ -17,6 +18,7 @@ from ftjax.analysis.curves import (
 from ftjax.analysis.evidence import Evidence
 from ftjax.analysis.optimism import Corrected, corrected_accuracy
 from ftjax.analysis.selection import choose_cell, curve_name
+from ftjax.analysis.tuning import tuned_columns, tuned_rows
 from ftjax.batch_norm import POLICIES
 
 # Of the set of depths that are trained again. Less than that of the answer, which
@@ -90,6 +92,9 @@ def compare_cells(
 ) -> Comparison:
     """Compare every depth under every policy and setting with all others.
 
+    Where nuisances vary (`tuning.NUISANCES`), all their settings are cells, and a depth
+    is its best one: it stays in the set as long as any of its settings may be the best.
+
     Args:
         table: of `clean_results`. scores: trial -> (n,) as for `depth_curve`.
         stopped: policy -> depths that a search stopped early.
@@ -105,19 +110,39 @@ def compare_cells(
             notes.extend(note for note in more if note not in notes)
             curves.append(curve)
             tables.append(rows)
-    early = [len((stopped or {}).get(curve.bn, ())) for curve in curves]
-    able = is_curve(curves, early)
-    cells = gather_cells(curves, able)
+    columns = tuned_columns(table)
+    tuned = merge_tuned(curves, table, scores, columns)
+    early = [len((stopped or {}).get(curve.bn, ())) for curve, *_ in tuned]
+    able = is_curve([curve for curve, *_ in tuned], early)
+    eligible = np.array(
+        [
+            any(fine and n in own for fine, (*_, own) in zip(able, tuned, strict=True))
+            for n in range(len(curves))
+        ]
+    )
+    cells = gather_cells(curves, eligible)
     evidence = cells_evidence(cells, val_size=val_size, draws=draws, seed=seed)
-    chosen, best, more = choose_cell(curves, evidence, cells.places, able, searched)
+    every, places = curves, cells.places
+    if columns:
+        places = tuple(
+            tuned_places(curve, own, every, cells.places) for curve, _, own in tuned
+        )
+        tables = [rows for _, rows, _ in tuned]
+        curves = [curve for curve, *_ in tuned]
+    chosen, best, more = choose_cell(curves, evidence, places, able, searched)
     notes.extend(more)
     inside = np.zeros(len(evidence.means), dtype=bool)
     options = {} if confidence is None else {"confidence": confidence}
     inside[cells.eligible] = best_set(
         evidence.part(cells.eligible), margin=margin, **options
     )
-    cell = int(cells.places[chosen][best])
+    cell = int(places[chosen][best])
     inside[cell] = True
+    if columns:
+        for (curve, _, own), where in zip(tuned, places, strict=True):
+            for depth, place in zip(curve.depths, where, strict=True):
+                same = cells_at(depth, own, every, cells.places)
+                inside[place] |= bool(inside[same].any())
     corrected = None
     if searched is None:
         corrected = corrected_accuracy(
@@ -125,7 +150,7 @@ def compare_cells(
         )
     return Comparison(
         curves,
-        cells.places,
+        places,
         evidence,
         chosen,
         best,
@@ -134,6 +159,68 @@ def compare_cells(
         tables[chosen],
         tuple(notes),
     )
+
+
+def merge_tuned(
+    curves: Sequence[DepthCurve],
+    table: pd.DataFrame,
+    scores: Mapping[str, np.ndarray] | None,
+    columns: Sequence[str],
+) -> list[tuple[DepthCurve, pd.DataFrame, list[int]]]:
+    """Curves of which each depth has its best setting of the tuned columns.
+
+    Args:
+        curves: one per policy and setting.
+        table: of `clean_results`.
+        scores: as of `compare_cells`.
+        columns: that are tuned; the curves are returned as they are without any.
+
+    Returns:
+        Curve, its rows, and the numbers of the curves that it is made of.
+    """
+    if not columns:
+        return [(curve, table, [number]) for number, curve in enumerate(curves)]
+    merged: dict[tuple, list[int]] = {}
+    for number, curve in enumerate(curves):
+        rest = {k: v for k, v in curve.setting.items() if k not in columns}
+        merged.setdefault((curve.bn, tuple(rest.items())), []).append(number)
+    found = []
+    for (bn, rest), own in merged.items():
+        rows = table[table["bn"] == bn]
+        for column, value in rest:
+            rows = rows[rows[column] == value]
+        rows = tuned_rows(rows, VALUE if VALUE in rows else "val_accuracy")
+        curve, _ = depth_curve(rows, bn, scores, dict(rest))
+        whole = table[table["trial"].isin(rows["trial"])] if "trial" in table else rows
+        found.append((curve, whole, own))
+    return found
+
+
+def tuned_places(
+    curve: DepthCurve,
+    own: Sequence[int],
+    curves: Sequence[DepthCurve],
+    places: Sequence[np.ndarray],
+) -> np.ndarray:
+    """(d,) cells of a merged curve: of each depth, the one that has its trials."""
+    found = []
+    for depth, trials in zip(curve.depths, curve.trials, strict=True):
+        for number in own:
+            at = np.flatnonzero(curves[number].depths == depth)
+            if len(at) and curves[number].trials[at[0]] == trials:
+                found.append(places[number][at[0]])
+                break
+    return np.array(found)
+
+
+def cells_at(
+    depth: int,
+    own: Sequence[int],
+    curves: Sequence[DepthCurve],
+    places: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The cells of a depth on some curves."""
+    return np.concatenate([places[n][curves[n].depths == depth] for n in own])
 
 
 def contenders(

@@ -47,7 +47,12 @@ def conditions_of(rows: pd.DataFrame) -> dict[str, Any]:
 def condition_words(conditions: Mapping[str, Any]) -> str:
     """The conditions as 'rate 1e-4, 5 epochs, 32 pixels, 1,400 images of digits'."""
     words = []
-    if "lr" in conditions:
+    tuned = conditions.get("tuned", {})
+    for column, (value, *tried) in tuned.items():
+        name = "rate" if column == "lr" else column.replace("_", " ")
+        values = ", ".join(map(_value, tried))
+        words.append(f"{name} tuned at every depth ({_value(value)} here, of {values})")
+    if "lr" in conditions and "lr" not in tuned:
         words.append(f"rate {number(conditions['lr'])}")
     if conditions.get("optimizer", "adam") != "adam":
         words.append(str(conditions["optimizer"]))
@@ -66,6 +71,10 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     elif data:
         words.append(str(data))
     return ", ".join(words)
+
+
+def _value(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def rising_cells(

@@ -33,7 +33,11 @@ def check_metric(metric: str) -> None:
 def class_counts(labels: np.ndarray, num_classes: int | None = None) -> np.ndarray:
     """Number of images of each class, (classes,)."""
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, int):
+    if (
+        labels.ndim != 1
+        or not len(labels)
+        or not np.issubdtype(labels.dtype, np.integer)
+    ):
         raise ValueError(
             f"labels must be (n,) whole numbers, got {labels.dtype} {labels.shape}"
         )

@@ -34,6 +34,7 @@ from ftjax.analysis.selection import (
     other_curves,
     pareto_depths,
 )
+from ftjax.analysis.tuning import tuned_conditions
 from ftjax.analysis.wording import points, recommendation_parts
 
 
@@ -390,6 +391,8 @@ def recommend(
     rows = found.rows
     why = explain(rows, batch_norm=speak_of_bn)
     conditions = conditions_of(rows[rows["bn"] == curve.bn])
+    named = rows[(rows["bn"] == curve.bn) & (rows["depth_layers"] == depth)]
+    conditions |= {"tuned": tuned_conditions(table, named)} if len(named) else {}
     elsewhere = {} if search is not None else found.elsewhere
     contenders = [(int(L), curve.bn) for L in depths[inside]]
     own = curve.table.loc[depth]

@@ -22,6 +22,7 @@ from ftjax.analysis import wording
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.recommend import Recommendation
 from ftjax.analysis.rows import varying_settings
+from ftjax.analysis.tuning import tuned_columns, tuned_rows
 from ftjax.batch_norm import POLICIES
 from ftjax.stats.distributions import student_t_quantile
 
@@ -110,9 +111,12 @@ def rows_of(results: pd.DataFrame, best: Recommendation | None) -> pd.DataFrame:
     Raises:
         ValueError: there are several and none is recommended.
     """
+    for column, value in (best.setting if best else {}).items():
+        results = results[results[column] == value]
+    done = finished(results)
+    if tuned_columns(done):  # each depth has its own best setting
+        results = results.loc[results.index.isin(tuned_rows(done).index)]
     if best is not None:
-        for column, value in best.setting.items():
-            results = results[results[column] == value]
         return results
     several = varying_settings(finished(results))
     if several:

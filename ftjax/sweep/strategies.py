@@ -17,6 +17,7 @@ import pandas as pd
 from ftjax.analysis.compare import contenders
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
+from ftjax.analysis.tuning import tuned_rows
 from ftjax.backbones import Backbone
 from ftjax.config import AUTO_RATE, HALVING, to_json
 from ftjax.depth import AUTO, block_depths
@@ -147,7 +148,8 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
     choose = partial(contenders, found.results, correct)
     cells = from_first_process(choose)
     rows = {request: request.hyper for request in last.plan.requests}
-    done = set(found.results.loc[found.results["status"] == "done", "trial"])
+    finished = found.results[found.results["status"] == "done"]
+    done = set(tuned_rows(finished)["trial"])
     added = [
         Point(request.cut.depth_layers, request.policy, seed, hyper)
         for request, hyper in rows.items()

@@ -1,0 +1,77 @@
+"""Nuisance hyperparameters, tuned for every depth by itself.
+
+Depth is what is asked about; the learning rate and its like are nuisances, of which no
+single value is fair to all depths (Godbole et al. 2023, Deep Learning Tuning Playbook).
+Where a table holds several values of them, each depth is judged by its own best.
+"""
+
+import numpy as np
+import pandas as pd
+
+# Settings that have no part in the question; of the others every value is a curve.
+NUISANCES = (
+    "batch_size",
+    "optimizer",
+    "lr",
+    "head_lr_factor",
+    "head_bias_lr_factor",
+    "momentum",
+    "weight_decay",
+    "l2",
+    "l1",
+    "layer_decay",
+    "drop_connect",
+    "schedule",
+    "warmup",
+    "head_start",
+)
+
+
+def tuned_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """The nuisances of which a table holds more than one value."""
+    return tuple(
+        c for c in NUISANCES if c in table and table[c].nunique(dropna=False) > 1
+    )
+
+
+def tuned_rows(table: pd.DataFrame, value: str = "val_accuracy") -> pd.DataFrame:
+    """Of each depth and policy, the rows of its best setting.
+
+    That is the one with the most seeds, as only what may be the best is trained again;
+    of those with equally many, the one with the highest mean.
+
+    Args:
+        table: finished rows.
+        value: column that is compared; higher is better.
+    """
+    columns = tuned_columns(table)
+    if not columns or table.empty:
+        return table
+    keys = ["depth_layers", "bn"]
+    keys = [key for key in keys if key in table]
+    groups = table.groupby([*keys, *columns], dropna=False)[value]
+    means = groups.agg(["mean", "count"]).reset_index()
+    means = means.sort_values(["count", "mean"], kind="stable", ascending=False)
+    best = means.drop_duplicates(keys)[[*keys, *columns]]
+    index = table.reset_index().merge(best, on=[*keys, *columns], how="inner")["index"]
+    return table.loc[np.sort(index.to_numpy())]
+
+
+def tuned_conditions(table: pd.DataFrame, named: pd.DataFrame) -> dict[str, list]:
+    """By tuned column: the value at the named depth, then the values that were tried.
+
+    Args:
+        table: all finished rows.
+        named: those of the named depth and policy, of its best setting.
+    """
+    return {
+        column: [
+            _plain(named[column].iloc[0]),
+            *sorted(map(_plain, table[column].dropna().unique()), key=str),
+        ]
+        for column in tuned_columns(table)
+    }
+
+
+def _plain(value):
+    return value.item() if hasattr(value, "item") else value
