@@ -11,13 +11,15 @@ import numpy as np
 
 from ftjax.analysis.curves import DepthCurve
 from ftjax.analysis.evidence import Evidence, weigh_evidence
+from ftjax.batch_norm import POLICIES
 
 
 class Cells(NamedTuple):
     """m cells, and where those of each curve are.
 
     places: one (d,) array of indices for each curve. values: (m, s) by seed. rank: (m,)
-    of the depth among all depths, 0 to 1. scores: (m, n) or None. flips: (m,).
+    of the depth among all depths, 0 to 1. scores: (m, n) or None. flips: (m,). groups:
+    (m,) whether BatchNorms use batch statistics, under every policy that has the cell.
     eligible: (m,) whether the cell is on a curve that can be recommended from.
     """
 
@@ -27,6 +29,7 @@ class Cells(NamedTuple):
     scores: np.ndarray | None
     flips: np.ndarray
     eligible: np.ndarray
+    groups: np.ndarray
 
 
 def depth_ranks(depths: np.ndarray) -> np.ndarray:
@@ -57,6 +60,7 @@ def gather_cells(curves: Sequence[DepthCurve], eligible: Sequence[bool]) -> Cell
     column = {seed: number for number, seed in enumerate(seeds)}
     known: dict[object, int] = {}
     rows, depths, scores, flips, allowed, places = [], [], [], [], [], []
+    batch: list[bool] = []
     for number, curve in enumerate(curves):
         where = []
         columns = [column[seed] for seed in curve.seeds]
@@ -71,6 +75,8 @@ def gather_cells(curves: Sequence[DepthCurve], eligible: Sequence[bool]) -> Cell
                 flips.append(curve.flips[i])
                 scores.append(None if curve.scores is None else curve.scores[i])
                 allowed.append(False)
+                batch.append(True)
+            batch[known[key]] &= POLICIES[curve.bn].trains_on_batch_statistics
             allowed[known[key]] |= bool(eligible[number])
             where.append(known[key])
         places.append(np.array(where))
@@ -82,6 +88,7 @@ def gather_cells(curves: Sequence[DepthCurve], eligible: Sequence[bool]) -> Cell
         np.stack(scores) if whole else None,
         np.array(flips) if whole else np.zeros(len(rows)),
         np.array(allowed),
+        np.array(batch),
     )
 
 
@@ -94,6 +101,7 @@ def cells_evidence(
         cells.rank,
         scores=cells.scores,
         flips=cells.flips,
+        groups=cells.groups,
         val_size=val_size,
         draws=draws,
         seed=seed,

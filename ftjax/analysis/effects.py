@@ -47,6 +47,73 @@ class DepthEffects(NamedTuple):
         return self.weights @ (np.diag(variances[which]) + between) @ self.weights.T
 
 
+class GroupedEffects(NamedTuple):
+    """As `DepthEffects`, where kinds of cells have seed effects of their own.
+
+    A seed that is lucky for trials on batch statistics need not be so for others, whose
+    noise is several times smaller. parts: of each kind; cells: (k,) indices of its
+    cells among all. means, weights, residuals: of all cells, as of `DepthEffects`.
+    """
+
+    parts: tuple[DepthEffects, ...]
+    cells: tuple[np.ndarray, ...]
+    means: np.ndarray
+    weights: np.ndarray
+    residuals: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(d,) runs of each depth."""
+        return np.isfinite(self.residuals).sum(axis=1)
+
+    @property
+    def squares(self) -> np.ndarray:
+        """(d,) sums of the squared residuals."""
+        return np.nansum(self.residuals**2, axis=1)
+
+    @property
+    def own_dof(self) -> np.ndarray:
+        """(d,) share of the degrees of freedom that each depth's residuals carry."""
+        dof = np.zeros(len(self.means))
+        for part, own in zip(self.parts, self.cells, strict=True):
+            dof[own] = part.own_dof
+        return dof
+
+    def covariance(self, variances: np.ndarray) -> np.ndarray:
+        """Covariance of the means, (d, d), what a seed moves alike included.
+
+        Args:
+            variances: (d,) noise variance of one measurement at each depth.
+        """
+        found = np.zeros((len(self.means),) * 2)
+        for part, own in zip(self.parts, self.cells, strict=True):
+            found[np.ix_(own, own)] = part.covariance(variances[own])
+        return found
+
+
+def grouped_effects(values: np.ndarray, groups: np.ndarray) -> GroupedEffects:
+    """`depth_effects` of each kind of cell by itself.
+
+    Args:
+        values: (d, s) accuracy by depth and seed, nan where missing.
+        groups: (d,) kind of each.
+    """
+    values = np.asarray(values, dtype=float)
+    which, _ = np.nonzero(np.isfinite(values))
+    means, residuals = np.zeros(len(values)), np.full(values.shape, np.nan)
+    weights = np.zeros((len(values), len(which)))
+    parts, cells = [], []
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        part = depth_effects(values[own])
+        means[own], residuals[own] = part.means, part.residuals
+        columns = np.flatnonzero(np.isin(which, own))
+        weights[np.ix_(own, columns)] = part.weights
+        parts.append(part)
+        cells.append(own)
+    return GroupedEffects(tuple(parts), tuple(cells), means, weights, residuals)
+
+
 def depth_effects(values: np.ndarray) -> DepthEffects:
     """Split a table of replicates into depth effects, seed effects and noise.
 

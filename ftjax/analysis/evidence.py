@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftjax.analysis.effects import DepthEffects, depth_effects
-from ftjax.analysis.run_noise import RunNoise, estimate_run_noise
+from ftjax.analysis.effects import GroupedEffects, grouped_effects
+from ftjax.analysis.run_noise import GroupedNoise, estimate_grouped_noise
 
 
 class Evidence(NamedTuple):
@@ -28,8 +28,8 @@ class Evidence(NamedTuple):
     covariance: np.ndarray
     noise: np.ndarray
     images: np.ndarray
-    runs: RunNoise
-    effects: DepthEffects
+    runs: GroupedNoise
+    effects: GroupedEffects
     source: str
 
     @property
@@ -99,6 +99,7 @@ def weigh_evidence(
     *,
     scores: np.ndarray | None = None,
     flips: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     val_size: float | None = None,
     draws: int = 2000,
     seed: int = 0,
@@ -113,16 +114,20 @@ def weigh_evidence(
         rank: (m,) of the depths, 0 (head) to 1 (deepest).
         scores: (m, n) as for `image_covariance`, or None.
         flips: (m,) as for `estimate_run_noise`.
+        groups: (m,) kind of each cell, of which each has seed effects and run-to-run
+            noise of its own.
         val_size: number of validation images, used only without `scores`.
         draws: of the noise. seed: of the draws.
     """
     rng = np.random.default_rng(seed)
-    effects = depth_effects(values)
+    kinds = np.zeros(len(values), int) if groups is None else np.asarray(groups)
+    effects = grouped_effects(values, kinds)
     means = effects.means
-    runs = estimate_run_noise(
-        rank,
-        effects.squares,
-        effects.own_dof,
+    runs = estimate_grouped_noise(
+        kinds,
+        np.asarray(rank, float),
+        np.asarray(effects.squares, float),
+        np.asarray(effects.own_dof, float),
         accuracy=float(means.max()),
         flips=flips,
     )

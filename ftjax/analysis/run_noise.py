@@ -9,11 +9,16 @@ command repeated (its difference between two deep cuts had a standard deviation 
 points, so 1.5 points a run), and half a point at the head. Without any replicate the
 prior is all there is, and whoever prints a number from it has to say so.
 
+Trials whose BatchNorms use batch statistics differ several times as much from run to
+run as those in inference mode, so each kind of cell has a line of its own
+(`GroupedNoise`); a kind without replicates takes the line of all.
+
 Two runs also disagree about single images. That part averages out over images, the
 image sampling knows it already, and where per-image results exist it is taken out of
 the replicates' scatter (`flips`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +88,85 @@ class RunNoise(NamedTuple):
         """Variance of each cell's runs by grid point, (g, m)."""
         mixed = self._sums() / (OWN_DOF + self.dof + more)
         return np.maximum(mixed - self.flips, 0.0)
+
+
+class GroupedNoise(NamedTuple):
+    """The run-to-run noise of several kinds of cells, each believed by itself.
+
+    parts: one `RunNoise` of each kind. cells: (k,) indices of its cells among all m.
+    """
+
+    parts: tuple[RunNoise, ...]
+    cells: tuple[np.ndarray, ...]
+
+    @property
+    def measured(self) -> float:
+        """Degrees of freedom in all; 0 means that the spread is assumed."""
+        return max(part.measured for part in self.parts)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(m,) expected variance of one run."""
+        return self._join([part.variance for part in self.parts])
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(m,) median standard deviation of one run."""
+        return self._join([part.spread for part in self.parts])
+
+    @property
+    def expected_spread(self) -> np.ndarray:
+        """(m,) expected standard deviation of one run."""
+        return self._join([part.expected_spread for part in self.parts])
+
+    def draw(self, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Variances of one run, (draws, m), from the posterior."""
+        return self._join([part.draw(draws, rng) for part in self.parts])
+
+    def _join(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        whole = np.concatenate(values, axis=-1)
+        order = np.argsort(np.concatenate(self.cells))
+        return whole[..., order]
+
+
+def estimate_grouped_noise(
+    groups: np.ndarray,
+    rank: np.ndarray,
+    squares: np.ndarray,
+    dof: np.ndarray,
+    *,
+    accuracy: float = 0.5,
+    flips: np.ndarray | None = None,
+) -> GroupedNoise:
+    """As `estimate_run_noise`, for each kind of cell by itself.
+
+    Args:
+        groups: (m,) kind of each cell.
+        rank: (m,) as for `estimate_run_noise`, likewise all that follow.
+        squares: (m,).
+        dof: (m,).
+        accuracy: best mean.
+        flips: (m,).
+    """
+    flips = np.zeros(len(squares)) if flips is None else np.asarray(flips, float)
+    whole = estimate_run_noise(rank, squares, dof, accuracy=accuracy, flips=flips)
+    parts, cells = [], []
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        if dof[own].sum() > 0 and len(own) < len(groups):
+            part = estimate_run_noise(
+                rank[own], squares[own], dof[own], accuracy=accuracy, flips=flips[own]
+            )
+        else:
+            part = whole._replace(
+                lines=whole.lines[:, own],
+                squares=squares[own],
+                dof=dof[own],
+                flips=flips[own],
+            )
+        parts.append(part)
+        cells.append(own)
+    return GroupedNoise(tuple(parts), tuple(cells))
 
 
 def reference_spread(rank: np.ndarray, accuracy: float = 0.5) -> np.ndarray:
