@@ -351,8 +351,6 @@ def recommend(
     size = _column_value(table, "val_size")
     if labels is not None:
         size = float(len(labels))
-    elif scores:
-        size = float(len(next(iter(scores.values()))))
     early = {bn: stopped_depths(results, bn) for bn in set(table["bn"])}
     found = compare_cells(
         table,
@@ -365,6 +363,8 @@ def recommend(
         seed=seed,
     )
     warnings.extend(found.notes)
+    if found.curve.scores is not None:
+        size = float(found.curve.scores.shape[1])
     _check_epsilon(epsilon, found, size)
     curve, places, evidence = found.curve, found.places[found.chosen], found.evidence
     stopped = early[curve.bn]
@@ -394,15 +394,17 @@ def recommend(
     contenders = [(int(L), curve.bn) for L in depths[inside]]
     own = curve.table.loc[depth]
     accuracy = float(own["val_accuracy"])
-    caveats = leading_caveats(
-        epochs=_epochs_of(epochs, rows),
-        bn=curve.bn,
-        contenders=contenders,
-        val_size=size,
-        training=float(own["accuracy"]) if "accuracy" in own else None,
-        validation=accuracy,
-        chance=_chance(table, "accuracy", labels, num_classes),
-    )
+    caveats: tuple[str, ...] = ()
+    if shape != "chance":
+        caveats = leading_caveats(
+            epochs=_epochs_of(epochs, rows),
+            bn=curve.bn,
+            contenders=contenders,
+            val_size=size,
+            training=float(own["accuracy"]) if "accuracy" in own else None,
+            validation=accuracy,
+            chance=_chance(table, "accuracy", labels, num_classes),
+        )
     counts = evidence.counts[places][inside]
     spread = evidence.runs.spread[places]
     corrected = found.corrected
