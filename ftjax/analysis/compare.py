@@ -23,7 +23,7 @@ from ftjax.batch_norm import POLICIES
 
 # Of the set of depths that are trained again. Less than that of the answer, which
 # looks at all depths once more, those with one run included.
-AGAIN = 0.8
+AGAIN = 0.9
 
 
 class Comparison(NamedTuple):

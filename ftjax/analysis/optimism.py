@@ -61,7 +61,7 @@ def corrected_accuracy(
     if evidence.replicated:
         # From few seeds the one errs low and the other, with its tails, high.
         noise = evidence.runs
-        middle = 0.5 * (noise.expected_spread**2 + noise.variance)
+        middle = (noise.expected_spread**2 + 2 * noise.variance) / 3
         runs = evidence.effects.covariance(middle)
     optimism = 0.0
     if len(inside) > 1:

@@ -28,13 +28,14 @@ DEEP_SPREAD = 0.015  # and at the deepest cut
 # Accuracy at which the reference was measured; closer to 1 runs can differ less.
 REFERENCE_ERROR = 0.02
 OWN_DOF = 12.0  # how closely a cell follows the line
-# Of the prior of log sd at the head: normal above the reference, Student's t below it,
-# because runs may well repeat almost exactly.
-LEVEL_SCALE = 0.4
+# Scales of the prior of log sd at the head (normal above the reference, Student's t below
+# it, because runs may well repeat almost exactly) and of its growth to the deepest cut
+# (normal): wide where both are estimated, narrower where they are assumed.
+LEVEL_SCALE, SLOPE_SCALE = 0.6, 1.0
+ASSUMED_LEVEL_SCALE, ASSUMED_SLOPE_SCALE = 0.4, 0.3
 LEVEL_DOF = 3.0
-SLOPE_SCALE = 0.3  # of the prior of the growth of log sd from head to deepest, normal
 _LEVELS = np.linspace(np.log(1e-5), np.log(0.2), 45)
-_SLOPES = np.linspace(-0.5, 3.0, 15)
+_SLOPES = np.linspace(-1.0, 3.2, 15)
 
 
 class RunNoise(NamedTuple):
@@ -206,10 +207,14 @@ def estimate_run_noise(
     center = float(np.log(reference_spread(np.zeros(1), accuracy)[0]))
     growth = np.log(DEEP_SPREAD / HEAD_SPREAD)
     level, slope = (part.ravel() for part in np.meshgrid(_LEVELS, _SLOPES))
-    off = (level - center) / LEVEL_SCALE
+    measured = bool(np.any(np.asarray(dof) > 0))
+    scales = ASSUMED_LEVEL_SCALE, ASSUMED_SLOPE_SCALE
+    if measured:
+        scales = LEVEL_SCALE, SLOPE_SCALE
+    off = (level - center) / scales[0]
     below = -0.5 * (LEVEL_DOF + 1) * np.log1p(off**2 / LEVEL_DOF)
     log_weights = np.where(off < 0, below, -0.5 * off**2)
-    log_weights -= 0.5 * ((slope - growth) / SLOPE_SCALE) ** 2
+    log_weights -= 0.5 * ((slope - growth) / scales[1]) ** 2
     lines = np.exp(2 * (level[:, None] + slope[:, None] * rank))
     own = np.asarray(dof, float) > 0
     # The sum of squares over its variance is chi-square, the variance a scaled inverse

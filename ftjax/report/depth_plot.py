@@ -326,5 +326,5 @@ def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
         items.append(Patch(fc=MARK, alpha=0.15, label=SET))
     labels = (SET, *(label for label, _ in ABSENT.values()))
     items += [line for line in ax.lines if str(line.get_label()).startswith(labels)]
-    columns = 3 if figure.get_figwidth() > 6 else 1
+    columns = 2 if figure.get_figwidth() > 6 else 1
     figure.legend(handles=items, loc="outside lower left", ncols=columns)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_curve import FOLLOW, FROZEN, LAYERS, sweep
 
-from ftjax.analysis import bootstrap
+from ftjax.analysis.compare import contenders
 from ftjax.analysis.recommend import recommend
 
 PEAK = 0.9 - 0.2 * ((LAYERS - 54) / 149) ** 2
@@ -26,116 +26,109 @@ def images(results, *, count=600, spread=0.5, key=0):
 
 
 def test_interior_optimum_and_every_part_of_the_sentence():
-    best = recommend(sweep(PEAK, noise=0.002))
+    conditions = dict(lr=1e-4, epochs=5, image_size=32, train_size=1400, data="digits")
+    best = recommend(sweep(PEAK, noise=0.002, val_size=4000, **conditions))
     assert best.depth_layers == 54 and best.interior_optimum
     low, high = best.interval_layers
-    assert 0 < low <= 54 <= high < 149 and best.interval_source == "seeds"
+    assert 0 < low <= 54 <= high < 149
+    assert best.interval_source == "binomial and seeds" and best.confidence == 0.95
     assert best.depth_units == 7 and best.total_units == 18
     start = (
-        "Unfreeze the top 54 of 149 layers (7 of 18 blocks, 36 %) with BatchNorm "
-        f"following the unfreezing; 95 % interval {low}-{high}; "
+        "At rate 1e-4, 5 epochs, 32 pixels, 1,400 images of digits: unfreeze the top "
+        "54 of 149 layers (7 of 18 blocks), BatchNorm following the unfreezing: "
     )
     assert best.sentence.startswith(start)
-    assert "full fine-tuning: -8." in best.sentence
+    assert "expected (89.9 % as measured, corrected for having chosen it)" in (
+        best.sentence
+    )
+    assert "95 % set over unpaired images and 3 seeds" in best.sentence
+    assert "Full fine-tuning: -8." in best.sentence
     assert "points at 2.5x the time" in best.sentence
-    assert "no interior optimum" not in best.sentence and "\n" not in best.sentence
+    assert "+- is one standard error" in best.sentence
+    assert "No interior optimum" not in best.sentence and "\n" not in best.sentence
+    assert best.conditions["lr"] == 1e-4 and best.conditions["data"] == "digits"
+    assert " ".join(best.parts) == best.sentence
 
 
-def test_costs_not_worse_and_one_standard_error():
+def test_sentence_interval_and_smallest_are_of_one_set():
+    best = recommend(sweep(PEAK, noise=0.02, key=1))
+    assert best.interval_layers == (best.not_worse[0], best.not_worse[-1])
+    assert best.smallest == best.not_worse[0]
+    assert best.depth_layers in best.not_worse and len(best.not_worse) > 2
+    least = "the head alone" if best.smallest == 0 else best.smallest
+    assert f"the smallest of them is {least}" in best.sentence
+    assert "within 0.5 points" not in best.sentence
+
+
+def test_costs_and_an_epsilon_that_can_be_told():
     results = sweep(np.array([0.5, 0.8, 0.896, 0.9, 0.899, 0.85, 0.8, 0.7, 0.6]))
-    best = recommend(results, epsilon=0.005)
-    assert best.not_worse == (12, 30, 54)
+    best = recommend(results)
+    assert best.not_worse == (30,)  # the seeds repeat exactly
+    assert recommend(results, epsilon=0.005).not_worse == (12, 30, 54)
     assert best.pareto == (0, 3, 12, 30)
-    assert best.smallest_within_one_se == 30  # no noise: nothing is within an error
-    assert recommend(results, epsilon=0.0).not_worse == (30,)
-    wide = recommend(sweep(results["val_accuracy"][:9].to_numpy(), noise=0.02, key=1))
-    assert wide.depth_layers == 54 and wide.smallest_within_one_se == 12
     results["flops"] = results["flops"].max() - results["flops"]
     assert 149 in recommend(results).pareto  # the cheapest is not dominated
 
 
-def test_paired_standard_error_ignores_what_seeds_share():
-    rng = np.random.default_rng(0)
-    shared = 0.05 * rng.standard_normal((1, 5))
-    values = PEAK[:, None] + 0.002 * rng.standard_normal((9, 5)) + shared
-    curve = bootstrap.bootstrap_curve(values)
-    error = bootstrap.difference_stderr(curve, 4, 8)
-    assert error == pytest.approx(0.002 * np.sqrt(2 / 5), rel=0.5)
+@pytest.mark.parametrize(
+    ("columns", "noise", "words"),
+    [
+        (dict(val_size=100), 0.0, "less than one of 100 validation images"),
+        (dict(), 0.02, "less than one standard error"),
+    ],
+)
+def test_an_epsilon_that_nobody_can_tell_is_refused(columns, noise, words):
+    results = sweep(PEAK, noise=noise, **columns)
+    with pytest.raises(ValueError, match=words):
+        recommend(results, epsilon=0.003)
 
 
-@pytest.mark.parametrize("gap", [np.s_[:0], np.s_[2:, 1]])
-def test_standard_error_is_that_of_the_planted_noise(gap):
-    """Two seeds at three depths, or at two and one at a third: two and one degrees of
-    freedom, where the draws' own variance has no bound. Squared, it is unbiased."""
-    rng = np.random.default_rng(0)
-    differences, squared = [], []
-    for _ in range(400):
-        values = 0.9 + 0.005 * rng.standard_normal((3, 2))
-        values[gap] = np.nan
-        curve = bootstrap.bootstrap_curve(values, draws=100)
-        differences.append(curve.means[0] - curve.means[2])
-        squared.append(bootstrap.difference_stderr(curve, 0, 2) ** 2)
-    assert np.mean(squared) == pytest.approx(np.var(differences), rel=0.2)
+def test_a_seed_that_few_depths_have_does_not_favor_them():
+    both = sweep(PEAK, seeds=2, noise=0.001)
+    both.loc[both["seed"] == 1, "val_accuracy"] += 0.03  # a lucky seed
+    few = both[(both["seed"] == 0) | both["depth_layers"].isin([90, 110])]
+    assert recommend(few).depth_layers == 54
 
 
-def test_seed_noise_has_the_size_of_the_planted_noise():
-    rng = np.random.default_rng(0)
-    values = 0.9 + 0.005 * rng.standard_normal((40, 4))
-    noise = bootstrap.bootstrap_curve(values, draws=4000).noise
-    assert np.std(noise) == pytest.approx(0.005 / 2, rel=0.15)
-
-
-def test_image_noise_is_paired_and_has_the_binomial_size():
-    rng = np.random.default_rng(0)
-    right = np.stack([rng.random(500) < 0.8, rng.random(500) < 0.8]).astype(float)
-    noise = bootstrap.image_noise(right, 4000, rng)
-    size = np.sqrt(right[0].mean() * (1 - right[0].mean()) / 500)
-    assert np.std(noise[:, 0]) == pytest.approx(size, rel=0.1)
-    covariance = bootstrap.image_covariance(right)
-    np.testing.assert_allclose(np.cov(noise.T), covariance, atol=0.1 * size**2)
-    same = bootstrap.image_noise(np.stack([right[0], right[0]]), 100, rng)
-    assert same[:, 0] == pytest.approx(same[:, 1])
-
-
-def test_missing_seed_does_not_favor_a_depth():
-    values = np.array([[0.80, 0.90], [0.81, 0.91], [0.795, np.nan]])
-    effects = bootstrap.depth_effects(values)
-    assert effects.means == pytest.approx([0.85, 0.86, 0.845])
-    lucky = np.array([[0.80, 0.90], [0.81, 0.91], [np.nan, 0.895]])
-    assert bootstrap.depth_effects(lucky).means.argmax() == 1
-    apart = np.array([[0.8, np.nan], [np.nan, 0.9]])
-    assert bootstrap.depth_effects(apart).means == pytest.approx([0.8, 0.9])
-
-
-def test_one_seed_uses_images_and_says_so():
+def test_one_seed_names_no_confidence_and_says_what_is_not_known():
+    """On the code before: '95 % interval ... over images alone'."""
     results = sweep(PEAK, seeds=1)
     best = recommend(results, images(results))
-    assert best.interval_source == "images"
+    assert best.interval_source == "images" and best.confidence is None
     assert best.interval_layers[0] <= 54 <= best.interval_layers[1]
-    assert any("paired over validation images" in w for w in best.warnings)
-    low, high = best.interval_layers
-    assert f"95 % interval {low}-{high} over images alone;" in best.sentence
+    assert any("run-to-run noise is assumed" in w for w in best.warnings)
+    assert "how far two runs differ was not measured" in best.sentence
+    assert "95 %" not in best.sentence and "no confidence interval" in best.sentence
+    assert not best.interior_optimum
     both = sweep(PEAK, seeds=3, noise=0.003)
-    assert recommend(both, images(both)).interval_source == "seeds and images"
+    assert recommend(both, images(both)).interval_source == "images and seeds"
+
+
+def test_more_images_do_not_make_one_run_a_certainty():
+    """The run-to-run noise does not shrink with the validation set."""
+    curve = np.where(LAYERS == 110, 0.91, 0.90)
+    for count in (400, 40_000):
+        results = sweep(curve, seeds=1)
+        best = recommend(results, images(results, count=count, spread=0.02))
+        assert {110, 149, 90} <= set(best.not_worse)
 
 
 def test_images_pair_the_depths():
     """Trials that err on the same images are told apart; unpaired they are not."""
-    results = sweep(PEAK, seeds=1, val_size=600)
+    results = sweep(PEAK, seeds=3, noise=0.0005, val_size=600)
     paired = recommend(results, images(results, spread=0.05))
     unpaired = recommend(results)
-    assert unpaired.interval_source == "binomial"
-    assert "over images alone" in unpaired.sentence
-    assert np.ptp(paired.interval_layers) < np.ptp(unpaired.interval_layers)
-    assert any("run-to-run" in w for w in unpaired.warnings)
+    assert unpaired.interval_source == "binomial and seeds"
+    assert "unpaired images" in unpaired.sentence
+    assert len(paired.not_worse) < len(unpaired.not_worse)
 
 
 def test_nothing_known_about_the_noise():
     best = recommend(sweep(PEAK, seeds=1))
-    assert best.interval_layers is None and best.interval_source == "none"
-    assert "no interval" in best.sentence
+    assert best.confidence is None and best.interval_source == "none"
+    assert "number of images unknown" in best.sentence
     assert any("two or more seeds" in w for w in best.warnings)
-    assert best.interior_optimum  # both ends lose by more than epsilon
+    assert not best.interior_optimum  # one run of each depth cannot show one
 
 
 @pytest.mark.parametrize(
@@ -143,8 +136,8 @@ def test_nothing_known_about_the_noise():
     [
         (np.linspace(0.6, 0.9, 9), 149, "deepest", "deepest tested depth is the best"),
         (np.linspace(0.9, 0.6, 9), 0, "shallowest", "shallowest tested depth"),
-        (0.8 + 0.0001 * np.arange(9) % 3, None, "flat", "the curve is flat"),
-        (np.minimum(0.6 + 0.1 * np.arange(9), 0.9), None, None, "no interior optimum"),
+        (0.8 + 0.0001 * np.arange(9) % 3, None, "flat", "can be told from the others"),
+        (np.minimum(0.6 + 0.1 * np.arange(9), 0.9), None, None, "No interior optimum"),
     ],
 )
 def test_no_interior_optimum(curve, depth, shape, words):
@@ -155,7 +148,7 @@ def test_no_interior_optimum(curve, depth, shape, words):
     if depth == 0:
         assert best.sentence.startswith("Train the head alone (0 of 149 layers")
     if depth == 149:
-        assert best.sentence.startswith("Unfreeze all 149 layers (18 of 18 blocks")
+        assert best.sentence.startswith("Unfreeze all 149 layers (18 of 18 blocks)")
 
 
 def test_one_depth_only():
@@ -165,15 +158,36 @@ def test_one_depth_only():
     assert best.quadratic == {"follow": None} and not best.interior_optimum
 
 
-def test_policies_are_separate_curves_and_the_best_is_named():
-    results = pd.concat([sweep(FOLLOW), sweep(FROZEN, bn="frozen")])
+def test_policies_are_separate_curves_and_their_difference_has_an_error():
+    results = pd.concat([sweep(FOLLOW, noise=0.003), sweep(FROZEN, bn="frozen")])
     best = recommend(results)
     assert best.bn == "frozen" and best.depth_layers == 90
-    assert "the best of 2 BatchNorm policies (98.5 % against follow 95.0 %)" in (
-        best.sentence
-    )
+    other = best.policies["follow"]
+    assert other["difference"] == pytest.approx(-0.035, abs=0.006)
+    assert 0 < other["stderr"] < 0.02
+    assert "The best of 2 BatchNorm policies (follow 9" in best.sentence
     assert set(best.quadratic) == {"follow", "frozen"}
     assert best.quadratic["follow"].is_maximum
+
+
+def test_depths_of_another_policy_may_be_as_good():
+    results = pd.concat([sweep(PEAK, noise=0.004), sweep(PEAK - 0.001, bn="frozen")])
+    best = recommend(results)
+    (name,) = best.elsewhere
+    assert 54 in best.elsewhere[name]
+    assert f"so are BatchNorm {name} at" in best.sentence
+
+
+def test_settings_are_curves_of_their_own():
+    """On the code before: averaged over lr, as if they were seeds."""
+    low = sweep(PEAK, lr=1e-5, noise=0.002)
+    high = sweep(PEAK[::-1] + 0.02, lr=1e-3, noise=0.002, key=1)
+    high["trial"] += "-high"
+    best = recommend(pd.concat([low, high], ignore_index=True))
+    assert best.setting == {"lr": 1e-3} and best.depth_layers == LAYERS[4]
+    assert best.conditions["lr"] == 1e-3 and "At rate 0.001:" in best.sentence
+    assert best.seeds == (3, 3)
+    assert "follow, lr 1e-05" in best.policies
 
 
 def test_a_policy_tried_at_one_depth_is_no_curve():
@@ -195,7 +209,6 @@ def test_rows_that_cannot_count_are_dropped_and_counted():
     assert "1 of 25 rows dropped: no depth or no validation accuracy" in text
     assert "1 of 24 rows dropped: frozen weights changed" in text
     assert "1 of 23 rows dropped: stopped before 5 epochs" in text
-    assert "5 of 27 depth-seed pairs are missing" in text
     assert best.depth_layers == 54
 
 
@@ -237,6 +250,7 @@ def test_random_weights_and_chance_level_are_warned_of():
     flat = np.full(9, 0.1) + 0.002 * np.arange(9)
     chance = recommend(sweep(flat, noise=0.005, val_size=500), num_classes=10)
     assert chance.sentence.startswith("No depth can be recommended: every tested depth")
+    assert "nothing beats always answering the majority class" in chance.sentence
     assert any("chance level" in w for w in chance.warnings)
     assert chance.named is None and chance.explanation == ()
     assert best.named is best
@@ -250,14 +264,16 @@ def test_a_small_foreign_table_is_enough():
     assert best.depth_layers == 5 and best.depth_units is None
     assert best.total_layers == 10 and "BatchNorm" not in best.sentence
     twice = recommend(pd.concat([table, table.assign(val_accuracy=[0.51, 0.69, 0.62])]))
-    assert twice.interval_source == "seeds" and twice.interior_optimum
+    assert twice.interval_source == "seeds" and twice.confidence == 0.95
 
 
 def test_json_holds_plain_values_only():
     results = pd.concat([sweep(FOLLOW, seeds=1), sweep(FROZEN, bn="frozen", seeds=1)])
     best = recommend(results)
     loaded = json.loads(json.dumps(best.to_json(), allow_nan=False))
-    assert loaded["depth_layers"] == 90 and loaded["interval_layers"] is None
+    assert loaded["depth_layers"] == 90 and loaded["confidence"] is None
+    assert loaded["interval_layers"] == [loaded["smallest"], loaded["not_worse"][-1]]
+    assert loaded["conditions"] == {} and loaded["metric"] == "accuracy"
     assert len(loaded["quadratic"]["follow"]["coef"]) == 3
     assert loaded["sentence"] == best.sentence
 
@@ -288,6 +304,8 @@ def test_bad_options_and_images_are_named():
     results = sweep(PEAK, seeds=1)
     with pytest.raises(ValueError, match="epsilon must be an accuracy"):
         recommend(results, epsilon=5)
+    with pytest.raises(ValueError, match="unknown metric 'speed'; choose from"):
+        recommend(results, metric="speed")
     with pytest.raises(ValueError, match="at least 100 draws, got 3"):
         recommend(results, bootstrap=3)
     uneven = images(results)
@@ -308,53 +326,169 @@ def test_images_that_do_not_fit_are_not_used():
     assert any("contradict val_accuracy" in w for w in best.warnings)
 
 
-def planted(kind, rng):
-    """True accuracies on nine depths and the indices of the best of them."""
-    x = np.linspace(0, 1, 9)
-    curve = {
-        "unimodal": 0.9 - rng.uniform(0.03, 0.3) * (x - rng.uniform(0.1, 0.9)) ** 2,
-        "plateau": 0.8 + 0.1 * np.minimum(x / rng.uniform(0.2, 0.8), 1),
-        "monotone": 0.9 - 0.1 * np.exp(-rng.uniform(1, 6) * x),
-        "steps": np.repeat(0.8 + 0.01 * rng.permutation(3), 3),
-    }[kind]
-    return curve, np.flatnonzero(curve >= curve.max() - 1e-9)
+def ranked(answers):
+    """A table and its images: one row per depth, correctness given."""
+    trials = [f"t{i}" for i in range(len(answers))]
+    table = pd.DataFrame(
+        {
+            "trial": trials,
+            "depth_layers": 11 * np.arange(len(answers)),
+            "val_accuracy": np.mean(answers, axis=1),
+        }
+    )
+    return table, dict(zip(trials, np.asarray(answers, bool), strict=True))
 
 
-def covered(interval, optimal):
-    return any(interval[0] <= LAYERS[i] <= interval[1] for i in optimal)
+def repeated(table, correct, seeds):
+    """The same answers from every seed: runs that do not differ."""
+    numbers = range(seeds)
+    tables = [table.assign(seed=s, trial=table["trial"] + f"-{s}") for s in numbers]
+    right = {f"{t}-{s}": c for t, c in correct.items() for s in numbers}
+    return pd.concat(tables, ignore_index=True), right
 
 
-KINDS = ("unimodal", "plateau", "monotone", "steps")
+def discordant(more, less, n=400):
+    """Two depths that differ in `more` images one way and `less` the other."""
+    first = np.ones(n, bool)
+    first[-20:] = False
+    second = first.copy()
+    second[:more] = False
+    second[n - less :] = True
+    return np.stack([first, second, np.arange(n) < 200])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_interval_covers_the_planted_optimum(kind):
-    hits = 0
+@pytest.mark.parametrize(("more", "less"), [(0, 0), (1, 0), (5, 0), (6, 1)])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_few_images_do_not_decide(more, less, seeds):
+    """Exact sign tests: p = 1, 1, 0.06, 0.12. On the code before: '115-115'."""
+    table, correct = ranked(discordant(more, less))
+    best = recommend(*repeated(table, correct, seeds))
+    assert best.depth_layers == 0 and best.not_worse[:2] == (0, 11)
+    if seeds == 3:
+        assert best.not_worse == (0, 11) and best.confidence == 0.95
+
+
+def test_many_discordant_images_do_decide():
+    table, correct = ranked(discordant(40, 0))
+    assert recommend(*repeated(table, correct, 3)).not_worse == (0,)
+
+
+def test_five_depths_at_100_percent_are_equal():
+    """On the code before: '95 % interval 0-0'."""
+    table, correct = ranked(np.ones((5, 100), bool))
+    best = recommend(table, correct)
+    assert best.not_worse == (0, 11, 22, 33, 44) and best.shape == "flat"
+    assert contenders(table, correct) == [(11 * i, "follow") for i in range(5)]
+
+
+def test_contenders_are_those_that_may_be_best_and_no_more():
+    curve = np.array([0.6, 0.7, 0.8, 0.88, 0.9, 0.9, 0.89, 0.8, 0.5])
+    worse = sweep(FROZEN - 0.2, bn="frozen", seeds=1)
+    results = pd.concat([sweep(curve, seeds=1), worse])
+    found = contenders(results, images(results, count=2000, spread=0.05))
+    assert {(54, "follow"), (90, "follow"), (110, "follow")} <= set(found)
+    assert not {(0, "follow"), (149, "follow")} & set(found)
+    assert all(bn == "follow" for _, bn in found)
+    assert contenders(sweep(PEAK[:1], layers=LAYERS[:1])) == []
+
+
+def test_a_trial_that_two_policies_share_is_one_contender():
+    results = pd.concat([sweep(PEAK, seeds=1), sweep(PEAK, bn="frozen", seeds=1)])
+    results.loc[results["depth_layers"] == 0, "trial"] = "head"
+    found = [cell for cell in contenders(results) if cell[0] == 0]
+    assert len(found) == 1
+
+
+def test_uneven_classes_are_compared_by_balanced_accuracy():
+    """A majority guess, 90 %, must not beat a network that knows both classes."""
+    labels = np.repeat([0, 1], [180, 20])
+    guess = labels == 0
+    rng = np.random.default_rng(0)
+    knows = rng.random((3, 200)) < 0.82
+    tables, right = [], {}
+    for seed in range(3):
+        for depth, answer in ((0, guess), (11, knows[seed]), (22, guess)):
+            name = f"{depth}-{seed}"
+            right[name] = answer
+            tables.append((name, depth, seed, answer.mean()))
+    columns = ["trial", "depth_layers", "seed", "val_accuracy"]
+    table = pd.DataFrame(tables, columns=columns)
+    assert recommend(table, right).depth_layers != 11  # by accuracy
+    best = recommend(table, right, labels=labels)
+    assert best.depth_layers == 11 and best.metric == "balanced_accuracy"
+    assert best.baseline == 0.5
+    assert "balanced accuracy expected" in best.sentence
+    assert any("classes are uneven" in w for w in best.warnings)
+
+
+def test_nothing_to_learn_with_a_majority_of_95_percent():
+    """On the code before: 'Train the head alone', 95 %."""
+    labels = np.repeat([0, 1], [190, 10])
+    guess = labels == 0
+    table, correct = ranked(np.stack([guess, guess, guess]))
+    best = recommend(table, correct, labels=labels)
+    assert best.shape == "chance" and best.named is None
+    assert best.sentence.startswith("No depth can be recommended")
+    by_accuracy = recommend(table, correct, labels=labels, metric="accuracy")
+    assert by_accuracy.baseline == pytest.approx(0.95)
+    assert by_accuracy.shape == "chance"
+
+
+def made_epochs(results, last_gain, previous=None):
+    """Two epochs; every trial ends at its accuracy, having gained `last_gain`."""
+    first = results.assign(epoch=1, val_accuracy=results["val_accuracy"] - last_gain)
+    if previous is not None:
+        first["val_accuracy"] = previous
+    return pd.concat([first, results.assign(epoch=2)], ignore_index=True)
+
+
+def test_the_sentence_begins_with_what_was_not_trained_to_the_end():
+    results = sweep(PEAK, seeds=1, val_size=500)
+    rising = recommend(results, epochs=made_epochs(results, 0.05))
+    assert rising.sentence.startswith("Not trained to the end: ")
+    assert "still gained in epoch 2, the last one" in rising.sentence
+    assert rising.to_json()["caveats"]
+    done = recommend(results, epochs=made_epochs(results, 0.0))
+    assert done.caveats == () and done.sentence.startswith("Unfreeze")
+
+
+def test_the_sentence_begins_with_a_winner_that_changed():
+    results = sweep(PEAK, seeds=1, val_size=500)
+    before = np.where(LAYERS == 110, 0.95, results["val_accuracy"])
+    best = recommend(results, epochs=made_epochs(results, 0.0, before))
+    assert best.sentence.startswith(
+        "The best depth changed in the last epoch (110 layers after epoch 1, 54 layers "
+        "after epoch 2)."
+    )
+
+
+def test_the_sentence_begins_with_learning_nothing_and_with_overfitting():
+    little = sweep(0.2 + PEAK / 20, seeds=1).assign(accuracy=0.24, val_size=1000)
+    best = recommend(little, num_classes=10)
+    assert best.sentence.startswith("Hardly anything was learned: 24.0 % of the")
+    over = sweep(PEAK - 0.15, seeds=1).assign(accuracy=1.0)
+    assert recommend(over, num_classes=10).sentence.startswith("Overfitting: 100.0 %")
+
+
+def test_expected_is_below_measured_and_has_an_interval():
+    results = sweep(np.full(9, 0.9), noise=0.01, val_size=200)
+    best = recommend(results)
+    low, high = best.expected_interval
+    assert low < best.expected < best.val_accuracy and high < 1
+    assert f"{100 * best.expected:.1f} % expected" in best.sentence
+    one = recommend(sweep(PEAK[:1], layers=LAYERS[:1]))
+    assert one.expected == one.val_accuracy
+
+
+def test_the_printed_error_is_the_spread_that_is_seen():
+    """Five commands with other seeds: the difference to full depth, its error."""
+    seen, printed = [], []
+    growing = 0.005 * 3 ** np.linspace(0, 1, 9)  # the reference of `run_noise`
     for key in range(40):
-        rng = np.random.default_rng(key)
-        truth, optimal = planted(kind, rng)
-        noise = rng.uniform(0.003, 0.007) * rng.standard_normal((9, 3))
-        curve = bootstrap.bootstrap_curve(truth[:, None] + noise, draws=500)
-        hits += covered(bootstrap.best_depth_interval(LAYERS, curve), optimal)
-    assert hits >= 36
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-@pytest.mark.parametrize("kind", KINDS)
-def test_interval_covers_the_planted_optimum_in_200_sweeps(kind, seeds):
-    """The whole way from a table; one seed has its validation images instead."""
-    hits, width = 0, 0.0
-    for key in range(200):
-        rng = np.random.default_rng([key, seeds])
-        truth, optimal = planted(kind, rng)
-        noise = rng.uniform(0.003, 0.007)
-        results, found = sweep(truth, seeds=seeds, noise=noise, key=key), None
-        if seeds == 1:
-            found = images(results, count=2000, key=key)
-            results["val_accuracy"] = [found[t].mean() for t in results["trial"]]
-        low, high = recommend(results, found, bootstrap=500).interval_layers
-        hits += covered((low, high), optimal)
-        width += (high - low) / 149 / 200
-    print(f"{kind}, {seeds} seeds: {hits / 200:.3f}, mean width {100 * width:.0f} %")
-    assert hits >= 180
+        results = sweep(PEAK, noise=growing, key=key)
+        best = recommend(results, bootstrap=100)
+        seen.append(results.groupby("depth_layers")["val_accuracy"].mean()[149])
+        seen[-1] -= results.groupby("depth_layers")["val_accuracy"].mean()[54]
+        if best.depth_layers == 54:
+            printed.append(best.full["stderr"])
+    assert np.mean(printed) == pytest.approx(np.std(seen), rel=0.35)

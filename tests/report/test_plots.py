@@ -58,6 +58,7 @@ def test_depth_curve_draws_the_measured_means(answer):
 def test_depth_curve_says_its_finding_and_shows_both_units(answer):
     found = texts(plots.depth_curve(made_results(), answer))
     assert "98.5" in found[0] and "top 84 layers" in found[0]
+    assert "can be told from the others" in found[0]  # one seed: no depth stands out
     assert "recommended: 84 layers, 10 blocks" in found
     phone = plots.depth_curve(made_results(), answer, width=plots.NARROW)
     assert "recommended: 84 layers" in texts(phone)
@@ -65,7 +66,8 @@ def test_depth_curve_says_its_finding_and_shows_both_units(answer):
     assert "149\n100 %" in found  # layers and their share below
     assert {"1", "2", "4", "7", "10", "13", "16", "18"} <= set(found)  # blocks above
     assert "fitted quadratic, its vertex" in found
-    assert "not worse than the best" in found
+    assert "as good as can be told" in found
+    assert any("as good as can be told: run noise assumed" in text for text in found)
 
 
 def test_a_crowded_top_is_drawn_again(answer):
@@ -119,7 +121,7 @@ def test_both_panels_shade_the_depths_of_the_recommended_policy():
     results["val_accuracy"] = results["val_accuracy"].where(
         results["bn"] == "frozen", 0.5
     )
-    best = recommend(results, bootstrap=100, epsilon=0.01)
+    best = recommend(results, bootstrap=100)
     depths = np.unique(results.loc[results["bn"] == "frozen", "depth_layers"])
     panels = plots.depth_curve(results, best).axes
     shades = [
@@ -132,13 +134,37 @@ def test_both_panels_shade_the_depths_of_the_recommended_policy():
     assert tuple(depths[within]) == best.not_worse
 
 
-def test_the_interval_says_when_it_knows_images_alone():
+def test_the_set_says_when_the_run_noise_is_assumed():
     one = made_results().assign(val_size=400)
     found = texts(plots.depth_curve(one, recommend(one, bootstrap=100)))
-    assert "95 % interval over images alone" in found
+    assert "as good as can be told: run noise assumed" in found
     three = made_results(seeds=3)
     found = texts(plots.depth_curve(three, recommend(three, bootstrap=100)))
-    assert "95 % interval of the best depth" in found
+    assert "as good as can be told: 95 % set, 3 seeds" in found
+
+
+def test_the_image_names_the_conditions_and_what_was_not_trained_to_the_end():
+    results = made_results(seeds=3).assign(lr=1e-4, image_size=32, train_size=1400)
+    best = recommend(results, bootstrap=100, epochs=made_epochs(results))
+    for width in (plots.WIDE, plots.NARROW):
+        found = " ".join(texts(plots.depth_curve(results, best, width=width)))
+        found = " ".join(found.split())
+        assert "rate 1e-4, 5 epochs, 32 pixels, 1,400 images of made digits" in found
+        assert found.startswith("Not trained to the end: ")
+
+
+def test_another_rate_is_not_drawn_into_the_same_curve():
+    low, high = made_results().assign(lr=1e-5), made_results().assign(lr=1e-3)
+    high["trial"] += "x"
+    high["val_accuracy"] -= 0.05
+    both = pd.concat([low, high], ignore_index=True)
+    drawn = line_of(
+        plots.depth_curve(both, recommend(both, bootstrap=100)),
+        drawing.LOOKS["frozen"].color,
+    )
+    np.testing.assert_allclose(drawn, np.transpose([LAYERS, SHAPE["frozen"]]))
+    with pytest.raises(ValueError, match="several values of lr"):
+        plots.depth_curve(both)
 
 
 def test_seed_interval_equals_scipy_on_pooled_neighbors():

@@ -4,7 +4,6 @@ import html
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ from html_page import Page
 from made_sweep import made_epochs, made_results, unfinish
 
 from ftjax.analysis.recommend import recommend
+from ftjax.analysis.wording import depth_span
 from ftjax.report import page as page_module
 from ftjax.report.content import (
     answer_parts,
     batchnorm_advice,
+    class_tables,
     key_facts,
     notices,
     trial_table,
@@ -103,7 +104,7 @@ def test_page_says_answer_reason_table_and_making(page):
     parsed, _ = page
     words = " ".join("".join(parsed.text).split())
     order = [
-        "Unfreeze the top 84 of 149 layers",
+        "unfreeze the top 84 of 149 layers",
         "Why",
         "What the two modes are",
         "--bn recalibrate",
@@ -127,7 +128,9 @@ def test_page_says_answer_reason_table_and_making(page):
 def test_numbers_of_the_table_are_those_of_the_results():
     results = made_results(seeds=3)
     table = trial_table(results, None)
-    assert len(table.rows) == 18 and "standard deviation of 3 seeds" in table.caption
+    assert len(
+        table.rows
+    ) == 18 and "(standard deviation in points) of up to 3 seeds" in (table.caption)
     for _, cells in table.rows:
         row = dict(zip(table.columns, (cell.text for cell in cells), strict=True))
         depth, bn = int(row["Layers Unfreeze"].split()[0]), row["BatchNorm"]
@@ -137,7 +140,7 @@ def test_numbers_of_the_table_are_those_of_the_results():
             ("Val-accuracy", "val_accuracy"),
         ):
             mean, spread = 100 * part[column].mean(), 100 * part[column].std()
-            assert row[name] == f"{mean:.1f}\N{NO-BREAK SPACE}% ± {spread:.1f}"
+            assert row[name] == f"{mean:.1f}\N{NO-BREAK SPACE}% ({spread:.1f})"
         assert row["Val-loss"] == f"{part['val_loss'].mean():.4f}"
         assert row["Trainable params"] == f"{12_810 + 150 * depth**2:,}"
         assert row["Freeze proven"] == "yes"
@@ -224,14 +227,78 @@ def test_page_of_fifty_depths(tmp_path):
     assert parsed.text.count("yes") == 100 and "breakout tall" in text
 
 
-def test_an_interval_of_one_depth_is_one_number():
-    results = made_results(seeds=3)
-    best = recommend(results, bootstrap=100)
-    name = "95 % interval of the best depth"
-    one, two = best.depth_layers, best.depth_layers + 1
-    for high, text in ((one, f"{one} layers"), (two, f"{one} to {two} layers")):
-        facts = dict(key_facts(results, replace(best, interval_layers=(one, high))))
-        assert facts[name] == text
+def test_sentence_tiles_shading_and_table_say_the_same():
+    """On the code before: 'smallest depth as good: 41' beside '41-115'."""
+    results = made_results(seeds=3).assign(val_size=4000)
+    best = recommend(results, bootstrap=500)
+    facts = dict(key_facts(results, best))
+    (name,) = (key for key in facts if key.startswith("As good as can be told"))
+    assert name == "As good as can be told (95 % set)"
+    span = depth_span(best.not_worse, best.tested)
+    assert facts[name] == span and span in best.sentence
+    assert facts["The smallest of them"] == f"{best.smallest} layers"
+    assert f"the smallest of them is {best.smallest}" in best.sentence
+    marks = {
+        int(cells[0].text.split()[0]): mark
+        for mark, cells in trial_table(results, best).rows
+        if cells[2].text == best.bn
+    }
+    assert {depth for depth, mark in marks.items() if mark} == set(best.not_worse)
+    assert marks[best.depth_layers] == "best"
+    assert best.interval_layers == (best.smallest, best.not_worse[-1])
+
+
+def test_one_run_has_no_confidence_on_the_page(tmp_path):
+    results = one_image(made_results())
+    _, text = report(tmp_path, results, epochs=NO_EPOCHS)
+    words = " ".join("".join(Page(text).text).split())
+    assert "As good as can be told (run noise assumed)" in words
+    assert "95 % set" not in words and "no confidence interval" in words
+
+
+def test_what_has_to_be_said_first_stands_first(tmp_path):
+    results = one_image(made_results())
+    best = recommend(results, bootstrap=100, epochs=made_epochs(results))
+    _, text = report(tmp_path, results, epochs=NO_EPOCHS, recommendation=best)
+    words = " ".join("".join(Page(text).text).split())
+    assert words.index("Not trained to the end") < words.index("unfreeze the top 84")
+
+
+def test_plus_minus_means_one_thing(page):
+    parsed, _ = page
+    words = " ".join("".join(parsed.text).split())
+    assert "± is one standard error of a difference" in words
+    rows = trial_table(made_results(seeds=3), None).rows
+    assert not any("±" in cell.text for _, cells in rows for cell in cells)
+
+
+def test_tables_of_classes():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    predicted = labels.copy()
+    predicted[50:59] = 2
+    correct = np.stack([labels == 0, predicted == labels])
+    tables = class_tables(
+        predicted,
+        labels,
+        ("cat", "dog", "fox"),
+        correct=correct,
+        depths=(0, 84),
+        chosen=1,
+    )
+    classes, changes, matrix = tables
+    dog = next(cells for _, cells in classes.rows if cells[0].text == "dog")
+    assert [cell.text for cell in dog] == [
+        "dog",
+        "30",
+        "70.0",
+        "100.0",
+        "82.4",
+        "fox (9)",
+    ]
+    assert changes.columns == ("Class", "0 layers", "84 layers")
+    gains = {cells[0].text: cells[1].text for _, cells in changes.rows}
+    assert gains == {"cat": "+0.0", "dog": "-70.0", "fox": "-100.0"}
+    assert [cell.text for cell in matrix.rows[1][1]] == ["dog", "0", "21", "9"]
 
 
 def test_advice_depends_on_the_gap():
@@ -257,9 +324,12 @@ def test_advice_names_what_frozen_statistics_gain_without_a_lag():
     assert "Nothing needs to be done" not in advice
 
 
-def test_answer_is_cut_at_semicolons():
-    parts = answer_parts("Unfreeze 3; 95 % interval 1-4; full: -0.4 +- 0.5 points.")
-    assert parts == ("Unfreeze 3", "Full: -0.4 ± 0.5 points")
+def test_the_answer_is_shown_in_its_sentences():
+    best = recommend(made_results(seeds=3), bootstrap=100)
+    parts = answer_parts(best)
+    assert len(parts) == len(best.parts) > 2
+    assert "unfreeze the top 84" in parts[0].lower() and "±" in " ".join(parts)
+    assert "+-" not in " ".join(parts)
 
 
 def chromium(tmp_path, page: str, *options: str) -> subprocess.CompletedProcess:
