@@ -81,6 +81,18 @@ class Config:
     test_size: int | None = None
     """Test images, set aside before all others, and scored once, for the network that
     the answer names. Default: those of a folder's own test/; else none."""
+    metric: (
+        Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"] | None
+    ) = None
+    """What depths are compared by. Default: accuracy; balanced accuracy where the
+    classes are uneven."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: every class weighs the same in the loss, whatever its number of
+    training images."""
+    head_start: Literal["random", "probe"] = "random"
+    """What the head of every depth starts from: random numbers by seed, or a linear
+    probe that was fitted to the end on the frozen network; with it the head alone is
+    that probe."""
     strict: bool = False
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""

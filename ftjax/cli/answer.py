@@ -1,5 +1,6 @@
 """From the tables of a sweep to its answer: table, figures, report, sentence."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from rich.table import Table
 
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
-from ftjax.machine.files import write_json
+from ftjax.machine.files import read_json, write_json
 from ftjax.report import depth_plot as plots
 from ftjax.report.answer import compare_probes, recommend_run, write_page
+from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.probe_plots import probe_curves, probe_finding
 
 NUMBERS = {
@@ -24,9 +26,21 @@ NUMBERS = {
 
 
 def write_answer(
-    out: Path, results: pd.DataFrame, epochs: pd.DataFrame, console: Console
+    out: Path,
+    results: pd.DataFrame,
+    epochs: pd.DataFrame,
+    console: Console,
+    score_test: Callable[[str], object] = lambda trial: None,
 ) -> None:
-    """Writes recommendation, figures and report, and prints table and sentence."""
+    """Writes recommendation, figures and report, and prints table and sentence.
+
+    Args:
+        out: the run's folder.
+        results: as in results.csv.
+        epochs: as in epochs.csv.
+        console: to print on.
+        score_test: scores the test images by the trial that is named, once.
+    """
     # Names and errors stand in these texts as they are: no markup.
     show = partial(console.print, markup=False, highlight=False, emoji=False)
     show(result_table(results))
@@ -35,6 +49,9 @@ def write_answer(
         return
     recommendation = recommend_run(out, results)
     write_json(out / "recommendation.json", recommendation.to_json())
+    trial = named_trial(results, recommendation) if recommendation.named else None
+    if trial is not None:
+        score_test(trial)
     plots.save(plots.depth_curve(results, recommendation.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
     write_page(out, results, epochs, recommendation, probes, correlations)
@@ -47,6 +64,9 @@ def write_answer(
     for sentence in recommendation.explanation:
         show(sentence)
     show(recommendation.sentence, style="bold")
+    score = read_json(out / "test.json")
+    if score is not None:
+        show(score_sentence(score, trial), style="bold")
 
 
 def result_table(results: pd.DataFrame) -> Table:

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import from_first_process, is_first_process
     from ftjax.sweep.cores import one_core_each
+    from ftjax.sweep.final_score import score_test
     from ftjax.sweep.prepare import prepare
     from ftjax.sweep.records import write_run
     from ftjax.sweep.results import write_probes
@@ -69,7 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
-        write_answer(out, outcome.results, outcome.epochs, console)
+        trials = {trial.id: trial for trial in outcome.plan.trials}
+
+        def score(trial: str) -> None:
+            if data.test is not None:
+                score_test(out, sweep.start, trials[trial], *data.test)
+
+        write_answer(out, outcome.results, outcome.epochs, console, score)
         console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"failed: {event.trial.describe()}: {event.message}")

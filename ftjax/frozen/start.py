@@ -21,6 +21,8 @@ class Start(NamedTuple):
         batch_stats: likewise.
         weights: where they are from.
         digests: of them.
+        head: that every trial starts from, by unit, on the devices; None: each draws
+            its own by its seed.
     """
 
     network: Backbone
@@ -29,6 +31,7 @@ class Start(NamedTuple):
     batch_stats: Tree
     weights: str
     digests: Digests
+    head: Tree | None = None
 
 
 def make_start(
@@ -73,6 +76,8 @@ def with_fresh_head(
     network = start.network
     params = {unit.name: start.params.get(unit.name, {}) for unit in network.body}
     stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in network.body}
+    if start.head is not None:
+        return {**params, **start.head}, {**stats, **{name: {} for name in start.head}}
     head = draw_head(network, seed, start.image_size)
     head_params, head_stats = replicate(head, mesh)
     return {**params, **head_params}, {**stats, **head_stats}

@@ -39,6 +39,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     """
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
+    settings = {"metric": saved["config"].get("metric"), **settings}
     correct = read_correct(out, results)
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:

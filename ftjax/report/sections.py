@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ftjax.analysis.recommend import Recommendation
+from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
 from ftjax.report.content import (
@@ -20,6 +21,7 @@ from ftjax.report.content import (
     further_warnings,
     trial_table,
 )
+from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.inline import draw_image
 from ftjax.report.probe_plots import probe_curves
 
@@ -135,6 +137,15 @@ def all_depths(report: Report) -> Section:
     table = trial_table(report.results, report.named)
     blocks = Block("trials", table, "trials"), Block("small", ABOUT_TABLE)
     return Section("All depths", blocks)
+
+
+def test_images(report: Report) -> Section | None:
+    """What the named network reaches on images that nobody has looked at."""
+    score = read_json(report.folder / "test.json")
+    if score is None:
+        return None
+    trial = named_trial(report.results, report.named) if report.named else None
+    return Section("Test images", (Block("text", score_sentence(score, trial)),))
 
 
 def classes(report: Report) -> Section | None:

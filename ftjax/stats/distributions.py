@@ -5,6 +5,7 @@ that least squares needs.
 """
 
 import math
+from statistics import NormalDist
 
 _TINY = 1e-300
 
@@ -90,3 +91,21 @@ def f_survival(f: float, numerator_dof: float, denominator_dof: float) -> float:
         return 1.0
     x = denominator_dof / (denominator_dof + numerator_dof * f)
     return incomplete_beta(denominator_dof / 2.0, numerator_dof / 2.0, x)
+
+
+def wilson_interval(
+    right: int, count: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927), 0..1.
+
+    Args:
+        right: how many of them.
+        count: how many in all, one or more.
+        confidence: 0..1.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, more = right / count, z**2 / count
+    center = (share + more / 2) / (1 + more)
+    half = z * math.sqrt(share * (1 - share) / count + more / (4 * count))
+    half /= 1 + more
+    return max(0.0, center - half), min(1.0, center + half)

@@ -250,5 +250,6 @@ def call_batch(
     logits = np.zeros((hyper.micro_batch, classes), np.float32)
     labels = np.zeros(hyper.micro_batch, np.int32)
     batch = shard_batch(logits, None), shard_batch(labels, None)
-    gradient = loss_gradient(*batch, hyper.parts, None)
+    weights = None if hyper.class_weights == "none" else np.ones(classes, np.float32)
+    gradient = loss_gradient(*batch, hyper.parts, None, weights)
     jax.block_until_ready((gradient, cross_entropies(*batch)))

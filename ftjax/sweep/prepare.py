@@ -21,6 +21,7 @@ from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.memory import available_bytes, check_memory
 from ftjax.sweep.plan import Plan, Point, make_plan
+from ftjax.sweep.probe_start import with_probe
 from ftjax.sweep.resources import Budget, needed_memory
 from ftjax.sweep.trial import Hyperparameters
 from ftjax.weights.pretrained import load_pretrained
@@ -124,6 +125,8 @@ def prepare(config: Config) -> Sweep:
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
     grid = itertools.product(depths, config.bn, range(config.seeds), hypers)
     points = tuple(itertools.starmap(Point, grid))
+    if config.head_start == "probe":
+        start, _ = with_probe(start, data, budget, hypers[0].micro_batch)
     sweep = Sweep(config, start, data, budget, points)
     check_plan(sweep, sweep.plan())
     return sweep
@@ -153,6 +156,8 @@ def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
             **setting,
             micro_batch=config.micro_batch or setting["batch_size"],
             warmup=config.warmup,
+            class_weights=config.class_weights,
+            head_start=config.head_start,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )

@@ -162,6 +162,8 @@ def result_row(
         "val_size": len(data.val.labels),
         **{name: getattr(hyper, name) for name in NAMES if name != "epochs"},
         "warmup": hyper.warmup,
+        "class_weights": hyper.class_weights,
+        "head_start": hyper.head_start,
         "flops": trial.flops.total(num_epochs),
         "frozen_intact": record.get("frozen_intact"),
         "status": status,

@@ -37,6 +37,8 @@ class Hyperparameters:
         layer_decay: factor on the rate from each unit to the one before it.
         schedule: of the learning rate, as of `training.schedules`.
         warmup: epochs in which the rate rises from 0.
+        class_weights: `balanced` where every class weighs the same in the loss.
+        head_start: `probe` where the head starts from a linear probe.
     """
 
     lr: float
@@ -54,6 +56,8 @@ class Hyperparameters:
     layer_decay: float = 1.0
     schedule: str = "constant"
     warmup: float = 0.0
+    class_weights: str = "none"
+    head_start: str = "random"
 
     @property
     def constant(self) -> bool:
@@ -90,7 +94,8 @@ class Hyperparameters:
         used = tuple(number is not None for number in self.numbers)
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
         sizes = self.batch_size, self.micro_batch
-        return self.optimizer, *sizes, self.drop_connect, used, rates
+        other = self.drop_connect, self.class_weights, self.head_start
+        return self.optimizer, *sizes, *other, used, rates
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -103,6 +108,8 @@ class Hyperparameters:
             "layer_decay": 1.0,
             "schedule": "constant",
             "warmup": 0.0,
+            "class_weights": "none",
+            "head_start": "random",
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":

@@ -107,7 +107,9 @@ def train_trials(
                 watch = clock.Stopwatch()
                 order, rows, scales, rates = plan_epoch(group, epoch)
                 history = []
-                if one_program:
+                if is_probe(group):
+                    pass  # it is the head alone: there is nothing to train
+                elif one_program:
                     state, steps = epoch_program(
                         step, source, state, rows, scales, rates
                     )
@@ -127,6 +129,7 @@ def train_trials(
                             optimizer=step.optimizer,
                             parts=step.parts,
                             variants=step.variants,
+                            class_weights=source.class_weights,
                         )
                         history += metrics
                     history = fetch(history)
@@ -178,8 +181,16 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
         {unit.name: start.params.get(unit.name, {}) for unit in step.recomputed},
         {unit.name: start.batch_stats.get(unit.name, {}) for unit in step.recomputed},
         stack(numbers, variants),
+        balanced_weights(data) if first.hyper.class_weights == "balanced" else None,
     )
     return Group(work, start, data, step, source)
+
+
+def balanced_weights(data: Dataset) -> np.ndarray:
+    """(classes,) float32 weights that give every class the same share of the loss."""
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    present = max(np.count_nonzero(counts), 1)
+    return (counts.sum() / present / np.maximum(counts, 1)).astype(np.float32)
 
 
 def restore(group: Group, out: Path) -> tuple[list[Log], State]:
@@ -299,18 +310,27 @@ def end_epoch(
     if epoch == work.last:
         train = measure(activations.train, data.train.labels)
         loss, accuracy = train.loss, train.correct.mean(axis=-1)
-    losses, right = zip(*history, strict=True)
-    seen = order.shape[-1] // hyper.batch_size * hyper.batch_size
+    if is_probe(group):
+        train = measure(activations.train, data.train.labels)
+        trained = train.correct.mean(axis=-1), train.loss
+    else:
+        losses, right = zip(*history, strict=True)
+        seen = order.shape[-1] // hyper.batch_size * hyper.batch_size
+        trained = (
+            np.sum(right, axis=0) / seen,
+            np.sum(losses, axis=0, dtype=np.float64) / seen,
+        )
     numbers = np.broadcast_arrays(
-        accuracy,
-        loss,
-        val.correct.mean(axis=-1),
-        val.loss,
-        np.sum(right, axis=0) / seen,
-        np.sum(losses, axis=0, dtype=np.float64) / seen,
+        accuracy, loss, val.correct.mean(axis=-1), val.loss, *trained
     )
     rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
     return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
+
+
+def is_probe(group: Group) -> bool:
+    """Whether the trials are the head alone, and that is a fitted probe."""
+    trial, network = group.work.trials[0], group.start.network
+    return trial.hyper.head_start == "probe" and trial.cut.unit >= len(network.body)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:

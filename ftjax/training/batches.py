@@ -49,6 +49,7 @@ class Source(NamedTuple):
         params: pretrained, of the recomputed units at least.
         batch_stats: likewise.
         hyper: run-time numbers of the optimizer.
+        class_weights: (classes,) of the loss; None: all weigh the same.
     """
 
     train: np.ndarray | jax.Array
@@ -56,6 +57,7 @@ class Source(NamedTuple):
     params: Tree
     batch_stats: Tree
     hyper: Hyper
+    class_weights: np.ndarray | None = None
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
@@ -161,6 +163,7 @@ def epoch_program(
             optimizer=step.optimizer,
             parts=step.parts,
             variants=step.variants,
+            class_weights=source.class_weights,
         )
 
     return jax.lax.scan(run, state, (rows, scales, rates))

@@ -139,16 +139,21 @@ def loss_gradient(
     labels: jax.Array,
     parts: int = 1,
     variants: Variants | None = None,
+    class_weights: jax.Array | None = None,
 ):
     """Mean cross-entropy of (batch, classes) logits: its gradient, and metrics.
 
     Of a batch that comes in `parts` equal parts, the gradients of all add up to that of
-    its mean.
+    its mean. With weights, (classes,), an image counts as often as its class's weight
+    says; the metrics are without them.
     """
 
     def mean_loss(logits, labels):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean() / parts, losses.sum()
+        weighted = losses
+        if class_weights is not None:
+            weighted = losses * class_weights[labels]
+        return weighted.mean() / parts, losses.sum()
 
     def differentiate(logits, labels):
         gradient, total = jax.grad(mean_loss, has_aux=True)(logits, labels)

@@ -106,6 +106,7 @@ def train_step(
     optimizer: str,
     parts: int = 1,
     variants: Variants | None = None,
+    class_weights: jax.Array | None = None,
 ) -> tuple[State, list[Metrics]]:
     """One optimizer step on a batch that comes in equal parts, one after the other.
 
@@ -121,6 +122,7 @@ def train_step(
         optimizer: a key of `OPTIMIZERS`.
         parts: how many they are.
         variants: trials that are trained at once; all arrays above are stacked.
+        class_weights: (classes,) of the loss; None: all weigh the same.
 
     Returns:
         The new state, and the metrics of every part.
@@ -139,7 +141,7 @@ def train_step(
                 unit.module, trainable, batch_norm, inputs, variants
             )
             pullbacks.append(residuals.complete((inputs, x)))
-        gradient, metrics = loss_gradient(x, labels, parts, variants)
+        gradient, metrics = loss_gradient(x, labels, parts, variants, class_weights)
         history.append(metrics)
         for index in reversed(range(len(suffix))):
             unit, trainable, _, head = suffix[index]
