@@ -24,9 +24,8 @@ from ftjax.sweep import records
 from ftjax.weights.export import export_keras, export_safetensors, keras_code
 from ftjax.weights.pretrained import load_pretrained
 
-TINY = (
-    "--model tiny --weights random --image-size 16 --batch-size 16 --epochs 1".split()
-)
+TINY = "--model tiny --weights random --image-size 16 --batch-size 16 --epochs 1"
+TINY = [*TINY.split(), "--no-replicate"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,8 @@ def run_dir(images, tmp_path_factory, undrawn_module):
     """A run of the depths 0 and 7; 7 has a trainable BatchNorm."""
     folder = tmp_path_factory.mktemp("run")
     os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    arguments = [*TINY, "--data", str(images), "--out", str(folder), "--depths", "0"]
+    arguments = [*TINY, "--data", str(images), "--out", str(folder), "--lr", "1e-4"]
+    arguments += ["--depths", "0"]
     assert command.main([*arguments, "7", "--bn", "follow", "frozen"]) == 0
     return folder
 

@@ -6,12 +6,21 @@ from experiments import sweep as command
 from ftjax.sweep import records
 
 TIMES = ["seconds", "compile_seconds"]
-TINY = "--model tiny --weights random --image-size 16 --batch-size 16".split()
+# One rate, and nothing is trained again: what a test does not ask for costs time.
+LR = ["--lr", "1e-4"]
+PLAIN = " ".join([*LR, "--no-replicate"])
+TINY = f"--model tiny --weights random --image-size 16 --batch-size 16 {PLAIN}".split()
+
+
+def without(words, more):
+    """The words less those of an option that is given again."""
+    return words if "--lr" not in more else [w for w in words if w not in LR]
 
 
 def run(images, out, *more):
+    more = [*map(str, more)]
     return command.main(
-        [*TINY, "--data", str(images), "--out", str(out), *map(str, more)]
+        [*without(TINY, more), "--data", str(images), "--out", str(out), *more]
     )
 
 

@@ -9,6 +9,7 @@ from ftjax.sweep.prepare import Sweep, prepare
 def tiny_sweep(out: Path, **options) -> Sweep:
     """One epoch of `tiny`, unless the options say otherwise."""
     usual = {"image_size": 32, "train_size": 64, "val_size": 32, "epochs": 1}
+    usual |= {"lr": 1e-4, "replicate": False}
     config = Config(
         model="tiny", weights="random", data="digits", out=out, **(usual | options)
     )

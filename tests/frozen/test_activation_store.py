@@ -34,6 +34,8 @@ OPTIONS = Config(
     depths=("0", "18"),
     bn=("frozen",),
     epochs=1,
+    lr=1e-4,
+    replicate=False,
 )
 ON_DISK = {"cache_gb": 1e-9, "disk_gb": 1.0}
 

@@ -64,10 +64,12 @@ def test_a_command_gives_each_training_a_core_and_the_same_answer(tmp_path):
     tables = []
     for name, arguments in (("each", []), ("shared", ["--trials-at-once", "1"])):
         options = "--model tiny --weights random --image-size 16 --depths 0 5 10 "
-        options += "--train-size 96 --val-size 32 --epochs 1 --seeds 2 --bn follow"
+        options += "--train-size 96 --val-size 32 --epochs 1 --seeds 2 --bn follow "
+        options += "--lr 1e-4"
         code = (
             "import os, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))"
-            "[:2]); from experiments import sweep; sweep.write_answer = lambda *_: 0; "
+            "[:2]); from experiments import sweep; from ftjax.cli import answer; "
+            "answer.write_answer = lambda *_: 0; "
             "code = sweep.main(); print('threads', os.environ.get('NPROC')); "
             "sys.exit(code)"
         )

@@ -159,7 +159,7 @@ def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
 def test_how_many_are_trained_side_by_side(images, monkeypatch):
     def plan(**more):
         small = {"model": "tiny", "weights": "random", "data": str(images)}
-        config = Config(**small, image_size=16, depths=("units",), **more)
+        config = Config(**small, image_size=16, depths=("units",), lr=1e-4, **more)
         return prepare(complete(config))
 
     def arguments(sweep):
@@ -198,6 +198,7 @@ def test_which_seeds_are_trained_at_once(images, tmp_path):
         data=str(images),
         depths=("0", "7"),
         bn=("follow",),
+        lr=1e-4,
         seeds=5,
         seeds_at_once=2,
     )

@@ -88,7 +88,9 @@ def grid(work: Work) -> Iterator[float]:
             dtype=work.dtype,
             train_size=work.train_size,
             val_size=work.val_size,
+            lr=1e-4,
             drop_connect=0.0,
+            replicate=False,
             out=out,
         )
         outcome = run(one_core_each(prepare(complete(config))), out)
