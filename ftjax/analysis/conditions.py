@@ -50,8 +50,8 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     tuned = conditions.get("tuned", {})
     for column, (value, *tried) in tuned.items():
         name = "rate" if column == "lr" else column.replace("_", " ")
-        values = ", ".join(map(_value, tried))
-        words.append(f"{name} tuned at every depth ({_value(value)} here, of {values})")
+        values = " ".join(map(_value, tried))
+        words.append(f"{name} {_value(value)} (tuned for each depth among {values})")
     if "lr" in conditions and "lr" not in tuned:
         words.append(f"rate {number(conditions['lr'])}")
     if conditions.get("optimizer", "adam") != "adam":

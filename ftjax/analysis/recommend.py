@@ -300,7 +300,7 @@ def recommend(
     why = explain(rows, batch_norm=speak_of_bn)
     conditions = conditions_of(rows[rows["bn"] == curve.bn])
     named = rows[(rows["bn"] == curve.bn) & (rows["depth_layers"] == depth)]
-    conditions |= {"tuned": tuned_conditions(table, named)} if len(named) else {}
+    conditions |= {"tuned": tuned_conditions(results, named)} if len(named) else {}
     elsewhere = {} if search is not None else found.elsewhere
     contenders = [(int(L), curve.bn) for L in depths[inside]]
     own = curve.table.loc[depth]

@@ -61,13 +61,13 @@ def tuned_conditions(table: pd.DataFrame, named: pd.DataFrame) -> dict[str, list
     """By tuned column: the value at the named depth, then the values that were tried.
 
     Args:
-        table: all finished rows.
+        table: all rows, those that were stopped early as well.
         named: those of the named depth and policy, of its best setting.
     """
     return {
         column: [
             _plain(named[column].iloc[0]),
-            *sorted(map(_plain, table[column].dropna().unique()), key=str),
+            *sorted(map(_plain, table[column].dropna().unique())),
         ]
         for column in tuned_columns(table)
     }

@@ -6,7 +6,7 @@ resumes where it was stopped.
 """
 
 import itertools
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +24,14 @@ from ftjax.depth import AUTO, block_depths
 from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import next_depths
 from ftjax.search.halving import halving, rung_epochs
-from ftjax.sweep.plan import Plan, Point
+from ftjax.sweep.plan import Plan, Point, Request
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
 
 TUNING_EPOCHS = 2  # after which rates are compared
 REPLICATES = (1, 2)  # seeds beside 0
+REPEATS = 3  # rounds in which further cells may come in
 
 
 class Round(NamedTuple):
@@ -142,32 +143,59 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
 
     One seed does not tell what another order of the images would change. The cells that
     could be the best are trained again, so that the noise is measured where it decides.
+    What is learned of the noise may bring further cells in; after `REPEATS` rounds the
+    answer says how many runs each has.
     """
     found, last = yield from exhaust(strategy)
-    correct = from_first_process(partial(read_correct, out, found.results))
-    choose = partial(contenders, found.results, correct)
-    cells = from_first_process(choose)
-    rows = {request: request.hyper for request in last.plan.requests}
-    finished = found.results[found.results["status"] == "done"]
-    done = set(tuned_rows(finished)["trial"])
-    added = [
-        Point(request.cut.depth_layers, request.policy, seed, hyper)
-        for request, hyper in rows.items()
-        if request.trial in done and (request.cut.depth_layers, request.policy) in cells
+    for _ in range(REPEATS):
+        results = found.results[found.results["status"] == "done"]
+        correct = from_first_process(partial(read_correct, out, results))
+        cells = from_first_process(partial(contenders, results, correct))
+        added = replicates_of(last.plan, tuned_rows(results), cells)
+        if not added:
+            break
+        plan = sweep.plan([*last.plan.points, *added])
+        goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
+        reason = (
+            f"replicates: {len(added) // len(REPLICATES)} cells of depth and BatchNorm "
+            f"policy could be the best; each is trained with {len(REPLICATES)} more "
+            "seeds"
+        )
+        last = Round(plan, goals, last.stopped, reason)
+        found = yield last
+    return last
+
+
+def replicates_of(
+    plan: Plan, finished: pd.DataFrame, cells: Collection[tuple[int, str]]
+) -> list[Point]:
+    """The points with further seeds of some cells, those that have them left out.
+
+    Args:
+        plan: with the requests of the first seed.
+        finished: rows of the best setting of each depth and policy.
+        cells: depth in layers and policy.
+    """
+    named = set(finished["trial"])
+    return [
+        Point(request.cut.depth_layers, request.policy, seed, request.hyper)
+        for request in plan.requests
+        if request.trial in named
+        and request.seed not in REPLICATES
+        and (request.cut.depth_layers, request.policy) in cells
+        and not has_replicates(plan, request)
         for seed in REPLICATES
     ]
-    if not added:
-        return last
-    plan = sweep.plan([*last.plan.points, *added])
-    goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
-    depths = len({point.depth_layers for point in added})
-    reason = (
-        f"replicates: {depths} depths could be the best; they are trained again with "
-        f"{len(REPLICATES)} more seeds"
+
+
+def has_replicates(plan: Plan, request: Request) -> bool:
+    """Whether the plan holds further seeds of a request."""
+    same = (request.cut.depth_layers, request.policy, request.hyper)
+    return any(
+        (other.cut.depth_layers, other.policy, other.hyper) == same
+        and other.seed in REPLICATES
+        for other in plan.requests
     )
-    last = Round(plan, goals, last.stopped, reason)
-    yield last
-    return last
 
 
 def exhaust(strategy: Strategy) -> Generator[Round, Found, tuple[Found, Round]]:
