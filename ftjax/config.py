@@ -60,6 +60,8 @@ class Config:
     measured curve with their rank correlation."""
     seeds: int = 1
     """Number of seeds: of head, data order and drop-connect. They are replicates."""
+    first_seed: int = 0
+    """The first of them; the others follow."""
     replicate: bool = True
     """With one seed, train the depths that could be the best again with two more, so
     that run-to-run noise is measured where it decides."""
@@ -201,6 +203,8 @@ def complete(config: Config) -> Config:
     if size > 1024:
         raise ValueError(f"--image-size {size} is too large: 1024 pixels at most")
     config = with_axes(config)
+    if config.first_seed < 0:
+        raise ValueError(f"--first-seed {config.first_seed} must be 0 or more")
     counts = "seeds", "micro_batch", "train_size", "val_size", "test_size"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
@@ -228,6 +232,10 @@ def complete(config: Config) -> Config:
         raise ValueError(
             "--search halving needs all depths from the start; it does not go with "
             "--depths auto: name the depths, or use units"
+        )
+    if config.first_seed and config.depths == AUTO:
+        raise ValueError(
+            "--first-seed does not go with --depths auto, whose seeds begin at 0"
         )
     if config.distributed and (config.probes or config.search):
         raise ValueError(

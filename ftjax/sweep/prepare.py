@@ -123,7 +123,7 @@ def prepare(config: Config) -> Sweep:
         device=config.device_gb * 1e9 if mesh is None else 0,
     )
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
-    grid = itertools.product(depths, config.bn, range(config.seeds), hypers)
+    grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     if config.head_start == "probe":
         start, _ = with_probe(start, data, budget, hypers[0].micro_batch)
@@ -146,6 +146,11 @@ def check_plan(sweep: Sweep, plan: Plan) -> None:
         devices=axis_size(budget.mesh, DATA),
         at_once=at_once,
     )
+
+
+def seeds_of(config: Config) -> range:
+    """The seeds that every depth is trained with."""
+    return range(config.first_seed, config.first_seed + config.seeds)
 
 
 def make_settings(config: Config) -> tuple[Hyperparameters, ...]:

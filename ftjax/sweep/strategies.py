@@ -25,12 +25,12 @@ from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import next_depths
 from ftjax.search.halving import halving, rung_epochs
 from ftjax.sweep.plan import Plan, Point, Request
-from ftjax.sweep.prepare import Sweep
+from ftjax.sweep.prepare import Sweep, seeds_of
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
 
 TUNING_EPOCHS = 2  # after which rates are compared
-REPLICATES = (1, 2)  # seeds beside 0
+REPLICATES = 2  # further seeds of what could be the best
 REPEATS = 3  # rounds in which further cells may come in
 
 
@@ -157,8 +157,8 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
         plan = sweep.plan([*last.plan.points, *added])
         goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
         reason = (
-            f"replicates: {len(added) // len(REPLICATES)} cells of depth and BatchNorm "
-            f"policy could be the best; each is trained with {len(REPLICATES)} more "
+            f"replicates: {len(added) // REPLICATES} cells of depth and BatchNorm "
+            f"policy could be the best; each is trained with {REPLICATES} more "
             "seeds"
         )
         last = Round(plan, goals, last.stopped, reason)
@@ -181,21 +181,20 @@ def replicates_of(
         Point(request.cut.depth_layers, request.policy, seed, request.hyper)
         for request in plan.requests
         if request.trial in named
-        and request.seed not in REPLICATES
         and (request.cut.depth_layers, request.policy) in cells
-        and not has_replicates(plan, request)
-        for seed in REPLICATES
+        and len(seeds_with(plan, request)) == 1
+        for seed in range(request.seed + 1, request.seed + 1 + REPLICATES)
     ]
 
 
-def has_replicates(plan: Plan, request: Request) -> bool:
-    """Whether the plan holds further seeds of a request."""
-    same = (request.cut.depth_layers, request.policy, request.hyper)
-    return any(
-        (other.cut.depth_layers, other.policy, other.hyper) == same
-        and other.seed in REPLICATES
+def seeds_with(plan: Plan, request: Request) -> set[int]:
+    """The seeds that the plan holds of a request's depth, policy and setting."""
+    return {
+        other.seed
         for other in plan.requests
-    )
+        if other.cut.depth_layers == request.cut.depth_layers
+        and (other.policy, other.hyper) == (request.policy, request.hyper)
+    }
 
 
 def exhaust(strategy: Strategy) -> Generator[Round, Found, tuple[Found, Round]]:
@@ -298,8 +297,7 @@ def explain_fall(sweep: Sweep, strategy: Strategy) -> Strategy:
         last = last._replace(goals={}, reason=reason)
         yield last
         return last
-    seeds = range(sweep.config.seeds)
-    hyper = sweep.hyper
+    seeds, hyper = seeds_of(sweep.config), sweep.hyper
     added = [
         Point(*pair, seed, hyper) for pair, seed in itertools.product(missing, seeds)
     ]

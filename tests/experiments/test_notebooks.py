@@ -11,7 +11,8 @@ nbclient = pytest.importorskip("nbclient")
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-TINY = "--weights random --image-size 16 --train-size 64 --val-size 20 --epochs 1 --lr 1e-4 --no-replicate"
+TINY = "--weights random --image-size 16 --train-size 64 --val-size 20 --epochs 1"
+TINY += " --lr 1e-4 --no-replicate"
 SMALL = {
     "quickstart": f"""
 DATA = "digits"

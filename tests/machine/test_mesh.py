@@ -33,7 +33,8 @@ RUN = (
     "--seeds 2"
 ).split()
 UNDRAWN = (
-    "import sys; from ftjax.cli import answer, sweep; answer.write_answer = lambda *_: None; "
+    "import sys; from ftjax.cli import answer, sweep; "
+    "answer.write_answer = lambda *_: None; "
     "sys.exit(sweep.main())"
 )
 LOSSES = ["loss", "val_loss", "train_mode_loss"]
