@@ -46,7 +46,10 @@ def pooled_features(
 
     Args:
         units: from the first one on, without the classifier.
+        params: by unit.
+        batch_stats: by unit.
         images: (n, h, w, 3) uint8.
+        batch_size: images per step.
 
     Returns:
         `len(units) + 1` arrays (n, channels), float32.
@@ -77,6 +80,10 @@ def gradient_norms(
     Args:
         units: from the first one to the classifier.
         params: of every unit, the classifier included.
+        batch_stats: by unit.
+        images: (n, h, w, 3) uint8; those after the last full batch are not used.
+        labels: (n,) classes.
+        batch_size: images per step.
     """
     sums: Tree = {}
     for start in range(0, len(images) - batch_size + 1, batch_size):
@@ -117,8 +124,10 @@ def probe_curve(
     Its gradient norm is that of the first unfrozen unit, for d = 0 that of the head.
 
     Args:
-        network: backbone with head. params, batch_stats: pretrained, by unit; the
-            head's own are not needed, the ridge solution takes its place.
+        network: backbone with head.
+        params: pretrained, by unit; the head's own are not needed, the ridge solution
+            takes its place.
+        batch_stats: pretrained, by unit.
         dataset: images at the network's size.
         depths: in layers, probed beside those that unfreeze whole units.
         batch_size: images per step.

@@ -17,7 +17,8 @@ def largest_differences(noise: np.ndarray, stderr: np.ndarray) -> np.ndarray:
     """Largest standardized difference of two cells in each draw, (draws,).
 
     Args:
-        noise: (draws, m). stderr: (m, m) of the differences.
+        noise: (draws, m), to be added to the means.
+        stderr: (m, m) of the differences.
     """
     found = np.empty(len(noise))
     scale = np.maximum(stderr, _LEAST)
@@ -42,7 +43,8 @@ def best_set(
     are paired over images and hold run-to-run noise.
 
     Args:
-        evidence: of `weigh_evidence`. confidence: 0..1.
+        evidence: of `weigh_evidence`.
+        confidence: 0..1.
         margin: accuracy by which a cell has to be worse to be dropped.
     """
     left = np.ones(len(evidence.means), dtype=bool)

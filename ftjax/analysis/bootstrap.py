@@ -15,8 +15,11 @@ def bootstrap_quadratic_optimum(
     9.4), and the parabola is fitted again.
 
     Args:
-        depth: (n,) unfrozen layers. accuracy: (n,).
-        total_layers: N. draws: number of draws. seed: of the draws.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
+        total_layers: N.
+        draws: number of draws.
+        seed: of the draws.
 
     Returns:
         (draws,) optimum of each draw.

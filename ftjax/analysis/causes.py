@@ -31,7 +31,8 @@ def claims_overfitting(
     network that has not fitted its training images has not overfitted them.
 
     Args:
-        start: row of `diagnose_depths` at the best depth. end: at the deeper one.
+        start: row of `diagnose_depths` at the best depth.
+        end: row at the deeper one.
         frozen: validation accuracy of the matched frozen trial; None without one.
         needed: growth of the gap (0..1) that counts.
     """
@@ -53,7 +54,8 @@ def _lag_clause(
     """What the two modes say, as strongly as matched trials bear it out.
 
     Args:
-        start, end: rows of `diagnose_depths` of the follow curve.
+        start: row of `diagnose_depths` of the follow curve where the fall begins.
+        end: row where it ends.
         matched: policy -> validation accuracy at the depth of `end`.
         gap: growth of the distance between the modes (0..1) that counts.
     """
@@ -94,7 +96,8 @@ def describe_causes(
     """What the modes and the training set say about one fall, as clauses.
 
     Args:
-        start, end: rows of `diagnose_depths` between which the curve falls.
+        start: row of `diagnose_depths` where the fall begins.
+        end: row where it ends.
         matched: policy -> validation accuracy of the other policies at the depth of
             `end`; the curve's own for frozen, and for a network without BatchNorm.
         statistics: whether lag of running statistics is possible at all.

@@ -17,10 +17,15 @@ from ftjax.batch_norm import POLICIES
 class Cells(NamedTuple):
     """m cells, and where those of each curve are.
 
-    places: one (d,) array of indices for each curve. values: (m, s) by seed. rank: (m,)
-    of the depth among all depths, 0 to 1. scores: (m, n) or None. flips: (m,). groups:
-    (m,) whether BatchNorms use batch statistics, under every policy that has the cell.
-    eligible: (m,) whether the cell is on a curve that can be recommended from.
+    Attributes:
+        places: one (d,) array of indices for each curve.
+        values: (m, s) by seed.
+        rank: (m,) of the depth among all depths, 0 to 1.
+        scores: (m, n), or None.
+        flips: (m,) as of `DepthCurve`.
+        eligible: (m,) whether the cell is on a curve that can be recommended from.
+        groups: (m,) whether BatchNorms use batch statistics, under every policy that
+            has the cell.
     """
 
     places: tuple[np.ndarray, ...]
@@ -44,6 +49,7 @@ def is_curve(curves: Sequence[DepthCurve], stopped: Sequence[int]) -> np.ndarray
     The others are probes that explain; they cannot be recommended from.
 
     Args:
+        curves: one per policy and setting.
         stopped: further depths of each that a search stopped early.
     """
     counts = [len(c.depths) + more for c, more in zip(curves, stopped, strict=True)]
@@ -54,6 +60,7 @@ def gather_cells(curves: Sequence[DepthCurve], eligible: Sequence[bool]) -> Cell
     """Collect the cells of the curves.
 
     Args:
+        curves: one per policy and setting.
         eligible: of `is_curve`, one for each curve.
     """
     seeds = sorted({seed for curve in curves for seed in curve.seeds})

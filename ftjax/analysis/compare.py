@@ -29,10 +29,16 @@ AGAIN = 0.9
 class Comparison(NamedTuple):
     """What the cells of a table say about each other.
 
-    curves: one per policy and setting; places: (d,) cells of each. evidence: of all
-    cells. chosen, best: index of the named curve, and of the named depth in it.
-    inside: (m,) cells that are not shown to be worse than the best. corrected: of the
-    named cell, None after a search. rows: of the named setting. notes: sentences.
+    Attributes:
+        curves: one per policy and setting.
+        places: (d,) cells of each curve.
+        evidence: of all cells.
+        chosen: index of the named curve.
+        best: index of the named depth in it.
+        inside: (m,) cells that are not shown to be worse than the best.
+        corrected: of the named cell, None after a search.
+        rows: of the named setting.
+        notes: sentences.
     """
 
     curves: list[DepthCurve]
@@ -96,11 +102,15 @@ def compare_cells(
     is its best one: it stays in the set as long as any of its settings may be the best.
 
     Args:
-        table: of `clean_results`. scores: trial -> (n,) as for `depth_curve`.
+        table: of `clean_results`.
+        scores: trial -> (n,) as for `depth_curve`.
         stopped: policy -> depths that a search stopped early.
         searched: depth and policy that a search names.
-        margin, confidence: of `best_set`.
-        val_size: validation images. draws, seed: of the noise.
+        margin: of `best_set`.
+        confidence: of `best_set`; None: its default.
+        val_size: validation images.
+        draws: of the noise.
+        seed: of the draws.
     """
     notes: list[str] = []
     curves, tables = [], []
@@ -237,8 +247,10 @@ def contenders(
     the assumption into a measurement where it matters.
 
     Args:
-        results: rows of results.csv. correct: trial -> (n_val,) bool.
-        confidence: of the set of contenders. seed: of the draws.
+        results: rows of results.csv.
+        correct: trial -> (n_val,) bool.
+        confidence: of the set of contenders.
+        seed: of the draws.
 
     Returns:
         (depth_layers, bn), by depth; a cell that several policies share is named once.

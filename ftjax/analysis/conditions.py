@@ -140,10 +140,13 @@ def leading_caveats(
 
     Args:
         epochs: rows of epochs.csv, None where they are not known.
-        bn: named policy. contenders: (depth, bn) that may be the best.
+        bn: named policy.
+        contenders: (depth, bn) that may be the best.
         val_size: number of validation images, if it is known.
         training: accuracy of the named depth on the training images, in evaluation
-            mode. validation: on the validation images. chance: of the majority class.
+            mode.
+        validation: its accuracy on the validation images.
+        chance: accuracy of always answering the majority class.
     """
     said = []
     if epochs is not None and len(epochs):

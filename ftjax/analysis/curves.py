@@ -30,13 +30,19 @@ MOVED = "frozen weights changed in training"
 class DepthCurve(NamedTuple):
     """A validation metric over depth for one BatchNorm policy and setting.
 
-    depths: (d,) unfrozen layers, increasing. values: (d, s) metric by depth and
-    seed, nan where missing. seeds: (s,). scores: (d, n) what each validation image
-    adds, its mean over the seeds, or None. flips: (d,) variance of one run's metric
-    from single images changing sides between runs, 0 where it is not known. table: one
-    row per depth, the numeric columns averaged over seeds, indexed by depth_layers.
-    trials: (d,) which trials a depth's values are of. setting: value of each varying
-    setting, by column.
+    Attributes:
+        bn: policy.
+        depths: (d,) unfrozen layers, increasing.
+        values: (d, s) metric by depth and seed, nan where missing.
+        seeds: (s,).
+        scores: (d, n) what each validation image adds, its mean over the seeds, or
+            None.
+        flips: (d,) variance of one run's metric from single images changing sides
+            between runs, 0 where it is not known.
+        table: one row per depth, the numeric columns averaged over seeds, indexed by
+            depth_layers.
+        trials: (d,) which trials a depth's values are of.
+        setting: value of each varying setting, by column.
     """
 
     bn: str
@@ -219,8 +225,10 @@ def depth_curve(
 
     Args:
         table: of `split_settings`; the column `VALUE`, where it has one, is compared
-            instead of val_accuracy. bn: policy. scores: trial -> (n,) what each image
-            adds to the metric, on the same validation images in the same order.
+            instead of val_accuracy.
+        bn: policy.
+        scores: trial -> (n,) what each image adds to the metric, on the same validation
+            images in the same order.
         setting: of the table.
 
     Returns:

@@ -14,12 +14,17 @@ class Placement(NamedTuple):
 class Decision(NamedTuple):
     """What to do next.
 
-    trials: to be run now; empty when done. done: whether the search is over. reason:
-    in plain words. best: depth and policy with the highest expected accuracy among
-    those that were trained, None before there is one. interval: of the best depth on
-    that policy's curve, in layers, with MASS of the posterior. gain: expected rise of
-    the best accuracy by one more trial. regret: expected accuracy that the best trained
-    depth lacks to the best of all. noise: standard deviation of one trial.
+    Attributes:
+        trials: to be run now; empty when done.
+        done: whether the search is over.
+        reason: in plain words.
+        best: depth and policy with the highest expected accuracy among those that were
+            trained, None before there is one.
+        interval: of the best depth on that policy's curve, in layers, with MASS of the
+            posterior.
+        gain: expected rise of the best accuracy by one more trial.
+        regret: expected accuracy that the best trained depth lacks to the best of all.
+        noise: standard deviation of one trial.
     """
 
     trials: tuple[Placement, ...]

@@ -8,10 +8,13 @@ import numpy as np
 class DepthEffects(NamedTuple):
     """Additive model accuracy = depth effect + seed effect + noise, by least squares.
 
-    means: (d,) accuracy of each depth with the seed effects removed. weights: (d, k)
-    of the k measurements in the means, by depth, then seed. residuals: (d, s) noise,
-    nan where a seed is missing. dof: degrees of freedom of the noise; 0 when there is
-    nothing to estimate it from. seed_variance: of the seed effects.
+    Attributes:
+        means: (d,) accuracy of each depth with the seed effects removed.
+        weights: (d, k) of the k measurements in the means, by depth, then seed.
+        residuals: (d, s) noise, nan where a seed is missing.
+        dof: degrees of freedom of the noise; 0 when there is nothing to estimate it
+            from.
+        seed_variance: of the seed effects.
     """
 
     means: np.ndarray
@@ -51,8 +54,14 @@ class GroupedEffects(NamedTuple):
     """As `DepthEffects`, where kinds of cells have seed effects of their own.
 
     A seed that is lucky for trials on batch statistics need not be so for others, whose
-    noise is several times smaller. parts: of each kind; cells: (k,) indices of its
-    cells among all. means, weights, residuals: of all cells, as of `DepthEffects`.
+    noise is several times smaller.
+
+    Attributes:
+        parts: of each kind.
+        cells: (k,) indices of each kind's cells among all.
+        means: of all cells, as of `DepthEffects`.
+        weights: of all cells, as of `DepthEffects`.
+        residuals: of all cells, as of `DepthEffects`.
     """
 
     parts: tuple[DepthEffects, ...]

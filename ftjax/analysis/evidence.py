@@ -17,11 +17,16 @@ from ftjax.analysis.run_noise import GroupedNoise, estimate_grouped_noise
 class Evidence(NamedTuple):
     """Accuracies of m cells and what may be wrong with them.
 
-    means: (m,). covariance: (m, m) of the means, images and runs. noise: (draws, m)
-    to be added to the means; its tails hold that the run-to-run spread is estimated.
-    images: (m, m) part of the covariance that is sampling of images. runs: of their
-    spread. effects: of cells and seeds. source: 'images and seeds', 'seeds',
-    'images', 'binomial' or 'none': what was measured.
+    Attributes:
+        means: (m,).
+        covariance: (m, m) of the means, images and runs.
+        noise: (draws, m) to be added to the means; its tails hold that the run-to-run
+            spread is estimated.
+        images: (m, m) part of the covariance that is sampling of images.
+        runs: run-to-run noise.
+        effects: of cells and seeds.
+        source: 'images and seeds', 'seeds', 'images', 'binomial' or 'none': what was
+            measured.
     """
 
     means: np.ndarray
@@ -117,7 +122,8 @@ def weigh_evidence(
         groups: (m,) kind of each cell, of which each has seed effects and run-to-run
             noise of its own.
         val_size: number of validation images, used only without `scores`.
-        draws: of the noise. seed: of the draws.
+        draws: of the noise.
+        seed: of the draws.
     """
     rng = np.random.default_rng(seed)
     kinds = np.zeros(len(values), int) if groups is None else np.asarray(groups)

@@ -34,12 +34,17 @@ from ftjax.batch_norm import FOLLOW, FROZEN, POLICIES, RECALIBRATE
 class Decomposition(NamedTuple):
     """A fall of the follow curve split into three causes that add up to it.
 
-    best_depth, depth: unfrozen layers between which validation accuracy falls.
-    fall = statistics + overfitting + optimization, accuracies 0..1. statistics: what
-    re-estimating the running statistics gives back. overfitting: growth of the
-    train-validation gap under re-estimated statistics. optimization: loss of training
-    accuracy under them. The last two are nan where training accuracy is missing.
-    recalibrated: validation accuracy at `depth` with re-estimated statistics.
+    fall = statistics + overfitting + optimization, accuracies 0..1.
+
+    Attributes:
+        best_depth: unfrozen layers where validation accuracy is highest.
+        depth: unfrozen layers to which it falls.
+        fall: of validation accuracy between the two.
+        statistics: what re-estimating the running statistics gives back.
+        overfitting: growth of the train-validation gap under re-estimated statistics,
+            nan where training accuracy is missing.
+        optimization: loss of training accuracy under them, nan where it is missing.
+        recalibrated: validation accuracy at `depth` with re-estimated statistics.
     """
 
     best_depth: int
@@ -54,9 +59,11 @@ class Decomposition(NamedTuple):
 class Explanation(NamedTuple):
     """What the table says about causes.
 
-    depths: one row per (bn, depth_layers) with bn_gap, generalization_gap and
-    optimization_drop, nan where the evidence is absent. decomposition: None without
-    matched recalibrated trials or without a fall. sentences: plain words.
+    Attributes:
+        depths: one row per (bn, depth_layers) with bn_gap, generalization_gap and
+            optimization_drop, nan where the evidence is absent.
+        decomposition: None without matched recalibrated trials or without a fall.
+        sentences: plain words.
     """
 
     depths: pd.DataFrame
@@ -106,7 +113,8 @@ def decompose_fall(
                         + [(A_r(D) - V_r(D)) - (A_r(d) - V_r(d))]       overfitting
 
     Args:
-        depths: of `diagnose_depths`. min_fall: smallest fall that is split.
+        depths: of `diagnose_depths`.
+        min_fall: smallest fall (0..1) that is split.
 
     Returns:
         None without a fall or without a recalibrated trial deeper than the best.

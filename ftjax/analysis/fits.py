@@ -40,15 +40,22 @@ SHAPES = (*BASES, "plateau", "unimodal")
 class Fit:
     """One fitted shape of a depth curve.
 
-    coef, stderr: coefficients in the order of the equations above (plateau: a, b, h;
-    unimodal: the fitted level at each of `knots`, standard errors nan).
-    num_params: mean parameters p, a hinge or a level counts as one.
-    rmse: sqrt(SSE / n). aicc: with k = p + 1 (sigma counts), nan when n - k - 1 <= 0.
-    loo_rmse: leave-one-out root mean square error, nan where leaving a point out
-    leaves the shape undetermined.
-    optimum: depth of the largest fitted value on the integers 0..N, the smallest one
-    on ties; optimum_value: the fitted value there.
-    knots: depths between which the unimodal curve is interpolated.
+    Attributes:
+        shape: a name in `SHAPES`.
+        coef: coefficients in the order of the equations above (plateau: a, b, h;
+            unimodal: the fitted level at each of `knots`).
+        stderr: standard errors of `coef`; nan for unimodal.
+        r_squared: 1 - SSE / SST, nan where all values are equal.
+        aicc: with k = p + 1 (sigma counts), nan when n - k - 1 <= 0.
+        loo_rmse: leave-one-out root mean square error, nan where leaving a point out
+            leaves the shape undetermined.
+        rmse: sqrt(SSE / n).
+        num_params: mean parameters p, a hinge or a level counts as one.
+        num_points: n.
+        optimum: depth of the largest fitted value on the integers 0..N, the smallest
+            one on ties.
+        optimum_value: the fitted value there.
+        knots: depths between which the unimodal curve is interpolated.
     """
 
     shape: str
@@ -69,9 +76,13 @@ class Fit:
 class QuadraticFit(Fit):
     """The parabola a + b L + c L^2 with its vertex -b / (2c).
 
-    vertex_interval: (low, high) by the delta method with Student's t; it is symmetric
-    and too optimistic when c is poorly known. vertex_fieller: Fieller's set, exact for
-    normal errors. curvature_p: two-sided p value of c = 0. is_maximum: c < 0.
+    Attributes:
+        vertex: -b / (2c).
+        vertex_interval: (low, high) by the delta method with Student's t; it is
+            symmetric and too optimistic when c is poorly known.
+        vertex_fieller: Fieller's set, exact for normal errors.
+        curvature_p: two-sided p value of c = 0.
+        is_maximum: c < 0.
     """
 
     vertex: float
@@ -150,7 +161,8 @@ def fit_quadratic(
     with g = (-1 / (2c), b / (2c^2)); Fieller's set is beside it.
 
     Args:
-        depth: (n,) unfrozen layers. accuracy: (n,) values, replicates allowed.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
         total_layers: N of the grid 0..N searched for the optimum; the deepest depth
             when not given.
         confidence: of both vertex intervals.
@@ -187,7 +199,9 @@ def fit_plateau(depth, accuracy, *, total_layers: int | None = None) -> Fit:
     nan when no depth lies beyond the hinge. The leave-one-out error refits the hinge.
 
     Args:
-        depth: (n,). accuracy: (n,). total_layers: N of the searched grid 0..N.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
+        total_layers: as for `fit_quadratic`.
 
     Raises:
         ValueError: fewer than two different depths, gaps, or negative depths.
@@ -221,7 +235,9 @@ def fit_unimodal_curve(depth, accuracy, *, total_layers: int | None = None) -> F
     the number of distinct levels.
 
     Args:
-        depth: (n,). accuracy: (n,). total_layers: N of the searched grid 0..N.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
+        total_layers: as for `fit_quadratic`.
 
     Raises:
         ValueError: no points, gaps, or negative depths.
@@ -253,8 +269,9 @@ def fit_shape(
 
     Args:
         shape: a name in `SHAPES`.
-        depth: (n,) unfrozen layers. accuracy: (n,) values, replicates allowed.
-        total_layers: N of the grid 0..N searched for the optimum.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
+        total_layers: as for `fit_quadratic`.
 
     Raises:
         ValueError: unknown shape, or too few different depths for it.
@@ -280,7 +297,9 @@ def fit_all(depth, accuracy, *, total_layers: int | None = None) -> dict[str, Fi
     """Fit every shape that the number of different depths allows, in `SHAPES` order.
 
     Args:
-        depth: (n,). accuracy: (n,). total_layers: N of the searched grid 0..N.
+        depth: (n,) unfrozen layers.
+        accuracy: (n,) values, replicates allowed.
+        total_layers: as for `fit_quadratic`.
     """
     x, y = check_points(depth, accuracy, least=1)
     needed = {name: len(basis) for name, basis in BASES.items()} | {"plateau": 2}

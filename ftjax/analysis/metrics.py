@@ -101,7 +101,9 @@ def image_scores(logits: np.ndarray, labels: np.ndarray, metric: str) -> np.ndar
     the classes, by its placements (DeLong et al. 1988).
 
     Args:
-        logits: (n, classes). labels: (n,).
+        logits: (n, classes).
+        labels: (n,).
+        metric: one of `METRICS`.
     """
     check_metric(metric)
     logits, labels = np.asarray(logits, float), np.asarray(labels)
@@ -188,7 +190,9 @@ def measure(logits: np.ndarray, labels: np.ndarray, metric: str) -> Metric:
     """A metric with its baseline; the log loss as it is, lower is better.
 
     Args:
-        logits: (n, classes). labels: (n,).
+        logits: (n, classes).
+        labels: (n,).
+        metric: one of `METRICS`.
     """
     value = float(image_scores(logits, labels, metric).mean())
     value = -value if metric == "log_loss" else value
@@ -226,7 +230,10 @@ def class_changes(
     """Recall of each class by depth, less that at the chosen depth, (classes, d).
 
     Args:
-        scores: (d, n) correctness (0..1), means over the seeds. chosen: row of them.
+        scores: (d, n) correctness (0..1), means over the seeds.
+        labels: (n,).
+        class_names: by label.
+        chosen: row of the chosen depth in `scores`.
     """
     rows = []
     for number, name in enumerate(class_names):

@@ -47,9 +47,10 @@ def corrected_accuracy(
     """Accuracy to expect of the chosen cell, over every choice that was made.
 
     Args:
-        evidence: of `weigh_evidence`. chosen: index of the named cell.
-        scores: (m, n) as for `weigh_evidence`; without them the sampling of the
-            images is drawn from `evidence.images`.
+        evidence: of `weigh_evidence`.
+        chosen: index of the named cell.
+        scores: (m, n) as for `weigh_evidence`; without them the sampling of the images
+            is drawn from `evidence.images`.
         eligible: (m,) cells that the choice was made among; all of them by default.
         seed: of the draws.
     """
@@ -112,7 +113,9 @@ def _gain(means: np.ndarray, seen: np.ndarray, left: np.ndarray) -> float:
     """What the choice has more where it is made than where it is judged, on average.
 
     Args:
-        means: (m,). seen, left: (samples, m) noise of the two, independent.
+        means: (m,).
+        seen: (samples, m) noise where the choice is made.
+        left: (samples, m) noise where it is judged, independent of `seen`.
     """
     which = np.argmax(means + seen, axis=1)
     return float((seen - left)[np.arange(len(seen)), which].mean())

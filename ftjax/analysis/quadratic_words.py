@@ -29,8 +29,10 @@ def quadratic_words(
     Args:
         bn: BatchNorm policy of the curve.
         fit: the parabola.
-        depth, accuracy: what was fitted, of equal length.
-        draws, seed: of the bootstrap of residuals.
+        depth: (n,) unfrozen layers that were fitted.
+        accuracy: (n,) values that were fitted.
+        draws: number of draws of the bootstrap of residuals.
+        seed: of the draws.
         total: layers of the whole network.
     """
     kind = "maximum" if fit.is_maximum else "minimum"

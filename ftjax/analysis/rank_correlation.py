@@ -13,7 +13,12 @@ PROBES = ("ridge_accuracy", "logme", "gradient_norm")
 class RankCorrelation(NamedTuple):
     """Spearman's rank correlation of a probe with a measured curve.
 
-    p_value: two-sided, by permutation. num_depths: both have.
+    Attributes:
+        probe: its column.
+        bn: policy of the curve.
+        correlation: -1..1.
+        p_value: two-sided, by permutation.
+        num_depths: that probe and curve both have.
     """
 
     probe: str
@@ -37,8 +42,10 @@ def rank_correlation(
     are not independent, so it is too small if anything.
 
     Args:
-        probes: of `probe_curve`. results: rows of results.csv.
-        permutations: drawn at random. seed: of the draws.
+        probes: of `probe_curve`.
+        results: rows of results.csv.
+        permutations: number of them, drawn at random.
+        seed: of the draws.
 
     Returns:
         One entry per probe and policy with at least three common depths; correlation

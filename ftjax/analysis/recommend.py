@@ -233,7 +233,8 @@ def recommend(
         correct: trial -> (n_val,) bool: which validation images it got right.
         epsilon: accuracy (0..1) that does not matter in practice: depths leave the set
             only if they are worse by more than that.
-        bootstrap: number of draws. seed: of the draws.
+        bootstrap: number of draws.
+        seed: of the draws.
         search: that chose the depths, if one did: depth, policy and interval are those
             that it believes, not those of its highest measurement.
         num_classes: to recognize chance level; the table's own column otherwise.

@@ -13,32 +13,54 @@ from ftjax.analysis.fits import QuadraticFit
 class Recommendation:
     """The recommended depth with its uncertainty, conditions, costs and reasons.
 
-    depth_layers, depth_units, depth_percent: how much to unfreeze, of total_layers /
-    total_units (None where the table does not say). bn, setting: policy, and values of
-    the settings that vary in the table, of the best curve.
-    metric: what is compared; all values of it are higher-is-better (the log loss with
-    its sign turned). val_accuracy: mean of the metric at the named depth, as measured.
-    expected, expected_interval: the same corrected for the choice, with 95 %; None
-    after a search over depths. baseline: the metric of always answering the majority.
-    not_worse: the depths of this policy that are not shown to be worse than the best,
-    by more than epsilon where one is given; interval_layers: their ends; smallest: the
-    shallowest; elsewhere: the same of the other curves. confidence: of that set, None
-    where no run was replicated: then its run-to-run noise is assumed, not measured.
-    noise_source: what was measured of the noise: 'images and seeds', 'images',
-    'binomial', 'none', ...; interval_source: the same, or 'search'.
-    scope: what the set is about, '' for all tested depths. seeds: fewest and most runs
-    of a depth in the set. run_spread: standard deviation of a run, at the shallowest
-    and the deepest tested depth. tested: depths.
-    pareto: depths that no other beats in accuracy and in every known cost.
-    interior_optimum: both ends are shown to be worse than the best, by two seeds or
-    more. shape: of `selection.curve_shape`, or 'chance'.
-    full: difference of the deepest tested depth to the best, its paired standard error
-    (points of 0..1) and its time as a multiple of the best's. policies: the same of the
-    best of every other curve.
-    quadratic: parabola by policy, None with fewer than three depths.
-    stopped: depths of this policy that a search stopped early; nothing is said of them.
-    conditions: that the answer holds under. caveats: what the sentence begins with.
-    parts: its sentences. sentence, explanation, warnings: plain words.
+    Attributes:
+        depth_layers: how many layers to unfreeze.
+        depth_units: the same in blocks, None where the table does not say.
+        total_layers: of the network.
+        total_units: of the network, None where the table does not say.
+        depth_percent: share of the layers to unfreeze, 0..100.
+        bn: policy of the best curve.
+        val_accuracy: mean of the metric at the named depth, as measured.
+        interval_layers: ends of the set `not_worse`, or of a search's interval; None
+            with a single depth.
+        not_worse: the depths of this policy that are not shown to be worse than the
+            best, by more than epsilon where one is given.
+        smallest: the shallowest of these.
+        pareto: depths that no other beats in accuracy and in every known cost.
+        interior_optimum: both ends are shown to be worse than the best, by two seeds or
+            more.
+        quadratic: parabola by policy, None with fewer than three depths.
+        sentence: the answer in plain words: the caveats, then the parts.
+        explanation: sentences about causes.
+        warnings: sentences.
+        metric: what is compared; all values of it are higher-is-better (the log loss
+            with its sign turned).
+        baseline: the metric of always answering the majority.
+        expected: `val_accuracy` corrected for the choice; None after a search over
+            depths.
+        expected_interval: of `expected`, with 95 %.
+        confidence: of the set `not_worse`, None where no run was replicated: then its
+            run-to-run noise is assumed, not measured.
+        interval_source: as `noise_source`, or 'search'.
+        noise_source: what was measured of the noise: 'images and seeds', 'images',
+            'binomial', 'none', ...
+        scope: what the set is about, '' for all tested depths.
+        seeds: fewest and most runs of a depth in the set.
+        run_spread: standard deviation of a run, at the shallowest and the deepest
+            tested depth.
+        tested: depths.
+        elsewhere: by name, the depths of the other curves that may be the best as well.
+        epsilon: accuracy (0..1) that does not matter in practice, if one was given.
+        shape: of `selection.curve_shape`, or 'chance'.
+        full: difference of the deepest tested depth to the best, its paired standard
+            error (points of 0..1) and its time as a multiple of the best's.
+        policies: the same of the best of every other curve.
+        stopped: depths of this policy that a search stopped early; nothing is said of
+            them.
+        setting: values of the settings that vary in the table, of the best curve.
+        conditions: that the answer holds under.
+        caveats: what the sentence begins with.
+        parts: sentences that it goes on with.
     """
 
     depth_layers: int

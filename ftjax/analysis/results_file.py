@@ -16,8 +16,8 @@ def read_results(
     """Read anybody's table and give it this project's column names.
 
     Args:
-        path: CSV file. total_layers: layers of the whole network, for tables that do
-            not say.
+        path: CSV file.
+        total_layers: layers of the whole network, for tables that do not say.
 
     Returns:
         The table and sentences about what was assumed.

@@ -99,8 +99,9 @@ def check_replicates(table: pd.DataFrame, seeded: bool) -> None:
     """Raises ValueError where rows would be averaged that are no replicates.
 
     Args:
-        table: clean rows with the keys filled in. seeded: whether its seeds were given;
-            without them every row of a depth is taken as a replicate.
+        table: clean rows with the keys filled in.
+        seeded: whether its seeds were given; without them every row of a depth is taken
+            as a replicate.
     """
     group = [*varying_settings(table), "bn", "depth_layers"]
     known = {*IDENTITY, *SETTINGS, *KEYS, *_MEASURED, "epoch"}

@@ -41,10 +41,13 @@ _SLOPES = np.linspace(-1.0, 3.2, 15)
 class RunNoise(NamedTuple):
     """What is believed about the run-to-run variance of m cells.
 
-    weights: (g,) of the grid of level and slope. lines: (g, m) variance on the line.
-    squares, dof: (m,) sum of squared residuals of each cell and their degrees of
-    freedom. flips: (m,) part of a run's variance that is single images changing sides.
-    measured: degrees of freedom in all; 0 means that the spread is assumed.
+    Attributes:
+        weights: (g,) of the grid of level and slope.
+        lines: (g, m) variance on the line.
+        squares: (m,) sum of squared residuals of each cell.
+        dof: (m,) degrees of freedom of `squares`.
+        flips: (m,) part of a run's variance that is single images changing sides.
+        measured: degrees of freedom in all; 0 means that the spread is assumed.
     """
 
     weights: np.ndarray
@@ -94,7 +97,9 @@ class RunNoise(NamedTuple):
 class GroupedNoise(NamedTuple):
     """The run-to-run noise of several kinds of cells, each believed by itself.
 
-    parts: one `RunNoise` of each kind. cells: (k,) indices of its cells among all m.
+    Attributes:
+        parts: one for each kind.
+        cells: (k,) indices of each kind's cells among all m.
     """
 
     parts: tuple[RunNoise, ...]

@@ -17,7 +17,8 @@ def pareto_depths(curve: DepthCurve, means: np.ndarray) -> tuple[int, ...]:
     trainable parameters (those the table has) and better in one of them.
 
     Args:
-        curve: its `table` holds the costs. means: (d,) accuracy by depth.
+        curve: its `table` holds the costs.
+        means: (d,) accuracy by depth.
     """
     columns = [
         curve.table[c].to_numpy(float)
@@ -45,7 +46,8 @@ def curve_shape(
     """Name what the curve does: where its best lies and whether that is shown.
 
     Args:
-        depths: (d,) trained to the end. best: index of the named one.
+        depths: (d,) trained to the end.
+        best: index of the named one.
         inside: (d,) which of them are in the set of those that may be the best.
         replicated: whether run-to-run noise was measured.
         stopped: depths that a search stopped early.
@@ -77,7 +79,10 @@ def full_difference(
     """Deepest tested depth against the best: accuracy, paired SE, ratio of seconds.
 
     Args:
-        places: (d,) cells of the curve. best: index of the named depth in it.
+        curve: the named one.
+        evidence: of all cells.
+        places: (d,) cells of the curve.
+        best: index of the named depth in it.
     """
     last, here = places[-1], places[best]
     ratio = math.nan
@@ -108,7 +113,11 @@ def other_curves(
     """The best of every other policy and setting against the named cell.
 
     Args:
-        places: (d,) cells of each curve. chosen: index of the named curve. here: cell.
+        curves: one per policy and setting.
+        evidence: of all cells.
+        places: (d,) cells of each curve.
+        chosen: index of the named curve.
+        here: the named cell.
 
     Returns:
         name -> depth_layers, value, difference (to the named one), stderr.
@@ -142,8 +151,11 @@ def choose_cell(
     is high by luck more often than not.
 
     Args:
-        able: which curves can be recommended from. searched: depth and policy that a
-            search names.
+        curves: one per policy and setting.
+        evidence: of all cells.
+        places: (d,) cells of each curve.
+        able: which curves can be recommended from.
+        searched: depth and policy that a search names.
 
     Returns:
         Index of the curve, index of the depth in it, sentences.

@@ -257,7 +257,12 @@ class Conv(nn.Module):
 class DepthwiseConv(nn.Module):
     """Depthwise convolution; params kernel (kh, kw, 1, c) and, if asked, bias.
 
-    Attributes: as of `Conv`.
+    Attributes:
+      kernel_size: height and width of the kernel.
+      strides: vertical and horizontal stride.
+      padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
+      use_bias: whether to add one value a channel.
+      lowering: 'lax', 'cpu' or None, by backend.
     """
 
     kernel_size: int = 3

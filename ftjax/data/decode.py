@@ -124,6 +124,7 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
 
     Args:
         image: uint8 (height, width, 3).
+        size: pixels a side of the result.
 
     Returns:
         uint8 (size, size, 3).

@@ -24,6 +24,7 @@ def open_folder(path: str, *, cache_dir: Path, scan: ScanFolder) -> Source:
     train/ does not have are left out.
 
     Args:
+        path: of the folder.
         cache_dir: keeps the scan.
         scan: `scan_folder`, or with some of its arguments.
 

@@ -55,6 +55,7 @@ def read_pixels(
     """Decodes the content of an image file; call it within `quiet`.
 
     Args:
+        raw: content of the file.
         extension: of the file's name, for kinds that their first bytes do not tell.
         warnings_are_errors: whether a JPEG of which the decoder says that it is corrupt
             is refused, even if it gives an image.

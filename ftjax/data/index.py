@@ -59,9 +59,15 @@ class Source:
 
 
 def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]):
-    """SHA-256 of each item. Content, not path and time: a copied or freshly unpacked
-    folder keeps its cache, and an exchanged image is never overlooked. It costs
-    little: 0.03-0.07 ms an image of 24 kB where decoding takes 0.5-1 ms (2 cores).
+    """SHA-256 of each item, uint8 (n, 32).
+
+    Content, not path and time: a copied or freshly unpacked folder keeps its cache, and
+    an exchanged image is never overlooked. It costs little: 0.03-0.07 ms an image of
+    24 kB where decoding takes 0.5-1 ms (2 cores).
+
+    Args:
+        items: int (n,), item numbers.
+        read: gives the content of an item.
     """
 
     def digest(item: int) -> bytes:

@@ -19,10 +19,12 @@ def choose_parts(
     """Chooses the images to train, validate and test on, from sizes and a seed.
 
     Args:
+        source: the data set.
         train_size: number of images; None: all, or the source's own share.
         val_size: the same for validation; None: all of a validation split, or the
             default of `hold_out`.
         test_size: the same for the test; None: all of a test split, or no test.
+        seed: of the choice.
 
     Returns:
         train, val and perhaps test -> their split of the source and item numbers of it,

@@ -84,6 +84,7 @@ def decode_items(
     was hashed, even if it is put back later, ends this with an error.
 
     Args:
+        split: holds the images.
         items: int (n,), item numbers of `split`.
         digests: uint8 (n, 32), what `split.digests(items)` gave.
         image_size: pixels a side.

@@ -48,6 +48,7 @@ class Scanned(NamedTuple):
 
     @property
     def is_image(self) -> bool:
+        """Whether it was read or converted."""
         return self.fate in (READ, CONVERTED)
 
 
@@ -88,6 +89,7 @@ def scan_folder(
     """Reads, hashes and decodes the files of a folder, each once.
 
     Args:
+        listing: of the folder's files.
         cache_dir: keeps what was found, by path, size and times of the files.
         size: of the square images that `keep` gets.
         keep: called with (digest, square image) of every 8-bit image decoded now.
@@ -229,7 +231,7 @@ def _store_path(root: Path, cache_dir: Path) -> Path:
 
 
 def _read_store(path: Path) -> dict[str, list]:
-    """name -> [stamp, *Scanned]; nothing if it is missing or was altered."""
+    """Rows by name, [stamp, *Scanned]; none if the file is missing or was altered."""
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
     except OSError:

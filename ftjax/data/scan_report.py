@@ -116,6 +116,7 @@ def make_report(scan: Scan, parts: Mapping[str, str]) -> ScanReport:
     """Counts and names what became of the files.
 
     Args:
+        scan: of the folder.
         parts: name of an image -> train, val or test, as it is used in this run; images
             that are not used are missing.
     """
@@ -187,7 +188,9 @@ def _duplicates(
     """Rows of images that are the same, or look so, by where they are.
 
     Args:
+        names: of the images.
         places: (part or None, class) of each.
+        found: what became of each.
     """
     exact: list[tuple[int, int]] = []
     members: dict[str, list[int]] = {}

@@ -21,6 +21,8 @@ def balanced_order(labels: np.ndarray, *, num_classes: int, seed: int) -> np.nda
 
     Args:
         labels: int (n,), values 0 .. num_classes - 1.
+        num_classes: number of classes.
+        seed: of the order.
 
     Returns:
         int64 (n,), a permutation. Where a class runs out the others go on.
@@ -41,9 +43,11 @@ def hold_out(
 
     Args:
         labels: int (n,), values 0 .. len(class_names) - 1.
-        val_size: number of validation images, the same from every class as far as
-            the data allows; never more than half of a class, so that a rare class
-            stays in the training set.
+        class_names: by label.
+        seed: of the choice.
+        val_size: number of validation images, the same from every class as far as the
+            data allows; never more than half of a class, so that a rare class stays in
+            the training set.
         default_val_size: used where `val_size` is None, in proportion to the class
             frequencies; None: 20 % of the images, at most 5,000.
         held_out: indices that `hold_out_test` gave, used for neither.
@@ -93,8 +97,10 @@ def hold_out_test(
     Args:
         labels: int (n,), values 0 .. num_classes - 1.
         size: number of test images, the same from every class as far as the data
-            allows; never more than half of a class, nor so many that fewer than 2 of
-            it are left.
+            allows; never more than half of a class, nor so many that fewer than 2 of it
+            are left.
+        num_classes: number of classes.
+        seed: of the choice.
 
     Returns:
         int64 (size,), every prefix class-balanced.
@@ -119,7 +125,10 @@ def take(
     """First `size` entries of a balanced order; all of them if `size` is None.
 
     Args:
+        order: (n,) of `balanced_order`.
+        size: number of entries, num_classes .. n; None: all.
         option: command-line option named in the error.
+        num_classes: least size.
         limit: what bounds the size, to complete "only 400 images ...".
 
     Raises:

@@ -88,11 +88,10 @@ def entropy(maps: np.ndarray) -> np.ndarray:
 
 
 def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of a map's sum inside the object ("energy-based pointing game", Wang et al.
-    2020, Score-CAM, arXiv:1910.01279, section 4.3).
+    """Share of a map's sum inside the object, the "energy-based pointing game".
 
-    An even map has the object's share of the image, `area_inside`. NaN where no
-    object is known.
+    Source: Wang et al. 2020, Score-CAM, arXiv:1910.01279, section 4.3. An even map has
+    the object's share of the image, `area_inside`. NaN where no object is known.
 
     Args:
         maps: (n, h, w).
@@ -109,10 +108,14 @@ def area_inside(masks: np.ndarray) -> np.ndarray:
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """1 where the strongest pixel is inside the object, else 0 (Zhang et al. 2018,
-    arXiv:1608.00507, section 4.1, without its tolerance of 15 pixels).
+    """1 where the strongest pixel is inside the object, else 0.
 
-    Arguments as in `energy_inside`.
+    Source: Zhang et al. 2018, arXiv:1608.00507, section 4.1, without its tolerance of
+    15 pixels. NaN where the map is empty or no object is known.
+
+    Args:
+        maps: (n, h, w).
+        masks: bool (n, height, width) at the images' size.
     """
     flat = _flat(resize(maps, *masks.shape[1:]))
     hit = _flat(masks)[np.arange(len(flat)), flat.argmax(1)]

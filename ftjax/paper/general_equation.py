@@ -39,12 +39,22 @@ INTERCEPTS = ("common", "experiment")
 class GeneralFit(NamedTuple):
     """A pooled fit over several experiments.
 
-    names: coefficient names. coef, stderr: (p,), nan where the data cannot identify
-    them. rank: of the (n, p) design. identifiable, unidentifiable: names.
-    r_squared: over all rows; r_squared_within: against one mean per experiment, below
-    zero when the curve is worse than those means. sse, dof, aicc: with the rank as
-    number of mean parameters. optimum: experiment -> best L on 0..N, empty where kappa
-    and beta are not identified. notes: sentences on rank and shape.
+    Attributes:
+        names: of the p coefficients.
+        coef: (p,), nan where the data cannot identify it.
+        stderr: (p,), nan where the data cannot identify it.
+        rank: of the (n, p) design.
+        identifiable: names of coefficients that the data identify.
+        unidentifiable: names of the others.
+        r_squared: over all rows.
+        r_squared_within: against one mean per experiment, below zero when the curve is
+            worse than those means.
+        sse: sum of squared residuals.
+        dof: n - rank.
+        aicc: with the rank as number of mean parameters.
+        optimum: experiment -> best L on 0..N, empty where kappa and beta are not
+            identified.
+        notes: sentences on rank and shape.
     """
 
     names: tuple[str, ...]

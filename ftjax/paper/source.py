@@ -25,8 +25,11 @@ VERDICTS = {
 class Check(NamedTuple):
     """One published number against its recomputation.
 
-    item: what it is and where it stands. published, recomputed: text as shown.
-    verdict: a key of VERDICTS.
+    Attributes:
+        item: what it is and where it stands.
+        published: text as shown.
+        recomputed: text as shown.
+        verdict: a key of VERDICTS.
     """
 
     item: str
@@ -38,9 +41,31 @@ class Check(NamedTuple):
 class Experiment(NamedTuple):
     """One network of the paper: tables 3-5, its equations and table of predictions.
 
-    depth: (n,) unfrozen layers, increasing; the measured columns are (n,) each.
-    equation_*: (3,) a0, a1, a2 of a0 + a1 L + a2 L^2. val_size of Food-101 is implied
-    by the text (25 % of 10,100), not printed.
+    Attributes:
+        name: key of the network.
+        model: as the paper calls it.
+        dataset: as the paper calls it.
+        total_layers: N.
+        epochs: of every trial.
+        train_size: number of training images.
+        val_size: number of validation images; of Food-101 implied by the text (25 % of
+            10,100), not printed.
+        parameters: of the network without its top.
+        depth: (n,) unfrozen layers, increasing.
+        accuracy: (n,) measured.
+        loss: (n,) measured.
+        val_accuracy: (n,) measured.
+        val_loss: (n,) measured.
+        equation_val_accuracy: (3,) a0, a1, a2 of a0 + a1 L + a2 L^2.
+        equation_val_loss: (3,) likewise.
+        equation_numbers: of these two equations.
+        predicted_table: number of the table of predictions.
+        predicted: (n,) validation accuracy by the equation, as printed.
+        predicted_actual: (n,) measured column of that table.
+        optimum: depth that the paper names as best.
+        optimum_val_accuracy: that it names for this depth.
+        mse: of the predictions, as printed.
+        mae: of the predictions, as printed.
     """
 
     name: str

@@ -35,7 +35,10 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     Its warnings begin with those about the images, which config.json keeps.
 
     Args:
-        settings: epsilon, bootstrap, seed and metric of `recommend`, where not its own.
+        out: folder of the run.
+        results: rows of its results.csv.
+        **settings: epsilon, bootstrap, seed and metric of `recommend`, where not its
+            own.
     """
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])

@@ -283,8 +283,11 @@ def class_tables(
     """What the named depth does to each class, and what other depths do to it.
 
     Args:
-        predicted: (n,) answers of the named depth. labels: (n,).
-        correct: (d, n) correctness by depth, means over the seeds. depths: (d,).
+        predicted: (n,) answers of the named depth.
+        labels: (n,) classes.
+        class_names: by label.
+        correct: (d, n) correctness by depth, means over the seeds.
+        depths: (d,) unfrozen layers.
         chosen: index of the named depth.
     """
     per_class = class_table(predicted, labels, class_names)

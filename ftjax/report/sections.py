@@ -48,7 +48,8 @@ class Report(NamedTuple):
 
     Attributes:
         folder: of the run.
-        results, epochs: as in results.csv and epochs.csv; rows may be unfinished.
+        results: as in results.csv; rows may be unfinished.
+        epochs: as in epochs.csv; rows may be unfinished.
         best: None as long as no trial has finished.
         config: the whole configuration of the run, nested mappings allowed.
         environment: versions, device, git commit and so on.

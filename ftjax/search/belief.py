@@ -17,9 +17,13 @@ NOISE = 0.005  # accuracy; noise of the images where the table says nothing abou
 class CurveBelief(NamedTuple):
     """One policy: what was tried and what is believed.
 
-    tried: indices of candidates with a trial, failed ones included. seen: with a
-    finished one that has not collapsed. best: the seen index with the highest expected
-    accuracy. highest: the seen index with the highest measured accuracy.
+    Attributes:
+        bn: policy.
+        tried: indices of candidates with a trial, failed ones included.
+        seen: indices with a finished trial that has not collapsed, increasing.
+        best: the seen index with the highest expected accuracy.
+        highest: the seen index with the highest measured accuracy.
+        posterior: of the curve, on all candidates.
     """
 
     bn: str
@@ -92,8 +96,10 @@ def believe(
     """Fit one policy's curve over the ranks of the candidate depths.
 
     Args:
-        bn: policy. rows: its finished trials. tried: ranks with a trial, failed ones
-            included. depths: (m,) candidates in layers, increasing.
+        bn: policy.
+        rows: its finished trials.
+        tried: ranks with a trial, failed ones included.
+        depths: (m,) candidates in layers, increasing.
         correct: as for `noise_before`.
     """
     index = np.searchsorted(depths, rows["depth_layers"].to_numpy())
@@ -148,7 +154,8 @@ def collapsed(index: np.ndarray, fell: np.ndarray) -> np.ndarray:
     neighbors, which may be the best of all.
 
     Args:
-        index: (n,) ranks of trials. fell: (n,) which of them collapsed.
+        index: (n,) ranks of trials.
+        fell: (n,) which of them collapsed.
     """
     down = set(index[fell].tolist()) - set(index[~fell].tolist())
     ranks = sorted(set(index.tolist()))
@@ -165,8 +172,10 @@ def shortest_interval(
     """Shortest run of ranks that holds the optimum with the given mass of the draws.
 
     Args:
-        winners: (draws,) rank of the optimum. size: number of ranks. inside: a rank
-            that the interval is widened to hold. mass: 0..1.
+        winners: (draws,) rank of the optimum.
+        size: number of ranks.
+        inside: a rank that the interval is widened to hold.
+        mass: 0..1.
     """
     counts = np.bincount(winners, minlength=size)
     total = np.concatenate([[0], np.cumsum(counts)])
@@ -188,8 +197,11 @@ def open_ends(
     nothing is excluded.
 
     Args:
-        seen: (k,) ranks with a finished trial, increasing. best: one of them.
-        low, high: ranks of the interval. size: number of ranks.
+        seen: (k,) ranks with a finished trial, increasing.
+        best: one of them.
+        low: first rank of the interval.
+        high: last rank of the interval.
+        size: number of ranks.
     """
     place = int(np.searchsorted(seen, best))
     before = seen[place - 1] + 1 if place > 0 else 0

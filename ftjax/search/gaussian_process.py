@@ -26,8 +26,12 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 class CurvePosterior(NamedTuple):
     """What is believed about a curve on m depths: a mixture of h Student processes.
 
-    weights: (h,), sums to 1. means: (h, m). covariances: (h, m, m) in units of the
-    noise variance. noise: (h,) noise variance of one trial. dof: of each component.
+    Attributes:
+        weights: (h,), sums to 1.
+        means: (h, m).
+        covariances: (h, m, m) in units of the noise variance.
+        noise: (h,) noise variance of one trial.
+        dof: degrees of freedom of each component.
     """
 
     weights: np.ndarray
@@ -51,7 +55,8 @@ def matern(distance: np.ndarray, smoothness: np.ndarray) -> np.ndarray:
     """Matern correlation of smoothness 1/2 or 3/2 (Rasmussen and Williams, eq. 4.17).
 
     Args:
-        distance: in length scales. smoothness: broadcasts against it.
+        distance: in length scales.
+        smoothness: 1/2 or 3/2; broadcasts against `distance`.
     """
     scaled = np.sqrt(2.0 * smoothness) * np.abs(distance)
     return (1.0 + (smoothness > 1) * scaled) * np.exp(-scaled)

@@ -28,9 +28,13 @@ Cut = tuple[int, str]  # depth in layers, BatchNorm policy
 class Rung(NamedTuple):
     """What goes on, and how far.
 
-    cuts: (depth_layers, bn) that are trained to `epochs` epochs, under all their
-    seeds. epochs: in all, counted from the first. done: whether all of them are there
-    and it is the last rung. guarded: those of them that the guard kept. reason: words.
+    Attributes:
+        cuts: (depth_layers, bn) that are trained to `epochs` epochs, under all their
+            seeds.
+        epochs: in all, counted from the first.
+        done: whether all of them are there and it is the last rung.
+        guarded: those of the cuts that the guard kept.
+        reason: in plain words.
     """
 
     cuts: tuple[Cut, ...]
@@ -46,7 +50,8 @@ def rung_epochs(epochs: int, *, eta: int = 2) -> tuple[int, ...]:
     For example 5 -> (2, 3, 5), 16 -> (2, 4, 8, 16).
 
     Args:
-        epochs: of the cuts that are trained to the end. eta: one in `eta` goes on.
+        epochs: of the cuts that are trained to the end.
+        eta: one in `eta` goes on.
     """
     if epochs < 1 or eta < 2:
         raise ValueError(
@@ -67,7 +72,9 @@ def continue_curve(values: np.ndarray, epochs: int, *, optimistic: bool) -> floa
     are continued too steeply keep their order.
 
     Args:
-        values: (e,) accuracy after each epoch so far. epochs: e or more.
+        values: (e,) accuracy after each epoch so far.
+        epochs: e or more.
+        optimistic: whether to take the slowest decay that is believed.
     """
     if len(values) < 2:
         return float(values[-1])

@@ -22,8 +22,10 @@ NEIGHBOR = 0.7  # correlation of the second between neighboring depths
 class Planted(NamedTuple):
     """A made sweep.
 
-    truth: (m,) expected accuracy by depth. runs: (m, s) accuracy of each run on all
-    images there could be. correct: (m, s, n) on the validation images.
+    Attributes:
+        truth: (m,) expected accuracy by depth.
+        runs: (m, s) accuracy of each run on all images there could be.
+        correct: (m, s, n) on the validation images.
     """
 
     truth: np.ndarray
@@ -87,7 +89,12 @@ def planted_sweep(
     """A sweep over `size` depths with `seeds` runs of each.
 
     Args:
-        deepest: standard deviation of a run at the deepest cut. images: validation set.
+        shape: one of `SHAPES`.
+        size: number of depths.
+        deepest: standard deviation of a run at the deepest cut.
+        seeds: runs of each depth.
+        images: number of validation images.
+        rng: source of all draws.
     """
     truth = planted_curve(shape, size, rng)
     noise = run_spread(size, deepest)[:, None] * rng.standard_normal((size, seeds))

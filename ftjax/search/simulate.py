@@ -31,13 +31,19 @@ EPOCHS = 8  # of halving
 class Outcome(NamedTuple):
     """One made sweep as the product sees it.
 
-    covered: whether the set holds the (smallest) truly best depth. claims: whether it
-    leaves any depth out, and says so. wrong: whether a truly best one is left out.
-    size: share of the depths in the set. bias, raw_bias: corrected and measured
-    accuracy of the named depth less the true one. regret: accuracy that the named depth
-    truly lacks to the best. runs: trials per depth. before_covered, before_size: of the
-    rule before this one, the percentile interval of the winner. lost: whether the best
-    depth never came to be compared.
+    Attributes:
+        covered: whether the set holds the (smallest) truly best depth.
+        claims: whether it leaves any depth out, and says so.
+        wrong: whether a truly best one is left out.
+        size: share of the depths in the set.
+        bias: corrected accuracy of the named depth less the true one.
+        raw_bias: measured accuracy of the named depth less the true one.
+        regret: accuracy that the named depth truly lacks to the best.
+        runs: trials per depth.
+        before_covered: `covered` of the rule before this one, the percentile interval
+            of the winner.
+        before_size: `size` of that rule.
+        lost: whether the best depth never came to be compared.
     """
 
     covered: float
@@ -56,8 +62,12 @@ class Outcome(NamedTuple):
 class Case(NamedTuple):
     """A kind of made sweep.
 
-    mode: 'grid', 'replicates', 'halving' or 'auto'. deepest: run-to-run noise of the
-    deepest cut. seeds: of all depths (grid), or of those that may be the best.
+    Attributes:
+        mode: 'grid', 'replicates', 'halving' or 'auto'.
+        shape: one of `SHAPES`.
+        deepest: run-to-run noise of the deepest cut.
+        images: number of validation images.
+        seeds: of all depths (grid), or of those that may be the best.
     """
 
     mode: str
@@ -297,7 +307,18 @@ def _halved(sweep: Planted, deepest: float, rng: np.random.Generator) -> Outcome
 class Summary(NamedTuple):
     """Means over the sweeps of one case; shares are 0..1.
 
-    wrong: share of all sweeps. claims: share that claims a difference at all.
+    Attributes:
+        covered: as of `Outcome`.
+        claims: share that claims a difference at all.
+        wrong: share of all sweeps.
+        size: as of `Outcome`.
+        bias: as of `Outcome`.
+        raw_bias: as of `Outcome`.
+        regret: as of `Outcome`.
+        runs: as of `Outcome`.
+        before_covered: as of `Outcome`.
+        before_size: as of `Outcome`.
+        lost: as of `Outcome`.
     """
 
     covered: float

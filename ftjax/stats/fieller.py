@@ -9,8 +9,11 @@ import numpy as np
 class FiellerInterval(NamedTuple):
     """Fieller's confidence set of a ratio.
 
-    kind: 'interval' ([low, high]), 'complement' (everything outside (low, high): the
-    curvature is not distinguishable from zero) or 'everything' (low, high are nan).
+    Attributes:
+        kind: 'interval' ([low, high]), 'complement' (everything outside (low, high):
+            the curvature is not distinguishable from zero) or 'everything'.
+        low: nan for 'everything'.
+        high: nan for 'everything'.
     """
 
     kind: str

@@ -8,9 +8,10 @@ import numpy as np
 class UnimodalFit(NamedTuple):
     """Least-squares unimodal curve through weighted points.
 
-    values: (n,) fitted value at each point, rising up to `mode`, falling after it.
-    mode: index of the peak.
-    sse: weighted sum of squared residuals.
+    Attributes:
+        values: (n,) fitted value at each point, rising up to `mode`, falling after it.
+        mode: index of the peak.
+        sse: weighted sum of squared residuals.
     """
 
     values: np.ndarray

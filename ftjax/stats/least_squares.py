@@ -13,9 +13,16 @@ import numpy as np
 class LeastSquares(NamedTuple):
     """Ordinary least squares of y on the columns of a design matrix.
 
-    coef, stderr: (p,). cov: (p, p) covariance of the coefficients. residuals,
-    leverage: (n,). sse: sum of squared residuals. dof: n - rank. rank: of the design.
-    loo_rmse: root mean square of the leave-one-out residuals e_i / (1 - h_i).
+    Attributes:
+        coef: (p,) coefficients.
+        stderr: (p,) standard errors of `coef`.
+        cov: (p, p) covariance of the coefficients.
+        residuals: (n,).
+        leverage: (n,) diagonal h_i of the hat matrix.
+        sse: sum of squared residuals.
+        dof: n - rank.
+        rank: of the design.
+        loo_rmse: root mean square of the leave-one-out residuals e_i / (1 - h_i).
     """
 
     coef: np.ndarray

@@ -12,8 +12,11 @@ LEAST_RATIO = 1e-7  # of a singular value to the largest; smaller ones are noise
 class RidgeProbe(NamedTuple):
     """Closed-form ridge regression on +-1 class indicators.
 
-    kernel: (c, classes). bias: (classes,). strength: chosen penalty. loo_error: mean
-    squared leave-one-out error of each strength, (strengths,).
+    Attributes:
+        kernel: (c, classes).
+        bias: (classes,).
+        strength: chosen penalty.
+        loo_error: (strengths,) mean squared leave-one-out error of each strength.
     """
 
     kernel: np.ndarray

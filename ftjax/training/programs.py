@@ -99,9 +99,17 @@ def finish_unit(
     As one program a sweep takes 2 % less than as two (EfficientNetB0, top 50 layers).
 
     Args:
-        input_gradient: as of `backward_unit`, likewise `pullback` and `dy`.
+        input_gradient: as of `backward_unit`.
+        pullback: of `forward_unit`.
+        dy: gradient of the unit's output.
         total: gradients of the parts before, None if there were none.
-        params: as of `update_unit`, likewise the others.
+        params: as of `update_unit`.
+        opt_state: as of `update_unit`.
+        hyper: as of `update_unit`.
+        name: as of `update_unit`.
+        trainable: as of `update_unit`.
+        head: as of `update_unit`.
+        variants: as of `update_unit`.
 
     Returns:
         New parameters of the trainable layers, new optimizer state, and the gradient of

@@ -38,7 +38,8 @@ class Work:
             train_labels, val_images and val_labels.
         data: of ftjax' own sweep: name or folder of the data set.
         data_dir: where TFDS keeps it.
-        train_size, val_size: images of a grid.
+        train_size: training images of a grid.
+        val_size: validation images of a grid.
         device: cpu or gpu, of all peers.
         dtype: that the network computes in; parameters are float32.
     """

@@ -47,6 +47,7 @@ class Classifier(nn.Module):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
 
     def forward(self, x):
+        """Logits (batch, 10), float32, of images (batch, 3, h, w) in 0..255."""
         x = (x.float() - self.center) / self.spread
         return self.head(self.features(x).mean((2, 3))).float()
 
