@@ -134,8 +134,9 @@ def train_step(
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
         for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
-            scaled = scales is not None and unit.drop_share
-            scale = scales[..., index, :] if scaled else None
+            scale = None
+            if scales is not None and unit.drop_share:
+                scale = scales[..., index, :]
             inputs = params[unit.name], batch_stats[unit.name], x, scale
             x, batch_stats[unit.name], residuals = forward_program(
                 unit.module, trainable, batch_norm, inputs, variants
