@@ -10,6 +10,7 @@ import pandas as pd
 from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.surface import surface_sentences
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
 from ftjax.machine.files import read_json
@@ -59,7 +60,11 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **settings,
     )
     about_images = tuple(saved.get("data_warnings", ()))
-    return replace(answer, warnings=(*about_images, *answer.warnings))
+    return replace(
+        answer,
+        explanation=(*answer.explanation, *surface_sentences(results, correct)),
+        warnings=(*about_images, *answer.warnings),
+    )
 
 
 def read_epochs(out: Path) -> pd.DataFrame | None:

@@ -22,6 +22,7 @@ from ftjax.search.depths import MASS
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     sections.why,
     sections.all_depths,
+    sections.by_axis,
     sections.test_images,
     sections.classes,
     heat_maps,

@@ -14,6 +14,7 @@ from ftjax.analysis.recommend import Recommendation
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
+from ftjax.report.axis_plots import axes_of, depth_by_axis
 from ftjax.report.content import (
     MISSING,
     Table,
@@ -57,6 +58,7 @@ class Report(NamedTuple):
         probes: of `ftjax.probes.probe_curve`, None where they were not made.
         correlations: of `ftjax.probes.rank_correlation`, with these results.
         classes: of `content.class_tables`; empty where no labels were kept.
+        every: results of all settings, where `results` are those of one.
     """
 
     folder: Path
@@ -69,13 +71,14 @@ class Report(NamedTuple):
     probes: pd.DataFrame | None = None
     correlations: Sequence = ()
     classes: Sequence[Table] = ()
+    every: pd.DataFrame | None = None
 
     def of_its_curve(self) -> "Report":
         """The same, with the rows of the setting that the answer names alone."""
         results, epochs = drawing.rows_of(self.results, self.best), self.epochs
         if "trial" in epochs and "trial" in results:
             epochs = epochs[epochs["trial"].isin(results["trial"])]
-        return self._replace(results=results, epochs=epochs)
+        return self._replace(results=results, epochs=epochs, every=self.results)
 
     @property
     def named(self) -> Recommendation | None:
@@ -138,6 +141,24 @@ def all_depths(report: Report) -> Section:
     table = trial_table(report.results, report.named)
     blocks = Block("trials", table, "trials"), Block("small", ABOUT_TABLE)
     return Section("All depths", blocks)
+
+
+def by_axis(report: Report) -> Section | None:
+    """Accuracy by depth and every hyperparameter of which several values were tried."""
+    rows = report.results if report.every is None else report.every
+    blocks = tuple(
+        Block(
+            "image",
+            draw_image(
+                f"axis-{axis}",
+                lambda width, axis=axis: depth_by_axis(rows, axis, width=width),
+                "Mean over the seeds of trials that went to the last epoch; the best "
+                "depth of each value is framed. Of other settings, each cell's best.",
+            ),
+        )
+        for axis in axes_of(rows)
+    )
+    return Section("What was tuned", blocks) if blocks else None
 
 
 def test_images(report: Report) -> Section | None:

@@ -1,0 +1,100 @@
+"""Accuracy over depth and one hyperparameter, with the ridge of the best depths."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ftjax.analysis.surface import surface_axes
+from ftjax.analysis.wording import number
+from ftjax.report.drawing import (
+    INK,
+    MARK,
+    NOTHING,
+    PAPER,
+    STYLE,
+    WIDE,
+    empty_figure,
+    finished,
+    new_figure,
+    setting_line,
+)
+
+CELL_TEXT = 9  # columns above which the cells bear no numbers
+
+
+@matplotlib.rc_context(STYLE)
+def depth_by_axis(results: pd.DataFrame, axis: str, *, width: float = WIDE) -> Figure:
+    """Mean validation accuracy by depth and value, one panel for each policy.
+
+    Of the other settings each cell has its best. A frame marks the best depth of every
+    value.
+
+    Args:
+        results: as in results.csv.
+        axis: column of numbers.
+        width: of the figure, in inches.
+    """
+    done = finished(results)
+    if done.empty:
+        return empty_figure(width, NOTHING, setting_line(results))
+    name = {"lr": "learning rate"}.get(axis, axis.replace("_", " "))
+    policies = sorted(done["bn"].unique())
+    wide = width > 6
+    shape = (1, len(policies)) if wide else (len(policies), 1)
+    values = sorted(done[axis].unique())
+    depths = sorted(done["depth_layers"].unique())
+    height = 1.6 + (0.42 * len(values) + 0.9) * (1 if wide else len(policies))
+    figure = new_figure(width, height, f"Validation accuracy by depth and {name}")
+    panels = figure.subplots(*shape, squeeze=False, sharey=True).ravel()
+    for ax, bn in zip(panels, policies, strict=True):
+        part = done[done["bn"] == bn]
+        cells = part.groupby([axis, "depth_layers"])["val_accuracy"].mean()
+        table = cells.unstack().reindex(index=values, columns=depths)
+        draw_cells(ax, table, str(bn))
+    panels[0].set_ylabel(name)
+    return figure
+
+
+def draw_cells(ax: Axes, table: pd.DataFrame, bn: str) -> None:
+    """One panel: a row of cells for each value.
+
+    Args:
+        ax: to draw on.
+        table: accuracy, values by depths; gaps where nothing was trained to the end.
+        bn: policy, for the title.
+    """
+    values = table.to_numpy(float)
+    ax.imshow(values, aspect="auto", origin="lower", cmap="Blues")
+    low, high = np.nanmin(values), np.nanmax(values)
+    for row, column in np.ndindex(*values.shape):
+        value = values[row, column]
+        if np.isnan(value) or values.shape[1] > CELL_TEXT:
+            continue
+        dark = value - low > 0.55 * max(high - low, 1e-9)
+        color = PAPER if dark else INK
+        ax.text(
+            column,
+            row,
+            f"{100 * value:.1f}",
+            ha="center",
+            va="center",
+            color=color,
+            size=8,
+        )
+    for row, own in enumerate(values):
+        if np.isfinite(own).any():
+            corner = int(np.nanargmax(own)) - 0.47, row - 0.45
+            ax.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, ec=MARK, lw=2))
+    ax.set_xticks(range(len(table.columns)), [f"{depth:g}" for depth in table.columns])
+    ax.set_yticks(range(len(table.index)), [number(value) for value in table.index])
+    ax.set_xlabel("layers unfrozen")
+    ax.set_title(f"BatchNorm {bn}, percent", size=10)
+    ax.grid(visible=False)
+
+
+def axes_of(results: pd.DataFrame) -> tuple[str, ...]:
+    """The axes that have a figure."""
+    return surface_axes(results)
