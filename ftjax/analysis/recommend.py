@@ -301,7 +301,8 @@ def recommend(
     why = explain(rows, batch_norm=speak_of_bn)
     conditions = conditions_of(rows[rows["bn"] == curve.bn])
     named = rows[(rows["bn"] == curve.bn) & (rows["depth_layers"] == depth)]
-    conditions |= {"tuned": tuned_conditions(results, named)} if len(named) else {}
+    tuned = tuned_conditions(results, named) if len(named) else {}
+    conditions |= {"tuned": tuned} if tuned else {}
     elsewhere = {} if search is not None else found.elsewhere
     contenders = [(int(L), curve.bn) for L in depths[inside]]
     own = curve.table.loc[depth]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.tuning import tuned_rows
 from ftjax.data import Dataset, load_object_masks
 from ftjax.data import load as load_data
 from ftjax.machine.files import read_json
@@ -77,7 +78,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
             "folder of a sweep"
         )
     results = pd.read_csv(folder / "results.csv")
-    done = results[results["status"] == "done"]
+    done = tuned_rows(results[results["status"] == "done"])
     measured = read_json(folder / "recommendation.json") or {}
     bn = bn or measured.get("bn") or str(results["bn"].iloc[0])
     rows = done[(done["bn"] == bn) & (done["seed"] == seed)]

@@ -178,16 +178,25 @@ def test_depths_of_another_policy_may_be_as_good():
     assert f"so are BatchNorm {name} at" in best.sentence
 
 
-def test_settings_are_curves_of_their_own():
+def test_each_depth_has_its_own_best_rate():
     """On the code before: averaged over lr, as if they were seeds."""
     low = sweep(PEAK, lr=1e-5, noise=0.002)
     high = sweep(PEAK[::-1] + 0.02, lr=1e-3, noise=0.002, key=1)
     high["trial"] += "-high"
     best = recommend(pd.concat([low, high], ignore_index=True))
-    assert best.setting == {"lr": 1e-3} and best.depth_layers == LAYERS[4]
-    assert best.conditions["lr"] == 1e-3 and "At rate 0.001:" in best.sentence
-    assert best.seeds == (3, 3)
-    assert "follow, lr 1e-05" in best.policies
+    assert best.setting == {} and best.depth_layers == LAYERS[4]
+    assert best.conditions["tuned"] == {"lr": [1e-3, 1e-5, 1e-3]}
+    assert "At rate 0.001 (tuned for each depth among 1e-5 0.001)" in best.sentence
+    assert best.seeds == (3, 3) and best.policies == {}
+
+
+def test_settings_that_are_no_nuisance_are_curves_of_their_own():
+    small = sweep(PEAK, noise=0.002).assign(train_size=500)
+    large = sweep(PEAK[::-1] + 0.02, noise=0.002, key=1).assign(train_size=2000)
+    large["trial"] += "-large"
+    best = recommend(pd.concat([small, large], ignore_index=True))
+    assert best.setting == {"train_size": 2000} and best.depth_layers == LAYERS[4]
+    assert "follow, train_size 500" in best.policies
 
 
 def test_a_policy_tried_at_one_depth_is_no_curve():

@@ -345,7 +345,7 @@ def test_command_uses_images_beside_the_table(by_epoch, tmp_path, capsys):
     target = tmp_path / "answers" / "best.json"
     arguments = [str(tmp_path / "results.csv"), "--out", str(target)]
     assert command.main(arguments) == 0
-    words = "BatchNorm frozen: "
+    words = "BatchNorm held in inference mode: "
     printed = capsys.readouterr().out
     assert words in printed and "As good as can be told: 5 layers" in printed
     assert "how far two runs differ was not measured" in printed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import simulate as command
+from ftjax.cli import simulate as command
 from ftjax.search.planted import SHAPES, planted_curve, planted_sweep, run_spread
 from ftjax.search.simulate import Case, Outcome, cases, simulate, summarize
 
@@ -86,7 +86,7 @@ def test_the_command_writes_its_table(tmp_path, capsys, monkeypatch):
     out = tmp_path / "table.md"
     assert command.main(["--sweeps", "2", "--jobs", "1", "--out", str(out)]) == 0
     text = out.read_text("utf-8")
-    assert "python -m experiments.simulate --out experiments/simulate.md" in text
+    assert "ftjax simulate --out experiments/simulate.md" in text
     assert "| plateau | 0.5 to 1 | 100 | 2 |" in text
     assert command.main(["--sweeps", "0"]) == 2
     error = capsys.readouterr().err

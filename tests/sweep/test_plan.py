@@ -46,6 +46,8 @@ OTHERS = {
     "hyper.layer_decay": {"hyper": replace(HYPER, layer_decay=0.9)},
     "hyper.schedule": {"hyper": replace(HYPER, schedule="cosine")},
     "hyper.warmup": {"hyper": replace(HYPER, warmup=1.0)},
+    "hyper.class_weights": {"hyper": replace(HYPER, class_weights="balanced")},
+    "hyper.head_start": {"hyper": replace(HYPER, head_start="probe")},
 }
 SAME = {"hyper.epochs", "placement", "flops"}  # a longer trial goes on from a shorter
 

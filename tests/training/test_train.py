@@ -106,8 +106,8 @@ def test_suffix_step_is_the_labelled_step_of_the_whole(double, depth, policy):
         tree[part.unit.name] |= dict.fromkeys(part.trainable, label)
     optimizer = optax.partition(
         {
-            "train": optim.sgd(HYPER.learning_rate, HYPER.weight_decay),
-            "head": optim.sgd(10 * HYPER.learning_rate, HYPER.weight_decay),
+            "train": optim.sgd(HYPER.learning_rate, HYPER),
+            "head": optim.sgd(10 * HYPER.learning_rate, HYPER),
             "freeze": optax.set_to_zero(),
         },
         tree,
