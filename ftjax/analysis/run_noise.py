@@ -23,9 +23,9 @@ DEEP_SPREAD = 0.015  # and at the deepest cut
 # Accuracy at which the reference was measured; closer to 1 runs can differ less.
 REFERENCE_ERROR = 0.02
 OWN_DOF = 12.0  # how closely a cell follows the line
-# Scales of the prior of log sd at the head (normal above the reference, Student's t below
-# it, because runs may well repeat almost exactly) and of its growth to the deepest cut
-# (normal): wide where both are estimated, narrower where they are assumed.
+# Scales of the prior of log sd at the head (normal above the reference, Student's t
+# below it, because runs may well repeat almost exactly) and of its growth to the
+# deepest cut (normal): wide where both are estimated, narrower where they are assumed.
 LEVEL_SCALE, SLOPE_SCALE = 0.6, 1.0
 ASSUMED_LEVEL_SCALE, ASSUMED_SLOPE_SCALE = 0.4, 0.3
 LEVEL_DOF = 3.0
