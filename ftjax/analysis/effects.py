@@ -11,7 +11,9 @@ class DepthEffects(NamedTuple):
     Attributes:
         means: (d,) accuracy of each depth with the seed effects removed.
         weights: (d, k) of the k measurements in the means, by depth, then seed.
-        residuals: (d, s) noise, nan where a seed is missing.
+        residuals: (d, s) noise, nan where a seed is missing; what a seed does to all
+            depths is taken out as far as it shows, because taking out a mere guess
+            would carry the noise of the deep cuts into the shallow ones.
         dof: degrees of freedom of the noise; 0 when there is nothing to estimate it
             from.
         seed_variance: of the seed effects.
@@ -20,7 +22,7 @@ class DepthEffects(NamedTuple):
     means: np.ndarray
     weights: np.ndarray
     residuals: np.ndarray
-    dof: int
+    dof: float
     seed_variance: float
 
     @property
@@ -156,16 +158,21 @@ def depth_effects(values: np.ndarray) -> DepthEffects:
     residuals[present] = values[present] - design @ coef
     dof = len(rows) - design.shape[1]
     noise = float(np.nansum(residuals**2)) / dof if dof else 0.0
-    between = 0.0
+    between, effective = 0.0, float(dof)
     if design.shape[1] > d:
         seeds = np.append(coef[d:], -coef[d:].sum())
         # Squares of the effects, less what the noise alone gives them.
         within = noise * np.mean(np.sum(inverse[d:] ** 2, axis=1))
         between = max(float(np.mean(seeds**2)) * s / (s - 1) - within, 0.0)
+        share = between / (between + within) if between > 0 else 0.0
+        moved = values - share * seeds
+        residuals = moved - np.nanmean(moved, axis=1, keepdims=True)
+        effective = len(rows) - d - share * (s - 1)
     weights = _blue(which_depth, which_seed, d, noise, between)
     if weights is None:
         weights = inverse[:d]
-    return DepthEffects(weights @ values[present], weights, residuals, dof, between)
+    means = weights @ values[present]
+    return DepthEffects(means, weights, residuals, effective, between)
 
 
 def _blue(

@@ -89,8 +89,11 @@ def accuracy_scores(
             + " of the validation images, which this table does not have"
         )
     counts = class_counts(labels)
+    recall = np.bincount(labels, weights=right) / np.maximum(counts, 1)
     classes = np.count_nonzero(counts)
-    return right * len(right) / (classes * counts[labels])
+    # Its influence function: the class sizes are no part of the noise.
+    own = (right - recall[labels]) * len(right) / (classes * counts[labels])
+    return own + recall.sum() / classes
 
 
 def image_scores(logits: np.ndarray, labels: np.ndarray, metric: str) -> np.ndarray:
@@ -156,9 +159,10 @@ def _auroc_scores(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         positive, negative = scores[inside, one], scores[~inside, one]
         above = _placement(positive, negative)  # (positives,)
         below = 1 - _placement(negative, positive)
-        # Half of the mean from the positives, half from the negatives.
-        found[inside] += 0.5 * above * n / inside.sum() / len(present)
-        found[~inside] += 0.5 * below * n / (~inside).sum() / len(present)
+        area = above.mean()
+        found += area / len(present)
+        found[inside] += (above - area) * n / inside.sum() / len(present)
+        found[~inside] += (below - area) * n / (~inside).sum() / len(present)
     return found
 
 

@@ -257,8 +257,10 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
     if best.depth_units is not None and ax.figure.get_figwidth() > 6:
         text += f", {best.depth_units} block{'s' * (best.depth_units != 1)}"
     if best.interval_layers is not None:
-        ax.plot(best.interval_layers, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5)
-        ax.lines[-1].set(transform=strip, label=f"{SET}: {short_basis(best)}")
+        for number, ends in enumerate(_stretches(best)):
+            ax.plot(ends, [0.035] * 2, "|-", c=MARK, ms=7, lw=2.5, transform=strip)
+            label = f"{SET}: {short_basis(best)}" if number == 0 else "_"
+            ax.lines[-1].set(label=label)
     share = here / max(best.total_layers, 1)
     side = "left" if share < 0.4 else "right" if share > 0.6 else "center"
     ax.text(
@@ -271,6 +273,20 @@ def _draw_recommendation(ax: Axes, done: pd.DataFrame, best: Recommendation) -> 
         weight="bold",
         transform=strip,
     )
+
+
+def _stretches(best: Recommendation) -> list[tuple[int, int]]:
+    """Ends of the stretches of tested depths that are as good as can be told."""
+    if best.scope.startswith("every depth") and best.interval_layers is not None:
+        return [best.interval_layers]
+    inside, found = set(best.not_worse), []
+    before = None
+    for depth in best.tested:
+        if depth in inside:
+            start = found.pop()[0] if before in inside else depth
+            found.append((start, depth))
+        before = depth
+    return found
 
 
 def _draw_absent(ax: Axes, results: pd.DataFrame) -> None:
@@ -322,7 +338,8 @@ def _key(figure: Figure, ax: Axes, curves: list[Curve], metric: str) -> None:
         mark = {"marker": "D", "mfc": PAPER, "ms": 5}
         label = "fitted quadratic, its vertex"
         items.append(Line2D([], [], ls=":", **mark, **gray, label=label))
-    if ax.patches:
+    marks = [line for line in ax.lines if str(line.get_label()).startswith(SET)]
+    if ax.patches and not marks:
         items.append(Patch(fc=MARK, alpha=0.15, label=SET))
     labels = (SET, *(label for label, _ in ABSENT.values()))
     items += [line for line in ax.lines if str(line.get_label()).startswith(labels)]
