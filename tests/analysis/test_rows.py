@@ -23,7 +23,10 @@ def bare(**columns):
     ("table", "message"),
     [
         (bare(mixup=["on"] * 3 + ["off"] * 3), "column mixup has several values at"),
-        (bare(warmup=[0] * 3 + [5] * 3), "column warmup has several values at depth 0"),
+        (
+            bare(my_setting=[0] * 3 + [5] * 3),
+            "column my_setting has several values at depth 0",
+        ),
         (bare(epoch=[1] * 3 + [2] * 3), "epochs are no replicates"),
         (bare(seed=0), "6 rows repeat a depth, policy and seed .depth 0, bn follow"),
         (bare(seed=[0, 0, 0, 1, 1, np.nan]), "1 finished rows have an empty seed"),

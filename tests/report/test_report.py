@@ -259,9 +259,7 @@ def test_one_run_has_no_confidence_on_the_page(tmp_path):
 def test_what_has_to_be_said_first_stands_first(tmp_path):
     results = made_results()
     best = recommend(results, bootstrap=100, epochs=made_epochs(results))
-    _, text = report(
-        tmp_path, one_image(results), epochs=NO_EPOCHS, recommendation=best
-    )
+    _, text = report(tmp_path, one_image(results), epochs=NO_EPOCHS, best=best)
     words = " ".join("".join(Page(text).text).split())
     assert words.index("Not trained to the end") < words.index("nfreeze the top 84")
 
