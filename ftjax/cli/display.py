@@ -10,7 +10,7 @@ from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import measure_cost
-from ftjax.sweep.events import Event
+from ftjax.sweep.events import ENDED_BADLY, Event
 from ftjax.sweep.strategies import Round
 from ftjax.sweep.trial import Trial
 
@@ -89,9 +89,9 @@ class Display:
             self._kept += 1
         elif event.status == "epoch":
             self._epoch_ended(event)
-        elif event.status == "failed":
+        elif event.status in ENDED_BADLY:
             self._skip(trial, epochs - self._epochs[trial.id])
-            self._console.print(f"{name}  failed: {event.message}")
+            self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
             seconds = time.perf_counter() - self._start[trial.id]

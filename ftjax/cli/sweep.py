@@ -8,6 +8,7 @@ Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
 
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import from_first_process, is_first_process
     from ftjax.sweep.cores import one_core_each
+    from ftjax.sweep.events import ENDED_BADLY
     from ftjax.sweep.final_score import score_test
     from ftjax.sweep.prepare import prepare
     from ftjax.sweep.records import write_run
     from ftjax.sweep.results import write_probes
     from ftjax.sweep.run import run
 
+    if own_process:
+        stop_alike()
     try:
         try:
             start_jax(config, own_process)
@@ -79,8 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_answer(out, outcome.results, outcome.epochs, console, score)
         console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
-            print_error(f"failed: {event.trial.describe()}: {event.message}")
-    return 1 if outcome.failed else 0
+            print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
+    # Of several rates, one that diverges is an answer.
+    several = bool(varied(axis_values(sweep.config)))
+    bad = ("failed",) if several else ENDED_BADLY
+    return 1 if any(e.status in bad for e in outcome.failed.values()) else 0
+
+
+def stop_alike() -> None:
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP stop as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), stop)
 
 
 def start_jax(config: Config, own_process: bool) -> None:

@@ -57,7 +57,7 @@ def _status(values: pd.Series) -> Cell:
     if set(counts.index) == {"done"}:
         return Cell("done")
     text = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return Cell(text, "bad" if "failed" in counts else "open")
+    return Cell(text, "bad" if {"failed", "diverged"} & set(counts.index) else "open")
 
 
 def trial_table(results: pd.DataFrame, best: Recommendation | None) -> Table:
@@ -154,6 +154,7 @@ def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     if "status" in results:
         for status, level, words in (
             ("failed", "bad", "Failed, and left out of every mean and fit"),
+            ("diverged", "bad", "Diverged, and left out of every mean and fit"),
             (
                 "stopped",
                 "warn",

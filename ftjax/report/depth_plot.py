@@ -69,7 +69,11 @@ NAMES = {
 }
 SET = "as good as can be told"
 # Trials without a number, and the mark they leave at the bottom.
-ABSENT = {"failed": ("a trial failed here", "x"), "stopped": ("stopped early", "v")}
+ABSENT = {
+    "failed": ("a trial failed here", "x"),
+    "diverged": ("a trial diverged here", "x"),
+    "stopped": ("stopped early", "v"),
+}
 TALL = 0.1  # accuracy; the span of a curve from which its top may be too crowded
 CROWDED = 0.1  # share of that span that is then drawn again, enlarged
 TRAINING = {"val_accuracy": "accuracy", "val_loss": "loss"}

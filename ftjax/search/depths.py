@@ -142,7 +142,7 @@ def next_depths(
     if results is None or not len(results):
         return Decision(start, False, f"start with {len(first_depths(depths))} depths")
     table = _known_rows(results, depths, bn)
-    waiting = table[~table["status"].isin(["done", "failed"])]
+    waiting = table[~table["status"].isin(["done", "failed", "diverged"])]
     if len(waiting) or start:
         again = [
             Placement(int(row.depth_layers), str(row.bn), int(row.seed))

@@ -39,9 +39,10 @@ class Event(NamedTuple):
 
     Attributes:
         trial: which one.
-        status: `kept` (it was done before), `started`, `epoch`, `done` or `failed`.
+        status: `kept` (it was done before), `started`, `epoch`, `done`, `failed`, or
+            `diverged` (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
-        message: why it failed.
+        message: why it failed or diverged.
     """
 
     trial: Trial
@@ -49,5 +50,7 @@ class Event(NamedTuple):
     epoch: Epoch | None = None
     message: str = ""
 
+
+ENDED_BADLY = ("failed", "diverged")
 
 Listener = Callable[[Event], None]

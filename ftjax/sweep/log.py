@@ -169,11 +169,13 @@ def recording_failures(
         failed |= {trial.id: error for trial in trials if trial.id not in failed}
     for trial in trials:
         if trial.id in failed:
-            message = record_failure(out, trial, failed[trial.id])
-            listen(Event(trial, "failed", message=message))
+            error = failed[trial.id]
+            status = "diverged" if isinstance(error, FloatingPointError) else "failed"
+            message = record_failure(out, trial, error, status)
+            listen(Event(trial, status, message=message))
 
 
-def record_failure(out: Path, trial: Trial, error: Exception) -> str:
+def record_failure(out: Path, trial: Trial, error: Exception, status: str) -> str:
     """Records a failed trial with the epochs that it had; returns why it failed."""
     message = f"{type(error).__name__}: {error}".splitlines()[0]
     path = records.trial_folder(out, trial.id) / "error.txt"
@@ -184,7 +186,7 @@ def record_failure(out: Path, trial: Trial, error: Exception) -> str:
         out,
         trial.id,
         canonical=trial.canonical,
-        status="failed",
+        status=status,
         epochs=record.get("epochs", []),
         message=message,
     )

@@ -47,7 +47,7 @@ def write_trial(
         out: the run's folder.
         trial: its id.
         canonical: all that determines its result.
-        status: `done`, `failed` or `pending`.
+        status: `done`, `failed`, `diverged` or `pending`.
         epochs: one mapping per finished epoch.
         frozen_intact: verdict of the proof of freeze.
         message: why it failed.

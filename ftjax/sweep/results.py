@@ -16,6 +16,7 @@ from ftjax.machine.files import write_atomically
 from ftjax.probes import probe_curve
 from ftjax.sweep import records
 from ftjax.sweep.cost import measure_cost, trainable_params
+from ftjax.sweep.events import ENDED_BADLY
 from ftjax.sweep.plan import Plan, Request
 from ftjax.sweep.records import EPOCH_COLUMNS, RESULT_COLUMNS
 from ftjax.sweep.trial import Trial
@@ -144,7 +145,7 @@ def result_row(
     status = record.get("status")
     if status == "done" and len(epochs) < hyper.epochs:
         status = None  # of fewer epochs
-    if status not in ("done", "failed"):
+    if status not in ("done", *ENDED_BADLY):
         status = "stopped" if stopped else "pending"
     num_epochs = len(epochs) if status == "stopped" else hyper.epochs
     row = {

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ftjax.machine.workers import in_threads
-from ftjax.sweep.events import Event, Listener
+from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.results import Tables
@@ -66,10 +66,10 @@ def run(
 
         def tell(event: Event, tables: Tables = tables) -> None:
             with turn:
-                if event.status in ("done", "failed"):
+                if event.status in ("done", *ENDED_BADLY):
                     tables.update(event.trial.id)
                     tables.write()
-                if event.status == "failed":
+                if event.status in ENDED_BADLY:
                     failed[event.trial.id] = event
                 listen(event)
 

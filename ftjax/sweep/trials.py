@@ -35,6 +35,7 @@ from ftjax.training.schedules import rate_factors
 from ftjax.training.step import State, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
+LARGEST_LOSS = 1e4  # nats; a network that knows nothing has log(classes)
 KEEP_EVERY = 10.0  # seconds; writing a checkpoint takes a tenth of a second of a core
 
 
@@ -143,7 +144,7 @@ def train_trials(
                     trial, ended = log.trial, Epoch(epoch, *row, len(rows), seconds)
                     if trial.id in failed:
                         continue
-                    if not np.isfinite(ended.train_mode_loss):
+                    if not ended.train_mode_loss < LARGEST_LOSS:  # nor is nan
                         failed[trial.id] = diverged(trial, ended)
                         continue
                     log.add(ended, answers, data.val.labels, compiling)

@@ -14,7 +14,7 @@ import pytest
 from tiny_run import PLAIN, TINY, run, table
 
 from experiments import sweep as command
-from ftjax.config import Config, complete
+from ftjax.config import RATES, Config, complete
 from ftjax.sweep import records, resources
 from ftjax.sweep.prepare import prepare
 from ftjax.sweep.results import write_probes
@@ -139,10 +139,10 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(images, tmp_path, capsys)
     arguments = "--depths 0 7 --bn frozen --epochs 1 --optimizer sgd --lr 1e38".split()
     assert run(images, tmp_path, *arguments) == 1
     results = table(tmp_path)
-    assert (results.status == "failed").all()
+    assert (results.status == "diverged").all()
     printed = capsys.readouterr()
     assert "try a smaller --lr" in printed.err
-    assert printed.err.count("failed:") == 2
+    assert printed.err.count("diverged:") == 2
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -188,7 +188,7 @@ def test_seeds_at_once_fail_one_by_one(images, tmp_path, capsys):
     more = "--depths 0 --bn frozen --seeds 3 --seeds-at-once 2 --lr 1e38".split()
     assert run(images, tmp_path, *more, "--epochs", "2") == 1
     assert capsys.readouterr().err.count("the loss is nan in epoch 1") == 3
-    assert table(tmp_path).status.tolist() == ["failed"] * 3
+    assert table(tmp_path).status.tolist() == ["diverged"] * 3
 
 
 def test_which_seeds_are_trained_at_once(images, tmp_path):
@@ -325,3 +325,59 @@ def test_a_network_without_batch_norm_has_one_curve(images, tmp_path, capsys):
     assert command.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     assert list(table(tmp_path / "run").bn) == ["follow"]
     assert "vgg16 has no BatchNorm" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_several_rates_one_that_diverges_is_an_answer(images, tmp_path, capsys):
+    words = "--depths 0 7 --bn frozen --epochs 1 --lr 1e30 1e-3".split()
+    assert run(images, tmp_path, *words) == 0
+    results = table(tmp_path)
+    assert (results.status[results.lr == 1e30] == "diverged").all()
+    assert (results.status[results.lr == 1e-3] == "done").all()
+    assert capsys.readouterr().err.count("diverged:") == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_rate_is_tuned_at_every_depth_and_contenders_are_replicated(
+    images, tmp_path, capsys
+):
+    words = f"--data {images} --out {tmp_path} --depths 0 7 --bn frozen --epochs 3"
+    tiny = "--model tiny --weights random --image-size 16 --batch-size 16"
+    assert command.main([*tiny.split(), *words.split()]) == 0
+    results = table(tmp_path)
+    done = results[results.status == "done"]
+    first = results[results.seed == 0]
+    assert set(first.lr) == set(RATES)
+    # Every depth has a rate that went to the end; those left behind say how far.
+    assert set(done.depth_layers) == {0, 7}
+    stopped = results[results.status == "stopped"]
+    assert (stopped.epochs == 2).all() and stopped.val_accuracy.isna().all()
+    again = results[results.seed > 0]
+    assert set(again.seed) == {1, 2} and (again.status == "done").all()
+    assert set(zip(again.depth_layers, again.lr, strict=True)) <= set(
+        zip(done.depth_layers[done.seed == 0], done.lr[done.seed == 0], strict=True)
+    )
+    capsys.readouterr()
+    assert command.main([*tiny.split(), *words.split()]) == 0
+    assert "trial 1/" not in capsys.readouterr().out  # nothing is trained again
+    pd.testing.assert_frame_equal(table(tmp_path), results)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_scheduler_stops_a_command_as_ctrl_c_does(images, tmp_path, name):
+    words = f"--data {images} --out {tmp_path} --depths 0 7 18 19 --epochs 200"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.sweep", *TINY, *words.split()],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("trials/*/trial.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, name))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from the last epoch" in said
