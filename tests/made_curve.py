@@ -40,3 +40,15 @@ def sweep(curve, *, bn="follow", seeds=3, noise=0.0, layers=LAYERS, key=0, **col
         )
         frames.append(table.assign(**columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def images(results, *, count=600, spread=0.5, key=0):
+    """Correctness of every trial: one difficulty per image, own noise per trial."""
+    rng = np.random.default_rng(key)
+    difficulty, found = rng.standard_normal(count), {}
+    for trial, value in zip(results["trial"], results["val_accuracy"], strict=True):
+        hardness = difficulty + spread * rng.standard_normal(count)
+        right = np.zeros(count, bool)
+        right[np.argsort(hardness)[: round(value * count)]] = True
+        found[trial] = right
+    return found

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.best_set import best_set
+from ftjax.analysis.best_set import CONFIDENCE, best_set
 from ftjax.analysis.cells import cells_evidence, gather_cells, is_curve
 from ftjax.analysis.curves import (
     VALUE,
@@ -20,10 +20,6 @@ from ftjax.analysis.optimism import Corrected, corrected_accuracy
 from ftjax.analysis.selection import choose_cell, curve_name
 from ftjax.analysis.tuning import tuned_columns, tuned_rows
 from ftjax.batch_norm import POLICIES
-
-# Of the set of depths that are trained again. Less than that of the answer, which
-# looks at all depths once more, those with one run included.
-AGAIN = 0.9
 
 
 class Comparison(NamedTuple):
@@ -237,7 +233,7 @@ def contenders(
     results: pd.DataFrame,
     correct: Mapping[str, np.ndarray] | None = None,
     *,
-    confidence: float = AGAIN,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> list[tuple[int, str]]:
     """The cells that could be the best: to be trained again with further seeds.

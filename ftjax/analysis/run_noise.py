@@ -26,7 +26,7 @@ import numpy as np
 HEAD_SPREAD = 0.005  # accuracy; reference standard deviation of a run at the head
 DEEP_SPREAD = 0.015  # and at the deepest cut
 # Accuracy at which the reference was measured; closer to 1 runs can differ less.
-REFERENCE_ERROR = 0.02
+REFERENCE_ERROR = 0.01
 OWN_DOF = 12.0  # how closely a cell follows the line
 # Scales of the prior of log sd at the head (normal above the reference, Student's t
 # below it, because runs may well repeat almost exactly) and of its growth to the

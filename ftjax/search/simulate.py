@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.best_set import best_set
-from ftjax.analysis.compare import AGAIN, compare_cells
+from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.effects import depth_effects
@@ -114,7 +114,7 @@ def simulate(case: Case, number: int) -> Outcome:
     seen = np.ones(sweep.runs.shape, dtype=bool)
     if case.mode == "replicates":
         seen[:, 1:] = False
-        first = best_set(_weigh(sweep, seen, number), confidence=AGAIN)
+        first = best_set(_weigh(sweep, seen, number))
         if first.sum() > 1:
             seen[first] = True
     return _judge(sweep, seen, number)

@@ -51,7 +51,7 @@ def test_without_replicates_the_reference_is_assumed_and_grows_with_depth():
     np.testing.assert_allclose(found.spread, reference_spread(RANK), rtol=0.2)
     assert found.spread[-1] > 2 * found.spread[0]
     near_one = reference_spread(RANK, 0.999)
-    assert (near_one < 0.3 * reference_spread(RANK, 0.9)).all()
+    assert (near_one < 0.4 * reference_spread(RANK, 0.9)).all()
 
 
 def test_replicates_at_two_depths_tell_of_all_of_them():
