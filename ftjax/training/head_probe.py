@@ -53,7 +53,7 @@ def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head
     for penalty in reversed(PENALTIES):  # from the one that is solved soonest
         start = solve(x[~held], y[~held], np.float32(penalty), start)
         losses = optax.softmax_cross_entropy_with_integer_labels(
-            x[held] @ start[0] + start[1], y[held]
+            x[held] @ start[0] + start[1][None], y[held]
         )
         errors.append(float(losses.mean()))
     errors = np.array(errors[::-1])
@@ -87,7 +87,7 @@ def solve(x, y, penalty, start):
 
     def objective(weights):
         kernel, bias = weights
-        logits = x @ kernel + bias
+        logits = x @ kernel + bias[None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         return losses.mean() + penalty / 2 * jnp.sum(kernel**2)
 
