@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -158,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = cases(quick=options.quick)
     work = partial(judge, sweeps=sweeps, first=options.first)
     console = Console(stderr=True)
-    with ProcessPoolExecutor(options.jobs) as pool:
+    # Not forked: a process that has begun threads, as JAX does, must not be.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         done = pool.map(work, kinds)
         if console.is_terminal:
             done = track(done, "sweeps", total=len(kinds), console=console)
