@@ -32,7 +32,7 @@ OWN_DOF = 12.0  # how closely a cell follows the line
 # below it, because runs may well repeat almost exactly) and of its growth to the
 # deepest cut (normal): wide where both are estimated, narrower where they are assumed.
 LEVEL_SCALE, SLOPE_SCALE = 0.6, 1.0
-ASSUMED_LEVEL_SCALE, ASSUMED_SLOPE_SCALE = 0.4, 0.3
+ASSUMED_LEVEL_SCALE, ASSUMED_SLOPE_SCALE = 0.25, 0.2
 LEVEL_DOF = 3.0
 _LEVELS = np.linspace(np.log(1e-5), np.log(0.2), 45)
 _SLOPES = np.linspace(-1.0, 3.2, 15)
