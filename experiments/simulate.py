@@ -1,9 +1,9 @@
-"""Does a search with few trials find the depth that a full grid finds?
+"""Is what the product says true? Judged on made sweeps of which the truth is known.
 
-    ftjax simulate --sweeps 20
+    python -m experiments.simulate --out experiments/simulate.md
 
-The same as `ftjax simulate`; `simulate.md` has its tables. About half an hour of one
-CPU core without arguments. Exit codes: 0 done, 2 bad arguments.
+The same as `ftjax simulate`; `simulate.md` has its table. About ten minutes on two CPU
+cores, one with --quick. Exit codes: 0 done, 2 bad arguments.
 """
 
 import sys
