@@ -224,7 +224,6 @@ def store_images(work: Work, path: Path) -> None:
         image_size=work.image_size,
         train_size=work.train_size,
         val_size=work.val_size,
-        offline=True,
     )
     arrays = {}
     for name, split in (("train", data.train), ("val", data.val)):

@@ -99,7 +99,6 @@ def load(
     test_size: int | None = None,
     split_seed: int = 0,
     cache_dir: str | Path | None = None,
-    offline: bool = False,
     with_test: bool = False,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -126,8 +125,6 @@ def load(
         cache_dir: for decoded images; None: `caches.cache_folder`. Files are
             named by content (digests of the images, size, rule), so one that fits
             is the right one; they can be deleted at any time.
-        offline: kept beside the same option of the weights; data are never downloaded
-            and no socket is opened, with or without it.
         with_test: also decode the official test split (food101: 25,250 images).
         strict: refuse a folder of which any file is skipped, refused, or in two parts;
             otherwise such files are left out, and `Dataset.report` names them.
@@ -137,7 +134,6 @@ def load(
     Raises:
         ValueError: bad source or size; images of a named source that cannot be read.
     """
-    del offline
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(
             f"--image-size {image_size} is too small; allowed: {MIN_IMAGE_SIZE} or more"

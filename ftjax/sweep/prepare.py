@@ -91,7 +91,6 @@ def prepare(config: Config) -> Sweep:
         test_size=config.test_size,
         strict=config.strict,
         with_test=config.data not in SOURCES,
-        offline=config.offline,
     )
     largest = max(hyper.batch_size for hyper in hypers)
     if len(data.train.labels) < largest:

@@ -57,7 +57,7 @@ def test_sources_are_the_documented_names():
 
 def test_digits_split_1400_to_397(no_network):
     pytest.importorskip("sklearn", reason="digits come with scikit-learn")
-    data = load("digits", image_size=16, offline=True)
+    data = load("digits", image_size=16)
     assert data.train.images.shape == (1400, 16, 16, 3)
     assert data.val.images.shape == (397, 16, 16, 3) and data.test is None
     assert np.ptp(np.bincount(data.val.labels)) <= 2
