@@ -153,7 +153,7 @@ def _set(fields: Mapping[str, Any], batch_norm: bool) -> str | None:
 def _others(fields: Mapping[str, Any]) -> str | None:
     found = [
         f"{name} {metric_value(fields['metric'], other['value'])}, "
-        f"{100 * other['difference']:+.1f} +- {points(other['stderr'])} points"
+        f"{100 * other['difference']:+z.1f} +- {points(other['stderr'])} points"
         for name, other in fields["policies"].items()
     ]
     if not found:
@@ -170,7 +170,7 @@ def _full(fields: Mapping[str, Any]) -> str | None:
     name = f"The deepest {tested} ({full['depth_layers']} layers)"
     if full["depth_layers"] == fields["total_layers"]:
         name = "Full fine-tuning"
-    text = f"{name}: {100 * full['difference']:+.1f} +- {points(full['stderr'])} points"
+    text = f"{name}: {100 * full['difference']:+z.1f} +- {points(full['stderr'])} points"
     if math.isfinite(full["time_ratio"]):
         text += f" at {full['time_ratio']:.1f}x the time"
     return text

@@ -320,7 +320,7 @@ def class_tables(
     rows = [
         (
             "",
-            (Cell(str(name)), *(Cell(f"{100 * x:+.1f}") for x in worst.loc[name])),
+            (Cell(str(name)), *(Cell(f"{100 * x:+z.1f}") for x in worst.loc[name])),
         )
         for name in names
     ]
