@@ -170,7 +170,9 @@ def _full(fields: Mapping[str, Any]) -> str | None:
     name = f"The deepest {tested} ({full['depth_layers']} layers)"
     if full["depth_layers"] == fields["total_layers"]:
         name = "Full fine-tuning"
-    text = f"{name}: {100 * full['difference']:+z.1f} +- {points(full['stderr'])} points"
+    text = (
+        f"{name}: {100 * full['difference']:+z.1f} +- {points(full['stderr'])} points"
+    )
     if math.isfinite(full["time_ratio"]):
         text += f" at {full['time_ratio']:.1f}x the time"
     return text
