@@ -51,7 +51,8 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     for column, (value, *tried) in tuned.items():
         name = "rate" if column == "lr" else column.replace("_", " ")
         values = " ".join(map(_value, tried))
-        words.append(f"{name} {_value(value)} (tuned for each depth among {values})")
+        how = f"tuned for each depth among {values}{_at_the_end(value, tried)}"
+        words.append(f"{name} {_value(value)} ({how})")
     if "lr" in conditions and "lr" not in tuned:
         words.append(f"rate {number(conditions['lr'])}")
     if conditions.get("optimizer", "adam") != "adam":
@@ -71,6 +72,17 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     elif data:
         words.append(str(data))
     return ", ".join(words)
+
+
+def _at_the_end(value: Any, tried: Collection[Any]) -> str:
+    """What to say of a tuned value with none beyond it: the best may lie there."""
+    if not isinstance(value, int | float) or len(tried) < 2:
+        return ""
+    if value == max(tried):
+        return "; the highest of them, a higher one may be better"
+    if value == min(tried) and value > 0:
+        return "; the lowest of them, a lower one may be better"
+    return ""
 
 
 def _value(value: Any) -> str:

@@ -173,7 +173,8 @@ def test_each_depth_has_its_own_best_rate():
     best = recommend(pd.concat([low, high], ignore_index=True))
     assert best.setting == {} and best.depth_layers == LAYERS[4]
     assert best.conditions["tuned"] == {"lr": [1e-3, 1e-5, 1e-3]}
-    assert "At rate 0.001 (tuned for each depth among 1e-5 0.001)" in best.sentence
+    said = "(tuned for each depth among 1e-5 0.001; the highest of them"
+    assert f"At rate 0.001 {said}" in best.sentence
     assert best.seeds == (3, 3) and best.policies == {}
 
 

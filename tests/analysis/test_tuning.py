@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ftjax.analysis.compare import compare_cells, contenders
+from ftjax.analysis.conditions import condition_words
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.recommend import recommend
 from ftjax.analysis.surface import surface, surface_axes, surface_sentences
@@ -104,3 +105,13 @@ def test_a_search_over_rates_leaves_gaps_and_no_surface():
     gap = (table.lr == 1e-5) & (table.depth_layers > 41)
     table.loc[gap, "status"] = "stopped"
     assert surface_axes(table) == ("lr",) and surface_sentences(table) == ()
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(1e-3, "; the highest of them"), (1e-5, "; the lowest of them"), (1e-4, "")],
+)
+def test_a_tuned_rate_with_none_beyond_it_is_said(rate, said):
+    words = condition_words({"lr": rate, "tuned": {"lr": [rate, 1e-5, 1e-4, 1e-3]}})
+    rest = words.partition("1e-5 1e-4 0.001")[2]
+    assert rest.startswith(said or ")")
