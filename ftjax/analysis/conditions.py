@@ -123,8 +123,9 @@ def changed_winner(epochs: pd.DataFrame, bn: str) -> tuple[int, int, int] | None
     if table.shape[1] < 2 or len(table) < 2:
         return None
     before, last = table.columns[-2:]
-    winners = int(table[before].idxmax()), int(table[last].idxmax())
-    return None if winners[0] == winners[1] else (int(last), *winners)
+    old, new = int(table[before].idxmax()), int(table[last].idxmax())
+    gain = table.loc[new] - table.loc[old]  # of two that tie neither is the winner
+    return (int(last), old, new) if gain[before] < 0 < gain[last] else None
 
 
 def _epoch_curves(epochs: pd.DataFrame) -> pd.DataFrame:

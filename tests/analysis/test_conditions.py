@@ -85,6 +85,10 @@ def test_the_winner_of_the_last_two_epochs():
     assert changed_winner(table, "frozen") == (2, 9, 3)
     assert changed_winner(table, "follow") is None
     assert changed_winner(table[table["epoch"] == 1], "frozen") is None
+    table = epochs({(3, "frozen", 0): [0.7, 1.0], (9, "frozen", 0): [0.75, 1.0]})
+    assert changed_winner(table, "frozen") is None
+    table = epochs({(3, "frozen", 0): [0.7, 0.8], (9, "frozen", 0): [0.7, 0.9]})
+    assert changed_winner(table, "frozen") is None
 
 
 def caveats(**changes):
