@@ -8,23 +8,11 @@ Where a table holds several values of them, each depth is judged by its own best
 import numpy as np
 import pandas as pd
 
-# Settings that have no part in the question; of the others every value is a curve.
-NUISANCES = (
-    "batch_size",
-    "optimizer",
-    "lr",
-    "head_lr_factor",
-    "head_bias_lr_factor",
-    "momentum",
-    "weight_decay",
-    "l2",
-    "l1",
-    "layer_decay",
-    "drop_connect",
-    "schedule",
-    "warmup",
-    "head_start",
-)
+from ftjax.analysis.rows import SETTINGS
+
+# Settings that are part of the question: of these every value is a curve of its own.
+ASKED = ("image_size", "train_size", "augment", "class_weights")
+NUISANCES = tuple(name for name in SETTINGS if name not in ASKED)
 
 
 def tuned_columns(table: pd.DataFrame) -> tuple[str, ...]:
