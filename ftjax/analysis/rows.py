@@ -7,24 +7,15 @@ author added is as good a reason to keep two rows apart as one of our own.
 import numpy as np
 import pandas as pd
 
+from ftjax.axes import NAMES
+
 # Columns that make two tables different studies: one recommendation needs one value.
 IDENTITY = ("model", "weights", "data", "data_hash", "num_classes", "val_size")
 # Settings of one study: rows that differ in them are curves of their own.
 SETTINGS = (
     "image_size",
-    "batch_size",
     "train_size",
-    "optimizer",
-    "lr",
-    "head_lr_factor",
-    "head_bias_lr_factor",
-    "momentum",
-    "weight_decay",
-    "l2",
-    "l1",
-    "layer_decay",
-    "drop_connect",
-    "schedule",
+    *(name for name in NAMES if name != "epochs"),  # those are read off one trial
     "warmup",
     "augment",
     "class_weights",
