@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.wording import depth_list, number, percent
+from ftjax.axes import NAMES
 
 # Columns of results.csv that are conditions, in the order in which they are said.
-CONDITIONS = (
+_FIRST = (
     "lr",
     "optimizer",
     "epochs",
@@ -20,9 +21,11 @@ CONDITIONS = (
     "model",
     "weights",
     "batch_size",
-    "weight_decay",
-    "head_lr_factor",
-    "drop_connect",
+)
+CONDITIONS = (
+    *_FIRST,
+    *(name for name in NAMES if name not in _FIRST),
+    "warmup",
     "class_weights",
     "head_start",
 )

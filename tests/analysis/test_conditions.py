@@ -11,6 +11,7 @@ from ftjax.analysis.conditions import (
     rising_cells,
 )
 from ftjax.analysis.wording import depth_list, depth_span, number
+from ftjax.axes import NAMES
 
 
 def epochs(curves):
@@ -112,3 +113,8 @@ def test_what_has_to_be_said_first():
     assert over.startswith("Overfitting: 100.0 %") and "augmentation" in over
     assert caveats(training=0.8, validation=0.6) == ()  # not fitted: no overfitting
     assert caveats(training=None) == ()
+
+
+def test_every_axis_is_a_condition():
+    rows = pd.DataFrame({name: [0.5, 0.5] for name in NAMES})
+    assert conditions_of(rows) == dict.fromkeys(NAMES, 0.5)
