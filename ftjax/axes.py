@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 SGD_MOMENTUM = 0.9  # unless --momentum says otherwise
+AUGMENTATIONS = ("flip", "crop", "color", "randaugment", "mixup")  # as they are applied
+NO_AUGMENTATION = "none"
+FRESH, DEFAULT_VIEWS = "fresh", "4"  # of --views
+NO_VIEWS = "none"  # without augmentation
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,22 @@ AXES = (
         "constant, cosine or one-over-t:TAU",
         lambda text: parse_schedule(text) is not None,
     ),
+    Axis("label_smoothing", "label smoothing", "in [0, 1)", lambda x: 0 <= x < 1),
+    Axis("clip", "largest gradient norm", "0 or more", not_negative),
+    Axis(
+        "augment",
+        "augmentation",
+        f"{NO_AUGMENTATION}, or some of {', '.join(AUGMENTATIONS)} joined by commas",
+        lambda text: augmentations(text) is not None,
+        programs=True,
+    ),
+    Axis(
+        "views",
+        "views of an image",
+        f"1 or more, or {FRESH}",
+        lambda text: text == FRESH or (text.isdecimal() and int(text) >= 1),
+        programs=True,
+    ),
 )
 NAMES = tuple(axis.name for axis in AXES)
 
@@ -95,6 +115,19 @@ def parse_schedule(text: str) -> tuple[str, float] | None:
     except ValueError:
         return None
     return (name, number) if name == "one-over-t" and positive(number) else None
+
+
+def augmentations(text: str) -> tuple[str, ...] | None:
+    """The words of `flip,crop` in the order of `AUGMENTATIONS`; of `none`, no words.
+
+    Returns:
+        None where one is unknown.
+    """
+    if text == NO_AUGMENTATION:
+        return ()
+    words = text.split(",")
+    known = tuple(word for word in AUGMENTATIONS if word in words)
+    return known if set(words) == set(known) else None
 
 
 def check_axes(values: Mapping[str, Sequence[Any]]) -> None:

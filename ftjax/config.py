@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ftjax.axes import NAMES, SGD_MOMENTUM, check_axes, varied
+from ftjax.axes import (
+    DEFAULT_VIEWS,
+    FRESH,
+    NAMES,
+    NO_AUGMENTATION,
+    NO_VIEWS,
+    SGD_MOMENTUM,
+    augmentations,
+    check_axes,
+    varied,
+)
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
 from ftjax.machine.paths import expand_user
 
@@ -128,6 +138,21 @@ class Config:
     schedule: tuple[str, ...] = ("constant",)
     """Learning rate over the trial: constant, cosine (falls to 0), one-over-t:TAU
     (TAU in epochs)."""
+    label_smoothing: tuple[float, ...] = (0.0,)
+    """Share of the loss that asks for all classes alike."""
+    clip: tuple[float, ...] = (0.0,)
+    """Largest norm of the gradient of all that is trained; a larger one is scaled down
+    to it. 0: none."""
+    augment: tuple[str, ...] = (NO_AUGMENTATION,)
+    """Random changes of the training images: flip (left to right), crop (60 to 100 % of
+    the area, resized), color (brightness, contrast, saturation), randaugment (two of 13
+    operations), mixup (with another image and its label), joined by commas: flip,crop.
+    Several of these are several settings: none flip,crop. Validation images, the
+    accuracy on the training images and --head-start probe are without."""
+    views: tuple[str, ...] = ()
+    """With --augment: the frozen part keeps so many fixed views of each training image,
+    of which every epoch takes one; or fresh: a new one in every epoch, for which the
+    frozen part runs in every step. Default: 4."""
     warmup: float = 0.0
     """Epochs in which the learning rate rises from 0."""
     vary: Literal["all", "one"] = "all"
@@ -282,6 +307,12 @@ def with_axes(config: Config) -> Config:
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     values |= {"epochs": epochs, "lr": RATES if lr == AUTO_RATE else as_tuple(lr)}
     check_axes(values)
+    values |= augmentation_values(values["augment"], values["views"])
+    if FRESH in values["views"] and config.fused:
+        raise ValueError(
+            "--fused does not go with --views fresh, whose images are made in every "
+            "step; choose a number of --views"
+        )
     several = [axis.flag for axis in varied(values)]
     if searches and several:
         raise ValueError(
@@ -300,10 +331,32 @@ def with_axes(config: Config) -> Config:
     return replace(config, **values)
 
 
+def augmentation_values(
+    augment: tuple[str, ...], views: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """The values of both axes, spelled one way; equal ones are one.
+
+    Raises:
+        ValueError: there are views but no augmentation.
+    """
+    words = (augmentations(text) for text in augment)
+    augment = as_tuple([",".join(own) or NO_AUGMENTATION for own in words])
+    if augment == (NO_AUGMENTATION,) and views:
+        raise ValueError(
+            f"--views {' '.join(views)} needs --augment: without it all views of an "
+            "image are the same"
+        )
+    if augment != (NO_AUGMENTATION,):
+        views = views or (DEFAULT_VIEWS,)
+    numbers = (text if text == FRESH else str(int(text)) for text in views)
+    return {"augment": augment, "views": as_tuple([*numbers])}
+
+
 def axis_values(config: Config) -> dict[str, tuple]:
     """The values of every axis of a completed configuration."""
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     values["head_bias_lr_factor"] = values["head_bias_lr_factor"] or (None,)
+    values["views"] = values["views"] or (NO_VIEWS,)
     return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
 
 

@@ -17,7 +17,6 @@ SETTINGS = (
     "train_size",
     *(name for name in NAMES if name != "epochs"),  # those are read off one trial
     "warmup",
-    "augment",
     "class_weights",
     "head_start",
 )

@@ -19,6 +19,7 @@ import numpy as np
 from ftjax.backbones.backbone import Backbone, Unit, variables
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
 from ftjax.data import Dataset
+from ftjax.data.augment import Mixing
 from ftjax.frozen.forward import infer_unit
 from ftjax.frozen.placement import Placement, activation_struct
 from ftjax.frozen.start import Start, with_fresh_head
@@ -29,7 +30,9 @@ from ftjax.machine.workers import stop_point
 from ftjax.sweep.resources import Budget
 from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.training.evaluate import cross_entropies
+from ftjax.training.optimizer import for_unit, update_unit
 from ftjax.training.programs import (
+    add_squares,
     backward_unit,
     finish_unit,
     forward_program,
@@ -152,7 +155,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
-            kind = *kind, hyper.optimizer, hyper.parts
+            kind = *kind, hyper.optimizer, hyper.parts, hyper.clip > 0
             yield kind, partial(train_unit, part, wanted, programs, hyper, x, scale)
 
 
@@ -211,16 +214,19 @@ def train_unit(
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
     pullback = residuals.complete((inputs, y))
     total = None
-    if hyper.parts > 1:
+    if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
-    updated = finish_unit(
-        input_gradient,
-        pullback,
-        y,
-        total,
-        params[unit.name],
-        opt_state[unit.name],
-        replicate(hyper.numbers, None),
+    numbers = replicate(hyper.numbers, None)
+    if not hyper.clip:
+        update = partial(finish_unit, input_gradient, pullback, y, total)
+    else:
+        add_squares(total, None)
+        numbers = numbers._replace(gradient_scale=numbers.clip)
+        update = partial(update_unit, grads=total)
+    updated = update(
+        params=params[unit.name],
+        opt_state=opt_state[unit.name],
+        hyper=for_unit(numbers, 0),
         name=hyper.optimizer,
         trainable=trainable,
         head=head,
@@ -251,5 +257,9 @@ def call_batch(
     labels = np.zeros(hyper.micro_batch, np.int32)
     batch = shard_batch(logits, None), shard_batch(labels, None)
     weights = None if hyper.class_weights == "none" else np.ones(classes, np.float32)
-    gradient = loss_gradient(*batch, hyper.parts, None, weights)
+    smoothing = replicate(hyper.numbers, None).label_smoothing
+    mixing = None
+    if "mixup" in hyper.words:
+        mixing = Mixing(batch[1], shard_batch(np.ones(len(labels), np.float32), None))
+    gradient = loss_gradient(*batch, hyper.parts, None, weights, smoothing, mixing)
     jax.block_until_ready((gradient, cross_entropies(*batch)))

@@ -92,22 +92,32 @@ def make_plan(
         suffix = make_suffix(network, cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
         wanted.append((cut, point, point.policy if norms else FROZEN.name))
-    placements, boundary = {}, 0
-    for cut in sorted((cut for cut, *_ in wanted), key=lambda cut: cut.unit):
-        if cut in placements:
+    placements, boundaries = {}, {}
+    for cut, point, _ in sorted(wanted, key=lambda own: own[0].unit):
+        hyper = point.hyper
+        place = cut, hyper.view_set, hyper.fresh
+        if place in placements:
             continue
         begin = network.units[cut.unit].step_of(cut.trainable[0][0])
-        placements[cut] = place_activations(
-            budget.room, network, size, train + val, cut.unit, begin, boundary
+        placements[place] = place_activations(
+            budget.room.with_views(hyper.stored_views),
+            network,
+            size,
+            train + val,
+            cut.unit,
+            "" if hyper.fresh else begin,  # its steps begin with the images
+            boundaries.get(hyper.view_set, 0),
         )
-        boundary = placements[cut].boundary
+        boundaries[hyper.view_set] = placements[place].boundary
     requests, trials = [], {}
     for cut, point, policy in wanted:
-        hyper, placement = point.hyper, placements[cut]
+        hyper = point.hyper
+        placement = placements[cut, hyper.view_set, hyper.fresh]
         flops = trial_flops(
             cut,
             cost,
             boundary=placement.boundary,
+            train_boundary=0 if hyper.fresh else placement.boundary,
             steps=train // hyper.batch_size,
             batch_size=hyper.batch_size,
             evaluated=val,
@@ -124,13 +134,19 @@ def make_plan(
 
 
 def in_order(trials: Iterable[Trial]) -> list[Trial]:
-    """From the earliest cut on; those of a cut that share programs are neighbors."""
+    """From the earliest cut on; those of a cut that share programs are neighbors.
+
+    Stored views are passed through the frozen part one set after the other.
+    """
     trials = list(trials)
     first: dict[tuple, int] = {}
+    sets: dict[tuple | None, int] = {}
     for trial in trials:
         first.setdefault(trial.hyper.program, len(first))
+        sets.setdefault(trial.hyper.view_set, len(sets))
 
-    def place(trial: Trial) -> tuple[int, int]:
-        return trial.cut.unit, first[trial.hyper.program]
+    def place(trial: Trial) -> tuple[int, int, int]:
+        hyper = trial.hyper
+        return sets[hyper.view_set], trial.cut.unit, first[hyper.program]
 
     return sorted(trials, key=place)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ftjax.axes import SGD_MOMENTUM
+from ftjax.axes import FRESH, NO_AUGMENTATION, NO_VIEWS, SGD_MOMENTUM, augmentations
 from ftjax.batch_norm import POLICIES
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
@@ -39,6 +39,11 @@ class Hyperparameters:
         warmup: epochs in which the rate rises from 0.
         class_weights: `balanced` where every class weighs the same in the loss.
         head_start: `probe` where the head starts from a linear probe.
+        label_smoothing: share of the loss that asks for all classes alike.
+        clip: largest norm of the gradient; 0: none.
+        augment: words of the augmentation, joined by commas; `none`.
+        views: a number of stored views of each training image, or `fresh`; `none`
+            without augmentation.
     """
 
     lr: float
@@ -58,6 +63,30 @@ class Hyperparameters:
     warmup: float = 0.0
     class_weights: str = "none"
     head_start: str = "random"
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    augment: str = NO_AUGMENTATION
+    views: str = NO_VIEWS
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Of the augmentation."""
+        return augmentations(self.augment) or ()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every epoch makes views of its own."""
+        return self.views == FRESH
+
+    @property
+    def stored_views(self) -> int:
+        """Views of each training image that are stored at the cut."""
+        return int(self.views) if self.views.isdecimal() else 0
+
+    @property
+    def view_set(self) -> tuple[tuple[str, ...], int] | None:
+        """Augmentation and number of the stored views; None where there are none."""
+        return (self.words, self.stored_views) if self.stored_views else None
 
     @property
     def constant(self) -> bool:
@@ -86,6 +115,8 @@ class Hyperparameters:
             l2=self.l2 or None,
             l1=self.l1 or None,
             layer_decay=None if self.layer_decay == 1 else self.layer_decay,
+            label_smoothing=self.label_smoothing or None,
+            clip=self.clip or None,
         )
 
     @property
@@ -95,7 +126,8 @@ class Hyperparameters:
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
         sizes = self.batch_size, self.micro_batch
         other = self.drop_connect, self.class_weights, self.head_start
-        return self.optimizer, *sizes, *other, used, rates
+        images = self.augment, self.views
+        return self.optimizer, *sizes, *other, used, rates, images
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -110,6 +142,10 @@ class Hyperparameters:
             "warmup": 0.0,
             "class_weights": "none",
             "head_start": "random",
+            "label_smoothing": 0.0,
+            "clip": 0.0,
+            "augment": NO_AUGMENTATION,
+            "views": NO_VIEWS,
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":
