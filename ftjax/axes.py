@@ -28,6 +28,7 @@ class Axis:
         check: whether a value is allowed.
         log: whether its figure has a logarithmic axis.
         programs: whether another value needs other compiled programs.
+        usual: the default of `Config`; an answer says any other value.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Axis:
     check: Callable[[Any], bool]
     log: bool = False
     programs: bool = False
+    usual: Any = None
 
     @property
     def flag(self) -> str:
@@ -55,7 +57,14 @@ def not_negative(value: float) -> bool:
 
 AXES = (
     Axis("lr", "learning rate", "a positive number", positive, log=True),
-    Axis("head_lr_factor", "head's rate factor", "a positive number", positive, True),
+    Axis(
+        "head_lr_factor",
+        "head's rate factor",
+        "a positive number",
+        positive,
+        log=True,
+        usual=10.0,
+    ),
     Axis(
         "head_bias_lr_factor",
         "rate factor of the head's biases",
@@ -63,27 +72,54 @@ AXES = (
         positive,
         log=True,
     ),
-    Axis("momentum", "momentum", "in [0, 1)", lambda value: 0 <= value < 1),
-    Axis("weight_decay", "weight decay", "0 or more", not_negative),
-    Axis("l2", "L2 penalty", "0 or more", not_negative),
-    Axis("l1", "L1 penalty", "0 or more", not_negative),
-    Axis("layer_decay", "layer decay", "in (0, 1]", lambda value: 0 < value <= 1),
-    Axis("drop_connect", "drop-connect", "in [0, 1)", lambda value: 0 <= value < 1),
+    Axis(
+        "momentum",
+        "momentum",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=SGD_MOMENTUM,
+    ),
+    Axis("weight_decay", "weight decay", "0 or more", not_negative, usual=0.0),
+    Axis("l2", "L2 penalty", "0 or more", not_negative, usual=0.0),
+    Axis("l1", "L1 penalty", "0 or more", not_negative, usual=0.0),
+    Axis(
+        "layer_decay",
+        "layer decay",
+        "in (0, 1]",
+        lambda value: 0 < value <= 1,
+        usual=1.0,
+    ),
+    Axis(
+        "drop_connect",
+        "drop-connect",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=0.2,
+    ),
     Axis("epochs", "epochs", "1 or more", lambda value: value >= 1),
-    Axis("batch_size", "batch size", "1 or more", lambda n: n >= 1, True, True),
+    Axis(
+        "batch_size",
+        "batch size",
+        "1 or more",
+        lambda n: n >= 1,
+        log=True,
+        programs=True,
+        usual=32,
+    ),
     Axis(
         "optimizer",
         "optimizer",
         "adam or sgd",
         ("adam", "sgd").__contains__,
-        False,
-        True,
+        programs=True,
+        usual="adam",
     ),
     Axis(
         "schedule",
         "schedule",
         "constant, cosine or one-over-t:TAU",
         lambda text: parse_schedule(text) is not None,
+        usual="constant",
     ),
     Axis("label_smoothing", "label smoothing", "in [0, 1)", lambda x: 0 <= x < 1),
     Axis("clip", "largest gradient norm", "0 or more", not_negative),

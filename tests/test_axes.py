@@ -25,6 +25,13 @@ def test_every_axis_is_an_option_with_a_value_that_is_allowed():
     assert values["lr"] == RATES
 
 
+def test_what_is_usual_is_the_default():
+    values = axis_values(complete(Config(**TINY)))
+    usual = {axis.name: axis.usual for axis in AXES if axis.usual is not None}
+    assert len(usual) >= 9
+    assert usual == {name: values[name][0] for name in usual}
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
