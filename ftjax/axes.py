@@ -121,8 +121,14 @@ AXES = (
         lambda text: parse_schedule(text) is not None,
         usual="constant",
     ),
-    Axis("label_smoothing", "label smoothing", "in [0, 1)", lambda x: 0 <= x < 1),
-    Axis("clip", "largest gradient norm", "0 or more", not_negative),
+    Axis(
+        "label_smoothing",
+        "label smoothing",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=0.0,
+    ),
+    Axis("clip", "largest gradient norm", "0 or more", not_negative, usual=0.0),
     Axis(
         "augment",
         "augmentation",

@@ -24,6 +24,7 @@ LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode L
 MIXING, CHOOSING = 1, 2  # what a host's draws are for
 
 Pixels = Callable[[jax.Array, jax.Array], jax.Array]
+ViewSet = tuple[tuple[str, ...], int]  # augmentation, stored views of each image
 
 
 class Mixing(NamedTuple):

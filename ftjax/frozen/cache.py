@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Unit
 from ftjax.data import Dataset
-from ftjax.data.augment import Views, stored_views
+from ftjax.data.augment import Views, ViewSet, stored_views
 from ftjax.frozen.forward import Activations, advance, outputs
 from ftjax.frozen.placement import (
     Placement,
@@ -21,8 +21,6 @@ from ftjax.frozen.placement import (
 from ftjax.frozen.start import Start
 from ftjax.frozen.store import Recipe, Store, content_name, load_or_make
 from ftjax.machine.caches import cache_folder
-
-ViewSet = tuple[tuple[str, ...], int]  # augmentation, views of each image
 
 
 class ActivationCache:

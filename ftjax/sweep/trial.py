@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ftjax.axes import FRESH, NO_AUGMENTATION, NO_VIEWS, SGD_MOMENTUM, augmentations
 from ftjax.batch_norm import POLICIES
+from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
 from ftjax.sweep.cost import Flops
@@ -84,7 +85,7 @@ class Hyperparameters:
         return int(self.views) if self.views.isdecimal() else 0
 
     @property
-    def view_set(self) -> tuple[tuple[str, ...], int] | None:
+    def view_set(self) -> ViewSet | None:
         """Augmentation and number of the stored views; None where there are none."""
         return (self.words, self.stored_views) if self.stored_views else None
 
