@@ -10,7 +10,7 @@ from ftjax.axes import AUGMENTATIONS, augmentations
 from ftjax.data import augment as own
 
 SIZE = 12
-ALL = ("flip", "crop", "randaugment", "mixup")
+WORDS = ("flip", "crop", "mixup")
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +29,15 @@ def test_words_have_one_spelling():
 
 def test_pixels_depend_on_seed_epoch_and_image_alone(images):
     rows = np.arange(16)
-    whole = own.fresh_views(images, ALL, (3,), 2)
+    whole = own.fresh_views(images, WORDS, (3,), 2)
     expected = np.asarray(whole[rows])
     assert expected.dtype == np.uint8 and expected.shape == (16, SIZE, SIZE, 3)
-    parts = [np.asarray(whole[part]) for part in np.split(rows[::-1], [8, 12])]
+    parts = [np.asarray(whole[part]) for part in np.split(rows[::-1], 2)]
     np.testing.assert_array_equal(np.concatenate(parts)[::-1], expected)
-    stacked = own.fresh_views(images, ALL, (5, 3), 2)  # two seeds at once
+    stacked = own.fresh_views(images, WORDS, (5, 3), 2)  # two seeds at once
     np.testing.assert_array_equal(np.asarray(stacked[rows * 2 + 1]), expected)
     for seed, epoch in ((3, 3), (4, 2)):
-        other = np.asarray(own.fresh_views(images, ALL, (seed,), epoch)[rows])
+        other = np.asarray(own.fresh_views(images, WORDS, (seed,), epoch)[rows])
         assert (other != expected).any(axis=(1, 2, 3)).mean() > 0.8
 
 
@@ -53,7 +53,7 @@ def test_more_stored_views_keep_those_of_fewer(images):
 
 
 def test_flip_mirrors_half_of_the_images(images):
-    (views,) = (np.asarray(own.stored_views(images, ("flip",), 1)[np.arange(40)]),)
+    views = np.asarray(own.stored_views(images, ("flip",), 1)[np.arange(40)])
     mirrored = (views == images[:, :, ::-1]).all(axis=(1, 2, 3))
     same = (views == images).all(axis=(1, 2, 3))
     assert (mirrored ^ same).all() and 8 < mirrored.sum() < 32
@@ -71,9 +71,7 @@ def test_a_crop_is_a_part_of_the_image_at_its_whole_size():
     columns = np.diff(crops[:, inner, inner, 1], axis=2)
     for slopes in (rows, columns):
         flat = slopes.reshape(64, -1)
-        np.testing.assert_allclose(
-            flat, flat[:, :1].repeat(flat.shape[1], 1), atol=1e-4
-        )
+        np.testing.assert_allclose(np.ptp(flat, axis=1), 0, atol=1e-4)
     height, width = rows[:, 0, 0], columns[:, 0, 0]
     assert (height * width > 0.6 - 1e-3).all() and (height * width < 1 + 1e-3).all()
     assert np.ptp(height) > 0.1 and (height / width).max() < 4 / 3 + 1e-3

@@ -38,19 +38,17 @@ def losses(trained):
 
 
 def test_stored_views_have_the_numbers_of_those_made_in_every_step(double, tmp_path):
-    """And differ from training without; mixed labels are found for both."""
-    train = partial(train_tiny, *double, depth=7, seeds=(1,), micro_batch=4)
+    """Mixed labels are found for both."""
+    train = partial(train_tiny, *double, depth=0, seeds=(1,), micro_batch=4)
     settings = {"augment": "flip,crop,mixup", "views": "3"}
     (stored,) = train(tmp_path / "stored", **settings)
     (made,) = train(tmp_path / "made", boundary=0, **settings)
-    (plain,) = train(tmp_path / "plain")
     np.testing.assert_allclose(losses(made), losses(stored), rtol=ADAM)
-    assert abs(np.subtract(losses(plain), losses(stored))).max() > 1e-3
 
 
 def test_fresh_views_belong_to_seed_epoch_and_image(double, tmp_path):
     """Not to the parts of a batch, the seeds beside it, or an interruption."""
-    settings = {"augment": "crop,mixup", "views": "fresh", "depth": 7}
+    settings = {"augment": "crop,mixup", "views": "fresh", "depth": 0}
     train = partial(train_tiny, *double, policy="frozen", **settings)
     (whole,) = train(tmp_path / "whole", seeds=(3,))
     (one,) = train(tmp_path / "resumed", seeds=(3,), epochs=1)
@@ -65,7 +63,7 @@ def test_fresh_views_belong_to_seed_epoch_and_image(double, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_command_resumes_with_the_same_pixels(images, tmp_path, monkeypatch):
-    words = "--depths 7 --bn frozen --augment none crop,flip --views 2 fresh --epochs 2"
+    words = "--depths 0 --bn frozen --augment none crop,flip --views 2 fresh --epochs 2"
     words += " --trials-at-once 1"
     assert run(images, tmp_path / "whole", *words.split()) == 0
     with monkeypatch.context() as patch:
@@ -77,7 +75,7 @@ def test_the_command_resumes_with_the_same_pixels(images, tmp_path, monkeypatch)
     kinds = ["none", "flip,crop", "flip,crop"]
     assert [*whole.augment] == kinds and [*whole.views] == ["none", "2", "fresh"]
     assert whole.frozen_intact.all() and whole.val_loss.nunique() == 3
-    plain = "--depths 7 --bn frozen --epochs 2".split()
+    plain = "--depths 0 --bn frozen --epochs 2".split()
     assert run(images, tmp_path / "plain", *plain) == 0
     assert table(tmp_path / "plain").trial[0] == whole.trial[0]
     recomputed = [*words.split(), "--cache-gb", "1e-6"]
