@@ -128,7 +128,7 @@ AXES = (
         lambda value: 0 <= value < 1,
         usual=0.0,
     ),
-    Axis("clip", "largest gradient norm", "0 or more", not_negative, usual=0.0),
+    Axis("clip", "clipping", "0 or more", not_negative, usual=0.0),
     Axis(
         "augment",
         "augmentation",
