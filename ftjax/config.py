@@ -12,7 +12,6 @@ from ftjax.axes import (
     FRESH,
     NAMES,
     NO_AUGMENTATION,
-    NO_VIEWS,
     SGD_MOMENTUM,
     augmentations,
     check_axes,
@@ -356,7 +355,7 @@ def axis_values(config: Config) -> dict[str, tuple]:
     """The values of every axis of a completed configuration."""
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     values["head_bias_lr_factor"] = values["head_bias_lr_factor"] or (None,)
-    values["views"] = values["views"] or (NO_VIEWS,)
+    values["views"] = values["views"] or (DEFAULT_VIEWS,)
     return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
 
 
