@@ -22,6 +22,7 @@ from ftjax.backbones.backbone import init
 from ftjax.backbones.heads import with_head
 from ftjax.machine.files import read_json
 from ftjax.sweep import records
+from ftjax.sweep.results import read_correct
 from ftjax.weights.export import export_keras, export_safetensors, keras_code
 from ftjax.weights.pretrained import load_pretrained
 
@@ -86,6 +87,13 @@ def test_without_a_depth_it_is_the_recommended_one(run_dir):
     advice = read_json(run_dir / "recommendation.json")
     predictor = ftjax.load(run_dir)
     assert predictor.depth_layers == advice["depth_layers"]
+
+
+def test_answers_of_images_are_those_of_the_last_epoch_read_off(tmp_path):
+    epochs = np.array([[True, False], [False, False], [True, True]])
+    records.write_correct(tmp_path, "a", epochs)
+    results = pd.DataFrame({"trial": "a", "epochs": [1, 2]})
+    np.testing.assert_array_equal(read_correct(tmp_path, results)["a"], epochs[1])
 
 
 def test_where_chooses_among_the_rows(run_dir, images, capsys):
