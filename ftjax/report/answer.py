@@ -10,6 +10,7 @@ import pandas as pd
 from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
@@ -86,7 +87,7 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     n_val, classes), of which the last epoch that the row has is taken.
     """
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    for row in last_rows(results).itertuples():
         path = out / "trials" / str(row.trial) / "val_logits.npz"
         if not path.is_file():
             continue
