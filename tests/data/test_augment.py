@@ -93,7 +93,7 @@ def test_a_crop_is_a_part_of_the_image_at_its_whole_size():
 )
 def test_colors_are_those_of_pillow(images, operation, reference):
     image = images[0] // 2 + 40
-    found = own.to_pixels(operation(jnp.asarray(image, jnp.float32)))
+    found = jax.jit(lambda x: own.to_pixels(operation(x)))(np.float32(image))
     expected = np.asarray(reference(Image.fromarray(image)), np.int32)
     # Pillow cuts off where this rounds, and rounds in between.
     np.testing.assert_allclose(np.asarray(found, np.int32), expected, atol=1.5)
@@ -106,8 +106,15 @@ def enhanced(name, image):
 def test_shapes_are_those_of_pillow():
     smooth = np.add.outer(np.arange(24) * 4, np.arange(24) * 6).astype(np.uint8)
     image = np.stack([smooth, smooth[::-1], smooth.T], axis=-1)
-    for number, place in enumerate(own.shapes_of(jnp.float32(-0.3), 24)):
-        found = np.asarray(own.warp(jnp.asarray(image, jnp.float32), place))
+
+    @jax.jit
+    def warped(x):
+        places = own.shapes_of(jnp.float32(-0.3), 24)
+        return places, jax.vmap(own.warp, (None, 0))(x, places)
+
+    for number, (place, found) in enumerate(
+        zip(*warped(np.float32(image)), strict=True)
+    ):
         (a, b, c), (d, e, f) = np.asarray(place, np.float64)  # of y, then of x
         # Pillow counts from the corner of a pixel, x first.
         center = np.array([12, 12])
@@ -118,7 +125,7 @@ def test_shapes_are_those_of_pillow():
             (24, 24), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
         )
         inner = slice(5, -5)
-        difference = abs(found - np.asarray(expected, np.float32))[inner, inner]
+        difference = abs(np.subtract(found, np.float32(expected)))[inner, inner]
         assert difference.max() <= 1, number
 
 

@@ -27,9 +27,10 @@ def one_hot(labels):
     return np.eye(4)[labels]
 
 
-@pytest.mark.parametrize("smoothing", [None, 0.1])
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("smoothing", "mixed", "weighted"),
+    [(0.1, False, False), (None, True, False), (0.1, True, True)],
+)
 def test_the_gradient_is_that_of_the_soft_targets(smoothing, mixed, weighted):
     def target(labels):
         share = smoothing or 0
