@@ -48,6 +48,10 @@ OTHERS = {
     "hyper.warmup": {"hyper": replace(HYPER, warmup=1.0)},
     "hyper.class_weights": {"hyper": replace(HYPER, class_weights="balanced")},
     "hyper.head_start": {"hyper": replace(HYPER, head_start="probe")},
+    "hyper.label_smoothing": {"hyper": replace(HYPER, label_smoothing=0.1)},
+    "hyper.clip": {"hyper": replace(HYPER, clip=1.0)},
+    "hyper.augment": {"hyper": replace(HYPER, augment="flip")},
+    "hyper.views": {"hyper": replace(HYPER, views="8")},
 }
 SAME = {"hyper.epochs", "placement", "flops"}  # a longer trial goes on from a shorter
 
