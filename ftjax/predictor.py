@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import pandas as pd
 
+from ftjax.axes import LINEAR
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.backbones.preprocessing import check_range
 from ftjax.batch_norm import FROZEN
+from ftjax.config import as_tuple
 from ftjax.data.decode import decode_image, resize_square
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
@@ -156,16 +158,18 @@ def load(
             "--out of the sweep named"
         )
     class_names = tuple(run["class_names"])
-    network = with_head(make_backbone(run["config"]["model"]), len(class_names))
+    backbone = make_backbone(run["config"]["model"])
+    network = with_head(backbone, len(class_names))
     if depth is None:
         advice = read_json(run_dir / "recommendation.json") or {}
         depth, bn = advice.get("depth_layers"), bn or advice.get("bn")
-    num_epochs = run["config"]["epochs"]
+    num_epochs = min(as_tuple(run["config"]["epochs"]))
     record = choose_trial(run_dir, network, depth, bn, seed, num_epochs)
     trained = record["config"]
+    network = with_head(backbone, len(class_names), trained.get("head", LINEAR))
     size = trained["image_size"]
     pretrained = load_pretrained(
-        make_backbone(trained["model"]),
+        backbone,
         run["config"]["weights"],
         size=size,
         offline=offline,

@@ -84,4 +84,8 @@ def test_schedules_by_name():
     assert parse_schedule("one-over-t:2.5") == ("one-over-t", 2.5)
     for text in ("cosine:1", "one-over-t", "one-over-t:0", "one-over-t:x", ""):
         assert parse_schedule(text) is None
-    assert {axis.name for axis in AXES if axis.programs} == {"batch_size", "optimizer"}
+    assert {axis.name for axis in AXES if axis.programs} == {
+        "batch_size",
+        "optimizer",
+        "head",
+    }

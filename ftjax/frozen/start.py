@@ -1,5 +1,6 @@
 """What every trial starts from: the pretrained network, and a fresh head by seed."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from jax.sharding import Mesh
@@ -21,8 +22,10 @@ class Start(NamedTuple):
         batch_stats: likewise.
         weights: where they are from.
         digests: of them.
-        head: that every trial starts from, by unit, on the devices; None: each draws
-            its own by its seed.
+        head: that a trial starts from, by unit, on the devices; None: it draws its
+            own by its seed.
+        deviation: of the kernels that are drawn, as of `draw_head`.
+        probes: heads of `--head-start probe`, by number of training images; None: all.
     """
 
     network: Backbone
@@ -32,6 +35,8 @@ class Start(NamedTuple):
     weights: str
     digests: Digests
     head: Tree | None = None
+    deviation: float = 0.0
+    probes: Mapping[int | None, Tree] = {}
 
 
 def make_start(
@@ -78,6 +83,6 @@ def with_fresh_head(
     stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in network.body}
     if start.head is not None:
         return {**params, **start.head}, {**stats, **{name: {} for name in start.head}}
-    head = draw_head(network, seed, start.image_size)
+    head = draw_head(network, seed, start.image_size, start.deviation)
     head_params, head_stats = replicate(head, mesh)
     return {**params, **head_params}, {**stats, **head_stats}

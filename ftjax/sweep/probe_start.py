@@ -1,5 +1,7 @@
 """`--head-start probe`: the head of every depth starts from a linear probe."""
 
+from collections.abc import Iterable
+
 import jax
 
 from ftjax.data import Dataset
@@ -10,16 +12,25 @@ from ftjax.sweep.resources import Budget
 from ftjax.training.head_probe import HeadProbe, fit_head
 
 
-def with_probe(
-    start: Start, data: Dataset, budget: Budget, batch_size: int
-) -> tuple[Start, HeadProbe]:
-    """The start with a head that is fitted on the training images.
+def with_probes(
+    start: Start,
+    data: Dataset,
+    budget: Budget,
+    batch_size: int,
+    train_sizes: Iterable[int | None] = (None,),
+) -> tuple[Start, dict[int | None, HeadProbe]]:
+    """The start with heads that are fitted on the training images.
 
     Args:
         start: the pretrained network, whose head is a pooling and a linear classifier.
         data: images and labels.
         budget: of the machine.
         batch_size: images that pass through the network at a time.
+        train_sizes: numbers of the first images that a head each is fitted on; None:
+            all.
+
+    Returns:
+        The start, and the probes by number of images.
     """
     *before, last = start.network.units
     features = advance(
@@ -30,8 +41,13 @@ def with_probe(
         batch_size=batch_size,
         mesh=budget.mesh,
     )
-    probe = fit_head(features, data.train.labels, len(data.class_names))
-    layer = {"kernel": probe.kernel, "bias": probe.bias}
-    head = {unit.name: {} for unit in start.network.head}
-    head[last.name] = {last.parameter_keys[0]: layer}
-    return start._replace(head=replicate(jax.device_put(head), budget.mesh)), probe
+    probes, heads = {}, {}
+    for size in train_sizes:
+        labels = data.train.labels[:size]
+        probe = fit_head(features[:size], labels, len(data.class_names))
+        layer = {"kernel": probe.kernel, "bias": probe.bias}
+        head = {unit.name: {} for unit in start.network.head}
+        head[last.name] = {last.parameter_keys[0]: layer}
+        probes[size] = probe
+        heads[size] = replicate(jax.device_put(head), budget.mesh)
+    return start._replace(probes=heads), probes
