@@ -1,6 +1,7 @@
 """From the tables of a run to its recommendation and its page."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     settings = {"metric": saved["config"].get("metric"), **settings}
-    correct = read_correct(out, results)
+    read = partial(read_correct, out)
+    correct = read(results)
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:
         search = decide(saved["config"], backbone, results, correct)
@@ -62,7 +64,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     about_images = tuple(saved.get("data_warnings", ()))
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, correct)),
+        explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
     )
 

@@ -180,9 +180,13 @@ def result_row(
 
 
 def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Per trial, which validation images were right after the epochs asked for."""
+    """Per trial, which validation images were right after the epochs asked for.
+
+    Where rows of one trial are of several epochs, after the last of them.
+    """
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    last = results.sort_values("epochs", kind="stable")
+    for row in last.drop_duplicates("trial", keep="last").itertuples():
         correct = records.read_correct(out, row.trial)
         if correct is not None and len(correct) >= row.epochs:
             found[row.trial] = correct[row.epochs - 1]
