@@ -39,8 +39,8 @@ class Config:
     """
 
     model: str = "effnetlite0"
-    """effnetlite0, effnetb0 to effnetb7, resnet50, resnet101, resnet152, vgg16, vgg19,
-    tiny."""
+    """effnetlite0 to effnetlite2, effnetb0 to effnetb7, resnet50, resnet101,
+    resnet152, vgg16, vgg19, tiny."""
     data: str | None = None
     """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else

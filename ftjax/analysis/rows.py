@@ -36,6 +36,13 @@ def listed(values, most: int = 4) -> str:
     return ", ".join(texts[:most]) + more
 
 
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of each trial: where several epochs are read off it, that of the most."""
+    return table.sort_values("epochs", kind="stable").drop_duplicates(
+        "trial", keep="last"
+    )
+
+
 def check_units(values: np.ndarray, name: str = "val_accuracy") -> None:
     """Raises ValueError where fractions stand beside percentages."""
     values = values[np.isfinite(values)]

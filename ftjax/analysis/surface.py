@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.compare import Comparison, compare_cells
+from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.tuning import tuned_columns
 from ftjax.analysis.wording import number, points
@@ -126,25 +126,12 @@ def surface(
     if len(slices) < 2:
         return None
     shared = set.intersection(*(set(s.inside) for s in slices))
-    losses = [loss_of(found) for found, _ in tables]
+    losses = [found.losses for found, _ in tables]
     depths = set.intersection(*(set(loss) for loss in losses))
     worst = {depth: max(loss[depth] for loss in losses) for depth in depths}
     pool = shared & depths or depths
     common = min(pool, key=lambda depth: (worst[depth][0], depth))
     return Surface(axis, tuple(slices), not shared, common, *worst[common])
-
-
-def loss_of(found: Comparison) -> dict[int, tuple[float, float]]:
-    """By depth of the named curve, what it lacks to the best, and its error."""
-    places, evidence = found.places[found.chosen], found.evidence
-    top = evidence.means[found.cell]
-    return {
-        int(depth): (
-            float(top - evidence.means[place]),
-            float(evidence.stderr[found.cell][place]),
-        )
-        for depth, place in zip(found.curve.depths, places, strict=True)
-    }
 
 
 def surface_axes(results: pd.DataFrame) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pandas as pd
 from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
@@ -27,7 +28,8 @@ def compare_probes(
     out: Path, results: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
     """The run's probes, None without any, and how well they order its depths."""
-    probes = read_probes(out, results.iloc[0])
+    largest = results["train_size"].to_numpy().argmax()  # the probes are of all images
+    probes = read_probes(out, results.iloc[largest])
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
@@ -88,7 +90,7 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     n_val, classes), of which the last epoch that the row has is taken.
     """
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    for row in last_rows(results).itertuples():
         path = out / "trials" / str(row.trial) / "val_logits.npz"
         if not path.is_file():
             continue

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.rows import last_rows
 from ftjax.axes import NAMES
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
@@ -180,13 +181,9 @@ def result_row(
 
 
 def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Per trial, which validation images were right after the epochs asked for.
-
-    Where rows of one trial are of several epochs, after the last of them.
-    """
+    """Per trial, which validation images were right after the epochs asked for."""
     found = {}
-    last = results.sort_values("epochs", kind="stable")
-    for row in last.drop_duplicates("trial", keep="last").itertuples():
+    for row in last_rows(results).itertuples():
         correct = records.read_correct(out, row.trial)
         if correct is not None and len(correct) >= row.epochs:
             found[row.trial] = correct[row.epochs - 1]
