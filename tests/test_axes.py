@@ -61,7 +61,7 @@ def test_the_rate_is_tuned_unless_a_search_or_the_user_says_otherwise(
         ({"layer_decay": (0.0,)}, r"--layer-decay 0.0 must be in \(0, 1\]"),
         ({"epochs": (5, 0)}, "--epochs 0 must be 1 or more"),
         ({"head": ("75,x",)}, "--head 75,x must be linear or widths of hidden"),
-        ({"head": ("500d1.5",)}, "--head 500d1.5 must be linear or .* dropout in"),
+        ({"head": ("500d1.5",)}, "--head 500d1.5 must be linear or .*dropout in"),
         ({"head": ("0",)}, "--head 0 must be linear"),
         ({"head_init": ("-1",)}, "--head-init -1 must be glorot or a positive number"),
         ({"head_start": ("zeros",)}, "--head-start zeros must be random or probe"),
