@@ -12,7 +12,7 @@ from typing import Any
 
 SGD_MOMENTUM = 0.9  # unless --momentum says otherwise
 LINEAR, GLOROT = "linear", "glorot"  # of --head and --head-init
-RANDOM, PROBE = "random", "probe"  # of --head-start
+AUTO, RANDOM, PROBE = "auto", "random", "probe"  # of --head-start
 HIDDEN_LAYER = re.compile(r"(\d+)(?:d(\d*\.?\d+))?", re.ASCII)
 
 
@@ -183,9 +183,9 @@ AXES = (
     Axis(
         "head_start",
         "head start",
-        "random or probe",
-        (RANDOM, PROBE).__contains__,
-        usual=RANDOM,
+        "auto, random or probe",
+        (AUTO, RANDOM, PROBE).__contains__,
+        usual=AUTO,
     ),
 )
 NAMES = tuple(axis.name for axis in AXES)

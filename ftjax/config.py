@@ -106,10 +106,11 @@ class Config:
     head_init: tuple[str, ...] = ("glorot",)
     """Kernels that a head starts from: glorot (uniform), or the standard deviation of a
     normal distribution, as 0.01."""
-    head_start: tuple[str, ...] = ("random",)
+    head_start: tuple[str, ...] = ("auto",)
     """What the head of every depth starts from: random (numbers by seed), or probe, a
     linear probe that was fitted to the end on the frozen network; with it the head
-    alone is that probe."""
+    alone is that probe. auto: the head alone is the probe, so that no gain over it is
+    one of longer training; all other depths start from random numbers."""
     strict: bool = False
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""

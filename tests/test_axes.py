@@ -64,7 +64,10 @@ def test_the_rate_is_tuned_unless_a_search_or_the_user_says_otherwise(
         ({"head": ("500d1.5",)}, "--head 500d1.5 must be linear or .*dropout in"),
         ({"head": ("0",)}, "--head 0 must be linear"),
         ({"head_init": ("-1",)}, "--head-init -1 must be glorot or a positive number"),
-        ({"head_start": ("zeros",)}, "--head-start zeros must be random or probe"),
+        (
+            {"head_start": ("zeros",)},
+            "--head-start zeros must be auto, random or probe",
+        ),
         (
             {"lr": 1e-4, "head": ("linear", "75"), "head_start": "probe"},
             "--head-start probe is a linear head; it does not go with --head linear 75",

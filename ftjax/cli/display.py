@@ -50,10 +50,11 @@ class Display:
             self._console.print(round.reason)
         self._goals = dict(round.goals)
         going = [trial for trial in round.plan.trials if trial.id in self._goals]
+        asked = [row.hyper for row in round.plan.requests if row.trial in self._goals]
         self._varied = [
             name
             for name in NAMES
-            if name != "epochs" and len({getattr(t.hyper, name) for t in going}) > 1
+            if name != "epochs" and len({getattr(hyper, name) for hyper in asked}) > 1
         ]
         self._numbers = {trial.id: number for number, trial in enumerate(going, 1)}
         self._work = {trial.id: trial.flops.total(1) for trial in going}

@@ -1,6 +1,5 @@
 """What every trial starts from: the pretrained network, and a fresh head by seed."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from jax.sharding import Mesh
@@ -25,7 +24,7 @@ class Start(NamedTuple):
         head: that a trial starts from, by unit, on the devices; None: it draws its
             own by its seed.
         deviation: of the kernels that are drawn, as of `draw_head`.
-        probes: heads of `--head-start probe`, by number of training images; None: all.
+        probes: heads that were fitted so far, by what they depend on.
     """
 
     network: Backbone
@@ -36,7 +35,7 @@ class Start(NamedTuple):
     digests: Digests
     head: Tree | None = None
     deviation: float = 0.0
-    probes: Mapping[int | None, Tree] = {}
+    probes: dict[tuple, Tree] = {}
 
 
 def make_start(
@@ -65,6 +64,7 @@ def make_start(
         replicate(batch_stats, mesh),
         weights,
         digests(params, batch_stats),
+        probes={},
     )
 
 

@@ -106,7 +106,7 @@ def compile_ahead(
         inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
         first += inference[:boundary]
         later += begun_tasks(programs, own)
-        later += training_tasks(programs, own)
+        later += training_tasks(programs, [t for t in own if not t.is_probe])
         later += inference[boundary:]
     later += batch_tasks(start.network, data, trials)
     pool = ThreadPoolExecutor(threads)

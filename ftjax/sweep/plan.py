@@ -103,7 +103,8 @@ def make_plan(
         boundary = placements[unit, begin].boundary
     requests, trials = [], {}
     for cut, begin, point, policy in wanted:
-        hyper, placement = point.hyper, placements[cut.unit, begin]
+        hyper = point.hyper.at(cut)
+        placement = placements[cut.unit, begin]
         network, own = networks[hyper.head], data.first(hyper.train_size)
         train, cost = len(own.train.labels), measure_cost(network, size)
         subject = Subject(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from ftjax.axes import PROBE, settings
+from ftjax.axes import settings
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
@@ -21,7 +21,6 @@ from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.memory import available_bytes, check_memory
 from ftjax.sweep.plan import Plan, Point, make_plan
-from ftjax.sweep.probe_start import with_probes
 from ftjax.sweep.resources import Budget, needed_memory
 from ftjax.sweep.trial import Hyperparameters
 from ftjax.weights.pretrained import load_pretrained
@@ -126,9 +125,6 @@ def prepare(config: Config) -> Sweep:
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
-    if PROBE in config.head_start:
-        sizes = axis_values(config)["train_size"]
-        start, _ = with_probes(start, data, budget, hypers[0].micro_batch, sizes)
     sweep = Sweep(config, start, data, budget, points)
     check_plan(sweep, sweep.plan())
     return sweep

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ftjax.axes import GLOROT, LINEAR, PROBE, RANDOM, SGD_MOMENTUM, parse_init
+from ftjax.axes import AUTO, GLOROT, LINEAR, PROBE, RANDOM, SGD_MOMENTUM, parse_init
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import POLICIES
@@ -44,7 +44,8 @@ class Hyperparameters:
         train_size: number of training images; None: all of them.
         head: as of `axes.parse_head`.
         head_init: as of `axes.parse_init`.
-        head_start: `probe` where the head starts from a linear probe.
+        head_start: `probe` where the head starts from a linear probe; `auto` where
+            the cut decides (`at`).
     """
 
     lr: float
@@ -67,6 +68,19 @@ class Hyperparameters:
     head: str = LINEAR
     head_init: str = GLOROT
     head_start: str = RANDOM
+
+    def at(self, cut: Cut) -> "Hyperparameters":
+        """With the head start that `auto` is at a cut."""
+        if self.head_start != AUTO:
+            return self
+        alone = cut.depth_layers == 0 and self.head == LINEAR
+        return replace(self, head_start=PROBE if alone else RANDOM)
+
+    @property
+    def probe(self) -> tuple | None:
+        """What the probe depends on that the head starts from; None without one."""
+        kind = self.train_size, self.class_weights
+        return kind if self.head_start == PROBE else None
 
     @property
     def constant(self) -> bool:
@@ -211,6 +225,11 @@ class Trial:
         text = json.dumps(self.canonical, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is the head alone, fitted to the end: there is no step to take."""
+        return self.hyper.probe is not None and self.cut.depth_layers == 0
+
     def describe(self, varied: Iterable[str] = ()) -> str:
         """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0  lr 0.0001`.
 
@@ -244,12 +263,10 @@ def trial_start(start: Start, hyper: Hyperparameters) -> Start:
     """What a trial starts from: the network with the head that its settings name.
 
     Args:
-        start: the pretrained network, and the probes that were fitted.
+        start: the pretrained network.
         hyper: of the trial.
     """
-    probe = hyper.head_start == PROBE
     return start._replace(
         network=trial_network(start.network, hyper.head),
-        head=start.probes[hyper.train_size] if probe else None,
         deviation=parse_init(hyper.head_init) or 0.0,
     )

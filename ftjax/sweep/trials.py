@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ftjax.axes import PROBE
 from ftjax.batch_norm import POLICIES
 from ftjax.data import Dataset
 from ftjax.frozen.forward import Activations
@@ -20,6 +19,7 @@ from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import Log, closing_all, finish, keep, read_log, recording_failures
+from ftjax.sweep.probe_start import with_probe
 from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import (
     Source,
@@ -111,8 +111,8 @@ def train_trials(
                 watch = clock.Stopwatch()
                 order, rows, scales, rates = plan_epoch(group, epoch)
                 history = []
-                if is_probe(group):
-                    pass  # it is the head alone: there is nothing to train
+                if work.trials[0].is_probe:
+                    pass  # there is nothing to train
                 elif one_program:
                     state, steps = epoch_program(
                         step, source, state, rows, scales, rates
@@ -189,6 +189,8 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
         stack(numbers, variants),
         balanced_weights(data) if first.hyper.class_weights == "balanced" else None,
     )
+    if first.hyper.probe is not None:
+        start = with_probe(start, step, source, first.hyper, len(data.class_names))
     return Group(work, start, data, step, source)
 
 
@@ -320,7 +322,7 @@ def end_epoch(
     if epoch == work.last:
         train = measure(trained_on, data.train.labels)
         loss, accuracy = train.loss, train.correct.mean(axis=-1)
-    if is_probe(group):
+    if work.trials[0].is_probe:
         train = measure(trained_on, data.train.labels)
         trained = train.correct.mean(axis=-1), train.loss
     else:
@@ -335,12 +337,6 @@ def end_epoch(
     )
     rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
     return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
-
-
-def is_probe(group: Group) -> bool:
-    """Whether the trials are the head alone, and that is a fitted probe."""
-    trial, network = group.work.trials[0], group.start.network
-    return trial.hyper.head_start == PROBE and trial.cut.unit >= len(network.body)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:
