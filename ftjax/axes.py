@@ -5,6 +5,7 @@ that it acts on.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ AUGMENTATIONS = ("flip", "crop", "color", "randaugment", "mixup")  # as they are
 NO_AUGMENTATION = "none"
 FRESH, DEFAULT_VIEWS = "fresh", "4"  # of --views
 NO_VIEWS = "none"  # without augmentation
+LINEAR, GLOROT = "linear", "glorot"  # of --head and --head-init
+AUTO, RANDOM, PROBE = "auto", "random", "probe"  # of --head-start
+HIDDEN_LAYER = re.compile(r"(\d+)(?:d(\d*\.?\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Axis:
         log: whether its figure has a logarithmic axis.
         programs: whether another value needs other compiled programs.
         usual: the default of `Config`; an answer says any other value.
+        plain: the one spelling of a value that is allowed.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Axis:
     log: bool = False
     programs: bool = False
     usual: Any = None
+    plain: Callable[[Any], Any] = lambda value: value
 
     @property
     def flag(self) -> str:
@@ -53,6 +59,45 @@ def positive(value: float) -> bool:
 def not_negative(value: float) -> bool:
     """Zero or more, and finite."""
     return 0 <= value < float("inf")
+
+
+def parse_head(text: str) -> tuple[tuple[int, float], ...] | None:
+    """The hidden layers of a head: width, and share of outputs that training drops.
+
+    Args:
+        text: `linear` for none, or as `500d0.5,75`.
+
+    Returns:
+        One pair per hidden layer; None if the text is no head.
+    """
+    if text == LINEAR:
+        return ()
+    found = [HIDDEN_LAYER.fullmatch(word) for word in text.split(",")]
+    layers = [(int(m[1]), float(m[2] or 0)) for m in found if m]
+    good = len(layers) == len(found) and all(w > 0 and d < 1 for w, d in layers)
+    return tuple(layers) if good else None
+
+
+def plain_head(text: str) -> str:
+    """A head in its one spelling: 500d0.50,075 is 500d0.5,75."""
+    layers = parse_head(text) or ()
+    return ",".join(f"{w}d{d:g}" if d else f"{w}" for w, d in layers) or LINEAR
+
+
+def parse_init(text: str) -> float | None:
+    """Standard deviation of a head's first kernels: 0 for glorot, None if no number."""
+    if text == GLOROT:
+        return 0.0
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if positive(number) else None
+
+
+def plain_init(text: str) -> str:
+    """An initialization in its one spelling: 0.010 is 0.01."""
+    return f"{parse_init(text):g}" if parse_init(text) else GLOROT
 
 
 AXES = (
@@ -135,6 +180,7 @@ AXES = (
         f"{NO_AUGMENTATION}, or some of {', '.join(AUGMENTATIONS)} joined by commas",
         lambda text: augmentations(text) is not None,
         programs=True,
+        plain=lambda text: ",".join(augmentations(text) or (NO_AUGMENTATION,)),
     ),
     Axis(
         "views",
@@ -142,6 +188,32 @@ AXES = (
         f"1 or more, or {FRESH}",
         lambda text: text == FRESH or (text.isdecimal() and int(text) >= 1),
         programs=True,
+        plain=lambda text: text if text == FRESH else str(int(text)),
+    ),
+    Axis("train_size", "training images", "1 or more", lambda n: n >= 1, log=True),
+    Axis(
+        "head",
+        "head",
+        "linear or widths of hidden layers, as 75 or 500d0.5,75 (dropout in [0, 1))",
+        lambda text: parse_head(text) is not None,
+        programs=True,
+        usual=LINEAR,
+        plain=plain_head,
+    ),
+    Axis(
+        "head_init",
+        "deviation of the head's first weights",
+        "glorot or a positive number",
+        lambda text: parse_init(text) is not None,
+        usual=GLOROT,
+        plain=plain_init,
+    ),
+    Axis(
+        "head_start",
+        "head start",
+        "auto, random or probe",
+        (AUTO, RANDOM, PROBE).__contains__,
+        usual=AUTO,
     ),
 )
 NAMES = tuple(axis.name for axis in AXES)

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ftjax.axes import (
+    AXES,
     DEFAULT_VIEWS,
     FRESH,
+    LINEAR,
     NAMES,
     NO_AUGMENTATION,
+    PROBE,
     SGD_MOMENTUM,
-    augmentations,
     check_axes,
     varied,
 )
@@ -85,8 +87,9 @@ class Config:
     """Images that pass through the network at a time, if the memory is short for a
     batch; gradients are added up over the batch. BatchNorms that are trained then use
     the statistics of this many images. Default: the batch."""
-    train_size: int | None = None
-    """Training images, balanced over the classes. Default: all (food101: 10 %)."""
+    train_size: tuple[int, ...] = ()
+    """Training images, balanced over the classes; of several sizes each is part of the
+    next larger one. Default: all (food101: 10 %)."""
     val_size: int | None = None
     """Validation images, balanced over the classes. Default: all."""
     test_size: int | None = None
@@ -100,10 +103,17 @@ class Config:
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: every class weighs the same in the loss, whatever its number of
     training images."""
-    head_start: Literal["random", "probe"] = "random"
-    """What the head of every depth starts from: random numbers by seed, or a linear
-    probe that was fitted to the end on the frozen network; with it the head alone is
-    that probe."""
+    head: tuple[str, ...] = ("linear",)
+    """What follows the pooling: linear, or hidden layers with ReLU before the classes,
+    by their widths: 75, or 500d0.5,75, where dropout of 0.5 follows the first."""
+    head_init: tuple[str, ...] = ("glorot",)
+    """Kernels that a head starts from: glorot (uniform), or the standard deviation of a
+    normal distribution, as 0.01."""
+    head_start: tuple[str, ...] = ("auto",)
+    """What the head of every depth starts from: random (numbers by seed), or probe, a
+    linear probe that was fitted to the end on the frozen network; with it the head
+    alone is that probe. auto: the head alone is the probe, so that no gain over it is
+    one of longer training; all other depths start from random numbers."""
     strict: bool = False
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""
@@ -229,7 +239,7 @@ def complete(config: Config) -> Config:
     config = with_axes(config)
     if config.first_seed < 0:
         raise ValueError(f"--first-seed {config.first_seed} must be 0 or more")
-    counts = "seeds", "micro_batch", "train_size", "val_size", "test_size"
+    counts = "seeds", "micro_batch", "val_size", "test_size"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -306,12 +316,12 @@ def with_axes(config: Config) -> Config:
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     values |= {"epochs": epochs, "lr": RATES if lr == AUTO_RATE else as_tuple(lr)}
     check_axes(values)
-    values |= augmentation_values(values["augment"], values["views"])
-    if FRESH in values["views"] and config.fused:
-        raise ValueError(
-            "--fused does not go with --views fresh, whose images are made in every "
-            "step; choose a number of --views"
-        )
+    for axis in AXES:
+        own = values[axis.name]
+        values[axis.name] = as_tuple([v if v is None else axis.plain(v) for v in own])
+    check_views(values, fused=config.fused)
+    if values["augment"] != (NO_AUGMENTATION,):
+        values["views"] = values["views"] or (DEFAULT_VIEWS,)
     several = [axis.flag for axis in varied(values)]
     if searches and several:
         raise ValueError(
@@ -320,6 +330,11 @@ def with_axes(config: Config) -> Config:
         )
     if values["optimizer"] == ("adam",) and values["momentum"] != (SGD_MOMENTUM,):
         raise ValueError("--momentum is of --optimizer sgd; adam has its own")
+    if PROBE in values["head_start"] and values["head"] != (LINEAR,):
+        raise ValueError(
+            f"--head-start {PROBE} is a linear head; it does not go with --head "
+            f"{' '.join(values['head'])}: leave out one of them"
+        )
     if lr == AUTO_RATE:
         if several != ["--lr"]:
             others = " and ".join(flag for flag in several if flag != "--lr")
@@ -330,31 +345,40 @@ def with_axes(config: Config) -> Config:
     return replace(config, **values)
 
 
-def augmentation_values(
-    augment: tuple[str, ...], views: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    """The values of both axes, spelled one way; equal ones are one.
+def check_views(values: Mapping[str, tuple], *, fused: bool) -> None:
+    """Refuses views that go with no augmentation, or not with other options.
+
+    Args:
+        values: of every axis, as they were given.
+        fused: whether an epoch is to be one program.
 
     Raises:
-        ValueError: there are views but no augmentation.
+        ValueError: says which.
     """
-    words = (augmentations(text) for text in augment)
-    augment = as_tuple([",".join(own) or NO_AUGMENTATION for own in words])
+    augment, views = values["augment"], values["views"]
     if augment == (NO_AUGMENTATION,) and views:
         raise ValueError(
             f"--views {' '.join(views)} needs --augment: without it all views of an "
             "image are the same"
         )
-    if augment != (NO_AUGMENTATION,):
-        views = views or (DEFAULT_VIEWS,)
-    numbers = (text if text == FRESH else str(int(text)) for text in views)
-    return {"augment": augment, "views": as_tuple([*numbers])}
+    if FRESH in views and fused:
+        raise ValueError(
+            "--fused does not go with --views fresh, whose images are made in every "
+            "step; choose a number of --views"
+        )
+    mixed = any("mixup" in text for text in augment)
+    if mixed and views != (FRESH,) and len(values["train_size"]) > 1:
+        raise ValueError(
+            "stored views of mixup are of one --train-size, whose images they mix; "
+            "choose --views fresh, or one size"
+        )
 
 
 def axis_values(config: Config) -> dict[str, tuple]:
     """The values of every axis of a completed configuration."""
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
-    values["head_bias_lr_factor"] = values["head_bias_lr_factor"] or (None,)
+    for name in ("head_bias_lr_factor", "train_size"):
+        values[name] = values[name] or (None,)
     values["views"] = values["views"] or (DEFAULT_VIEWS,)
     return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
 

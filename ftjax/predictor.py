@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.where import rows_where
+from ftjax.axes import LINEAR
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
@@ -160,7 +161,8 @@ def load(
             "--out of the sweep named"
         )
     class_names = tuple(run["class_names"])
-    network = with_head(make_backbone(run["config"]["model"]), len(class_names))
+    backbone = make_backbone(run["config"]["model"])
+    network = with_head(backbone, len(class_names))
     named = {condition.partition("=")[0] for condition in where}
     if depth is None and not named & {"depth_layers", "trial"}:
         advice = read_json(run_dir / "recommendation.json") or {}
@@ -169,9 +171,10 @@ def load(
             bn = advice.get("bn")
     record = choose_trial(run_dir, network, depth, bn, seed, where)
     trained = record["config"]
+    network = with_head(backbone, len(class_names), trained.get("head", LINEAR))
     size = trained["image_size"]
     pretrained = load_pretrained(
-        make_backbone(trained["model"]),
+        backbone,
         run["config"]["weights"],
         size=size,
         offline=offline,

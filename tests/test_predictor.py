@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -81,6 +82,26 @@ def test_files_are_cut_and_resized_as_in_training(run_dir, images):
         np.testing.assert_allclose(answer.probabilities, expected, rtol=1e-5)
         assert answer.class_name == predictor.class_names[row.argmax()]
         assert answer.probability == answer.probabilities.max()
+
+
+def test_a_head_of_several_layers(images, tmp_path, monkeypatch, undrawn, capsys):
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY, "--data", str(images), "--out", str(tmp_path / "run")]
+    arguments += ["--lr", "1e-3", "--depths", "0", "7", "--head", "4d0.5,3"]
+    assert command.main([*arguments, "--bn", "frozen"]) == 0
+    predictor = ftjax.load(tmp_path / "run", 7)
+    val = data.load(str(images), image_size=16).val
+    correct = records.read_correct(tmp_path / "run", predictor.trial)
+    answers = predictor.logits(val.images).argmax(-1)
+    np.testing.assert_array_equal(answers == val.labels, correct[-1])
+    path = tmp_path / "own.safetensors"
+    words = [str(tmp_path / "run"), "--depth", "7", "--out", str(path)]
+    assert export_command.main(words) == 0
+    body = load_pretrained(make_backbone("tiny"), str(path), size=16).params
+    assert "hidden1" in predictor.params and "hidden1" not in body
+    network = replace(predictor.network, name="resnet50")
+    with pytest.raises(ValueError, match="for a linear head only.* hidden1, hidden2"):
+        keras_code(network, image_size=16, file_name="x")
 
 
 def test_without_a_depth_it_is_the_recommended_one(run_dir):

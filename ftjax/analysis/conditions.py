@@ -27,7 +27,6 @@ CONDITIONS = (
     *(name for name in NAMES if name not in _FIRST),
     "warmup",
     "class_weights",
-    "head_start",
 )
 RISE = 0.002  # accuracy; a smaller gain in the last epoch is below what a run shows
 LEARNED = 0.25  # of the way from chance to 1: below it hardly anything was learned
@@ -58,7 +57,7 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
         words.append(f"{name} {_value(value)} ({how})")
     if "lr" in conditions and "lr" not in tuned:
         words.append(f"rate {number(conditions['lr'])}")
-    words += _unusual(conditions, skip=tuned)
+    words += _unusual(conditions, skip=(*tuned, "head_start"))
     if "epochs" in conditions:
         count = conditions["epochs"]
         words.append(f"{count} epoch{'s' * (count != 1)}")

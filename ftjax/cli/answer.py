@@ -13,6 +13,7 @@ from ftjax.axes import NAMES
 from ftjax.machine.files import read_json, write_json
 from ftjax.report import depth_plot as plots
 from ftjax.report.answer import compare_probes, recommend_run, write_page
+from ftjax.report.drawing import rows_of
 from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.probe_plots import probe_curves, probe_finding
 
@@ -52,7 +53,8 @@ def write_answer(
     trial = named_trial(results, recommendation) if recommendation.named else None
     if trial is not None:
         score_test(trial)
-    plots.save(plots.depth_curve(results, recommendation.named), out / "depth_curve")
+    curve = rows_of(results, recommendation)
+    plots.save(plots.depth_curve(curve, recommendation.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
     write_page(out, results, epochs, recommendation, probes, correlations)
     if probes is not None:

@@ -56,7 +56,7 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
             f"{took:.0f}",
         )
     console.print(table)
-    programs = count_programs(network, trials, size)
+    programs = count_programs(start, trials)
     count = trials_at_once(start, budget, trials, sweep.num_images)
     memory = needed_memory(start, budget, trials, sweep.num_images, count)
     available = available_bytes()

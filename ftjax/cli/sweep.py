@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
         if own_process:
             sweep = one_core_each(sweep)
-        with Display(sweep.start, console) as display:
+        with Display(console) as display:
             outcome = run(sweep, out, display.show, display.begin_round)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")

@@ -1,6 +1,7 @@
 """From the tables of a run to its recommendation and its page."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def compare_probes(
     out: Path, results: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
     """The run's probes, None without any, and how well they order its depths."""
-    probes = read_probes(out, results.iloc[0])
+    largest = results["train_size"].to_numpy().argmax()  # the probes are of all images
+    probes = read_probes(out, results.iloc[largest])
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
@@ -45,7 +47,8 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     settings = {"metric": saved["config"].get("metric"), **settings}
-    correct = read_correct(out, results)
+    read = partial(read_correct, out)
+    correct = read(results)
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:
         search = decide(saved["config"], backbone, results, correct)
@@ -63,7 +66,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     about_images = tuple(saved.get("data_warnings", ()))
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, correct)),
+        explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
     )
 

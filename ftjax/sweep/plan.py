@@ -4,14 +4,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ftjax.backbones.backbone import Backbone
 from ftjax.batch_norm import FROZEN, POLICIES
 from ftjax.data import Dataset
+from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut, make_cut
+from ftjax.frozen.placement import Placement
 from ftjax.frozen.placement import place as place_activations
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import begun_flops, measure_cost, trial_flops
 from ftjax.sweep.resources import Budget
-from ftjax.sweep.trial import Hyperparameters, Subject, Trial
+from ftjax.sweep.trial import Hyperparameters, Subject, Trial, trial_network
 from ftjax.training.suffix import make_suffix
 
 
@@ -78,41 +81,47 @@ def make_plan(
         budget: of the machine.
         points: of the grid.
     """
-    network, size = start.network, start.image_size
-    subject = Subject(
-        network.name, start.weights, data.content_hash, size, network.dtype
-    )
-    cost = measure_cost(network, size)
-    train, val = len(data.train.labels), len(data.val.labels)
-    cuts: dict[int, Cut] = {}
+    size, val = start.image_size, len(data.val.labels)
+    num_images = len(data.train.labels) + val
+    networks: dict[str, Backbone] = {}  # by head
+    cuts: dict[tuple[int, str], Cut] = {}
     wanted = []
     for point in sorted(dict.fromkeys(points), key=lambda point: point.depth_layers):
-        depth = point.depth_layers
-        cuts[depth] = cut = cuts.get(depth) or make_cut(network, depth)
-        suffix = make_suffix(network, cut, point.policy)
+        key = depth, head = point.depth_layers, point.hyper.head
+        if head not in networks:
+            networks[head] = trial_network(start.network, head)
+        cuts[key] = cut = cuts.get(key) or make_cut(networks[head], depth)
+        suffix = make_suffix(networks[head], cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
-        wanted.append((cut, point, point.policy if norms else FROZEN.name))
-    placements, boundaries = {}, {}
-    for cut, point, _ in sorted(wanted, key=lambda own: own[0].unit):
-        hyper = point.hyper
-        place = cut, hyper.view_set, hyper.fresh
-        if place in placements:
+        begin = networks[head].units[cut.unit].step_of(cut.trainable[0][0])
+        if point.hyper.fresh:  # its steps begin with the images
+            begin = ""
+        wanted.append((cut, begin, point, point.policy if norms else FROZEN.name))
+    placements: dict[tuple, Placement] = {}
+    boundaries: dict[ViewSet | None, int] = {}
+    for cut, begin, point, _ in sorted(wanted, key=lambda own: (own[0].unit, own[1])):
+        views = point.hyper.view_set
+        if (cut.unit, begin, views) in placements:
             continue
-        begin = network.units[cut.unit].step_of(cut.trainable[0][0])
-        placements[place] = place_activations(
-            budget.room.with_views(hyper.stored_views),
-            network,
+        placements[cut.unit, begin, views] = placed = place_activations(
+            budget.room.with_views(point.hyper.stored_views),
+            start.network,
             size,
-            train + val,
+            num_images,
             cut.unit,
-            "" if hyper.fresh else begin,  # its steps begin with the images
-            boundaries.get(hyper.view_set, 0),
+            begin,
+            boundaries.get(views, 0),
         )
-        boundaries[hyper.view_set] = placements[place].boundary
+        boundaries[views] = placed.boundary
     requests, trials = [], {}
-    for cut, point, policy in wanted:
-        hyper = point.hyper
-        placement = placements[cut, hyper.view_set, hyper.fresh]
+    for cut, begin, point, policy in wanted:
+        hyper = point.hyper.at(cut)
+        placement = placements[cut.unit, begin, hyper.view_set]
+        network, own = networks[hyper.head], data.first(hyper.train_size)
+        train, cost = len(own.train.labels), measure_cost(network, size)
+        subject = Subject(
+            network.name, start.weights, own.content_hash, size, network.dtype
+        )
         flops = trial_flops(
             cut,
             cost,
@@ -136,17 +145,25 @@ def make_plan(
 def in_order(trials: Iterable[Trial]) -> list[Trial]:
     """From the earliest cut on; those of a cut that share programs are neighbors.
 
-    Stored views are passed through the frozen part one set after the other.
+    Those that read the same activations come together, then those that share the
+    programs of units, then those that can be stacked; each in the order of its first.
+    Sets of stored views are passed through the frozen part one after the other.
     """
+
+    def kinds(trial: Trial) -> tuple:
+        hyper = trial.hyper
+        return trial.placement.begin, hyper.unit_programs, hyper.program
+
     trials = list(trials)
     first: dict[tuple, int] = {}
-    sets: dict[tuple | None, int] = {}
+    sets: dict[ViewSet | None, int] = {}
     for trial in trials:
-        first.setdefault(trial.hyper.program, len(first))
         sets.setdefault(trial.hyper.view_set, len(sets))
+        for kind in enumerate(kinds(trial)):
+            first.setdefault(kind, len(first))
 
-    def place(trial: Trial) -> tuple[int, int, int]:
-        hyper = trial.hyper
-        return sets[hyper.view_set], trial.cut.unit, first[hyper.program]
+    def place(trial: Trial) -> tuple[int, ...]:
+        order = (first[kind] for kind in enumerate(kinds(trial)))
+        return sets[trial.hyper.view_set], trial.cut.unit, *order
 
     return sorted(trials, key=place)

@@ -20,7 +20,8 @@ from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import Log, closing_all, finish, keep, read_log, recording_failures
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.probe_start import with_probe
+from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import (
     Source,
     Step,
@@ -37,6 +38,7 @@ from ftjax.training.recalibrate import recalibrate
 from ftjax.training.schedules import rate_factors
 from ftjax.training.step import State, init_state, train_step
 from ftjax.training.suffix import make_suffix
+from ftjax.trees import Tree
 
 LARGEST_LOSS = 1e4  # nats; a network that knows nothing has log(classes)
 KEEP_EVERY = 10.0  # seconds; writing a checkpoint takes a tenth of a second of a core
@@ -48,7 +50,8 @@ class Work(NamedTuple):
     Attributes:
         trials: of one cut, policy and program, with equally many finished epochs; they
             differ in seed and rates.
-        activations: of the data, at or before the cut.
+        activations: of all data, at or before the cut; the trials use the first of
+            them.
         last: epoch to end with, counted from 1.
     """
 
@@ -62,8 +65,8 @@ class Group(NamedTuple):
 
     Attributes:
         work: the trials.
-        start: the pretrained network.
-        data: images and labels.
+        start: the pretrained network, with the head of the trials.
+        data: images and labels that they use.
         step: what their steps have in common.
         source: what their steps read; the images where each epoch has its own views.
         views: that are stored; None where there are none.
@@ -114,8 +117,8 @@ def train_trials(
                 order, rows, scales, rates, views, train = plan_epoch(group, epoch)
                 source = source._replace(train=train)
                 history = []
-                if is_probe(group):
-                    pass  # it is the head alone: there is nothing to train
+                if work.trials[0].is_probe:
+                    pass  # there is nothing to train
                 elif one_program:
                     state, steps = epoch_program(
                         step, source, state, rows, scales, rates, views
@@ -163,7 +166,7 @@ def train_trials(
                     break
         for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
             if log.trial.id not in failed:
-                finish(out, log, own, start, step.suffix)
+                finish(out, log, own, group.start, step.suffix)
     for trial in work.trials:
         if trial.id not in failed:
             listen(Event(trial, "done"))
@@ -171,8 +174,9 @@ def train_trials(
 
 def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Group:
     """What the trials share; arguments as of `train_trials`."""
-    first, network, activations = work.trials[0], start.network, work.activations
-    hyper, views, train = first.hyper, None, activations.train
+    first, activations = work.trials[0], work.activations
+    start, data = trial_start(start, first.hyper), data.first(first.hyper.train_size)
+    network, hyper, views, train = start.network, first.hyper, None, activations.train
     if hyper.fresh:
         train = data.train.images
     elif hyper.stored_views:
@@ -196,6 +200,10 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
         stack(numbers, variants),
         balanced_weights(data) if hyper.class_weights == "balanced" else None,
     )
+    if hyper.probe is not None:
+        plain = step._replace(recomputed=network[activations.boundary : first.cut.unit])
+        images = source._replace(train=activations.train)
+        start = with_probe(start, plain, images, hyper, len(data.class_names))
     return Group(work, start, data, step, source, views)
 
 
@@ -233,7 +241,7 @@ class EpochPlan(NamedTuple):
     Attributes:
         order: of the images, as of `epoch_order`.
         rows: of every batch, as of `epoch_rows`.
-        scales: of drop-connect, as of `epoch_scales`.
+        scales: of what is dropped, as of `epoch_scales`.
         rates: learning rate of every step, (steps,) or (steps, trials); None where it
             is constant.
         views: that the images show, as of `view_rows`; None without augmentation.
@@ -242,7 +250,7 @@ class EpochPlan(NamedTuple):
 
     order: np.ndarray
     rows: np.ndarray
-    scales: np.ndarray | None
+    scales: Tree
     rates: np.ndarray | None
     views: ViewRows | None
     train: np.ndarray | jax.Array | Views
@@ -319,6 +327,10 @@ def end_epoch(
     work, start, data, step, *_ = group
     hyper, activations = work.trials[0].hyper, work.activations
     frozen = start.network[activations.boundary : work.trials[0].cut.unit]
+    count = len(data.train.labels)
+    trained_on = activations.train
+    if count < len(trained_on):
+        trained_on = trained_on[:count]
     passes = {"batch_size": hyper.micro_batch, "mesh": step.mesh}
     params = {**start.params, **state.params}
     batch_stats = {**start.batch_stats, **state.batch_stats}
@@ -347,10 +359,10 @@ def end_epoch(
     val = measure(activations.val, data.val.labels)
     loss = accuracy = np.nan
     if epoch == work.last:
-        train = measure(activations.train, data.train.labels)
+        train = measure(trained_on, data.train.labels)
         loss, accuracy = train.loss, train.correct.mean(axis=-1)
-    if is_probe(group):
-        train = measure(activations.train, data.train.labels)
+    if work.trials[0].is_probe:
+        train = measure(trained_on, data.train.labels)
         trained = train.correct.mean(axis=-1), train.loss
     else:
         losses, right = zip(*history, strict=True)
@@ -364,12 +376,6 @@ def end_epoch(
     )
     rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
     return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
-
-
-def is_probe(group: Group) -> bool:
-    """Whether the trials are the head alone, and that is a fitted probe."""
-    trial, network = group.work.trials[0], group.start.network
-    return trial.hyper.head_start == "probe" and trial.cut.unit >= len(network.body)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:

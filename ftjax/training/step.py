@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from ftjax.data.augment import Mixing
 from ftjax.machine.stacking import Variants
@@ -92,14 +91,14 @@ class Batch(NamedTuple):
     Attributes:
         x: (batch, ...) inputs of the first unit.
         labels: (batch,) class indices.
-        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+        scales: by unit that drops something, (batch,), as of `batches.epoch_scales`.
         mixing: (batch,) labels of the images that these were mixed with, and shares;
             None without mixup.
     """
 
     x: jax.Array
     labels: jax.Array
-    scales: np.ndarray | None = None
+    scales: Tree = {}
     mixing: Mixing | None = None
 
 
@@ -141,10 +140,8 @@ def train_step(
     clipped = hyper.clip is not None
     for number, (x, labels, scales, mixing) in enumerate(batches, start=1):
         pullbacks = []
-        for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
-            scale = None
-            if scales is not None and unit.drop_share:
-                scale = scales[..., index, :]
+        for unit, trainable, batch_norm, _ in suffix:
+            scale = scales.get(unit.name)
             inputs = params[unit.name], batch_stats[unit.name], x, scale
             x, batch_stats[unit.name], residuals = forward_program(
                 unit.module, trainable, batch_norm, inputs, variants

@@ -64,7 +64,7 @@ def test_fresh_views_belong_to_seed_epoch_and_image(double, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_the_command_resumes_with_the_same_pixels(images, tmp_path, monkeypatch):
     words = "--depths 0 --bn frozen --augment none crop,flip --views 2 fresh --epochs 2"
-    words += " --trials-at-once 1"
+    words += " --trials-at-once 1 --head-start random"
     assert run(images, tmp_path / "whole", *words.split()) == 0
     with monkeypatch.context() as patch:
         interrupt_after(3, patch)
@@ -75,7 +75,7 @@ def test_the_command_resumes_with_the_same_pixels(images, tmp_path, monkeypatch)
     kinds = ["none", "flip,crop", "flip,crop"]
     assert [*whole.augment] == kinds and [*whole.views] == ["none", "2", "fresh"]
     assert whole.frozen_intact.all() and whole.val_loss.nunique() == 3
-    plain = "--depths 0 --bn frozen --epochs 2".split()
+    plain = "--depths 0 --bn frozen --epochs 2 --head-start random".split()
     assert run(images, tmp_path / "plain", *plain) == 0
     assert table(tmp_path / "plain").trial[0] == whole.trial[0]
     recomputed = [*words.split(), "--cache-gb", "1e-6"]
