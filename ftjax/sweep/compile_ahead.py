@@ -223,7 +223,11 @@ def train_unit(
     """A step of a single unit, by the programs of `training.step.train_step`."""
     unit, trainable, batch_norm, head = part
     params, batch_stats, opt_state = init_state(
-        [part], programs.params, programs.batch_stats, optimizer=hyper.optimizer
+        [part],
+        programs.params,
+        programs.batch_stats,
+        optimizer=hyper.optimizer,
+        hyper=hyper.numbers,
     )
     inputs = params[unit.name], batch_stats[unit.name], shard_batch(x, None), scale
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
@@ -232,21 +236,20 @@ def train_unit(
     if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
     numbers = replicate(hyper.numbers, None)
-    if not hyper.clip:
-        update = partial(finish_unit, input_gradient, pullback, y, total)
-    else:
+    own, kept = params[unit.name], opt_state[unit.name]
+    how = {
+        "name": hyper.optimizer,
+        "trainable": trainable,
+        "head": head,
+        "variants": None,
+    }
+    if hyper.clip:
         add_squares(total, None)
         numbers = numbers._replace(gradient_scale=numbers.clip)
-        update = partial(update_unit, grads=total)
-    updated = update(
-        params=params[unit.name],
-        opt_state=opt_state[unit.name],
-        hyper=for_unit(numbers, 0),
-        name=hyper.optimizer,
-        trainable=trainable,
-        head=head,
-        variants=None,
-    )
+        updated = update_unit(own, total, kept, for_unit(numbers, 0), **how)
+    else:
+        at = input_gradient, pullback, y, total
+        updated = finish_unit(*at, own, kept, for_unit(numbers, 0), **how)
     jax.block_until_ready(updated)
 
 

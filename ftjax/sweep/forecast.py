@@ -125,7 +125,9 @@ def measure_rates(
     images = shard_batch(data.train.images[:count], mesh)
     labels = share(shard_batch(data.train.labels[:count], mesh), variants)
     suffix = make_suffix(network, trial.cut, trial.policy)
-    state = init_state(suffix, params, batch_stats, optimizer=hyper.optimizer)
+    state = init_state(
+        suffix, params, batch_stats, optimizer=hyper.optimizer, hyper=hyper.numbers
+    )
     state = stack([state] * seeds, variants)
     x = share(infer(network[: trial.cut.unit], params, batch_stats, images), variants)
     ones = np.ones((seeds, count) if variants else count, np.float32)
