@@ -43,13 +43,16 @@ class Config:
 
     model: str = "effnetlite0"
     """effnetlite0 to effnetlite2, effnetb0 to effnetb7, resnet50, resnet101,
-    resnet152, vgg16, vgg19, tiny."""
+    resnet152, vgg16, vgg19, alexnet, tiny."""
     data: str | None = None
     """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else
     digits."""
     data_dir: Path | None = None
     """Where TFDS keeps its prepared data sets."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to tell apart, or how many of the first ones. Default:
+    all."""
     weights: str = "imagenet"
     """imagenet, random (says nothing about transfer), or the path of a weights file."""
     depths: tuple[str, ...] = ()
@@ -228,6 +231,7 @@ def complete(config: Config) -> Config:
     size = config.image_size
     if size is None:
         small = data == "digits" and config.model != "tiny"
+        small = small and backbone.smallest_size <= DIGITS_SIZE
         size = DIGITS_SIZE if small else backbone.native_size
     if size < backbone.smallest_size:
         raise ValueError(

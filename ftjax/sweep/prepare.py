@@ -89,6 +89,7 @@ def prepare(config: Config) -> Sweep:
         val_size=config.val_size,
         test_size=config.test_size,
         strict=config.strict,
+        classes=config.classes,
         with_test=config.data not in SOURCES,
     )
     largest = max(hyper.batch_size for hyper in hypers)
