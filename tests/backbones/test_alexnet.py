@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rounding import assert_close, rounding
 
 from ftjax.backbones import make_backbone
-from ftjax.backbones.alexnet import CAFFE_NUMBERS, KSH_NUMBERS, FullyConnected
+from ftjax.backbones.alexnet import (
+    CAFFE_NUMBERS,
+    KSH_NUMBERS,
+    FullyConnected,
+    dense_layers,
+)
 from ftjax.backbones.backbone import (
+    Backbone,
+    Unit,
     apply,
     boundary_shapes,
     init,
@@ -125,6 +133,48 @@ def test_units_of_the_body_draw_the_same_at_every_depth():
     head = epoch_scales(network, 7, [0], 1, **common)
     np.testing.assert_equal(head, {"predictions": whole["predictions"]})
     np.testing.assert_equal(epoch_scales(network, 6, [0], 1, **common), whole)
+
+
+@pytest.mark.numeric
+def test_micro_batches_train_with_the_masks_of_the_batch():
+    units = (Unit("fc6", FullyConnected(6, 0.5), dense_layers(6), dropout=0.5),)
+    backbone = Backbone("small", units, 4, 4, flat=True, head_dropout=0.5)
+    network = with_head(backbone, 3)
+    rng = np.random.default_rng(0)
+    params = {
+        "fc6": {"fc": {"kernel": rng.normal(size=(12, 6)), "bias": np.ones(6)}},
+        "predictions": {
+            "predictions": {"kernel": rng.normal(size=(6, 3)), "bias": np.zeros(3)}
+        },
+    }
+    params = jax.tree.map(np.float32, params)
+    suffix = make_suffix(network, make_cut(network, 2), "frozen")
+    x = jnp.asarray(rng.normal(size=(8, 2, 2, 3)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 3, 8), jnp.int32)
+    rates = drop_rates(network, 0.2)
+    scales = np.asarray(residual_scales(jax.random.key(0), 1, rates, 1, 8))[0]
+    hyper = Hyper(jnp.float32(0.1), jnp.float32(1), jnp.float32(0))
+
+    def train(scales, parts):
+        state = init_state(
+            suffix, params, {"fc6": {}, "predictions": {}}, optimizer="sgd"
+        )
+        batches = [
+            Batch(x[rows], labels[rows], None if scales is None else scales[:, rows])
+            for rows in map(
+                slice, range(0, 8, 8 // parts), range(8 // parts, 9, 8 // parts)
+            )
+        ]
+        state, _ = train_step(
+            suffix, state, batches, hyper, optimizer="sgd", parts=parts
+        )
+        return state.params
+
+    whole = train(scales, 1)
+    assert_close(train(scales, 2), whole, rounding(8 * 12 + 6))
+    plain = train(None, 1)
+    moved = whole["fc6"]["fc"]["kernel"] - plain["fc6"]["fc"]["kernel"]
+    assert float(abs(moved).max()) > 1e-3
 
 
 def torch_network(torch, name):
