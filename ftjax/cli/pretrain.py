@@ -152,6 +152,7 @@ def make_config(options: Options) -> Config:
         lr=(options.lr,),
         optimizer=(options.optimizer,),
         head_lr_factor=(1.0,),
+        head_start=("random",),
         l2=(options.l2,),
         schedule=(options.schedule,),
         warmup=options.warmup,

@@ -137,7 +137,7 @@ def test_units_of_the_body_draw_the_same_at_every_depth():
 
 @pytest.mark.numeric
 def test_micro_batches_train_with_the_masks_of_the_batch():
-    units = (Unit("fc6", FullyConnected(6, 0.5), dense_layers(6), dropout=0.5),)
+    units = (Unit("fc6", FullyConnected(6, 0.5), dense_layers(6)),)
     backbone = Backbone("small", units, 4, 4, flat=True, head_dropout=0.5)
     network = with_head(backbone, 3)
     rng = np.random.default_rng(0)
@@ -151,8 +151,8 @@ def test_micro_batches_train_with_the_masks_of_the_batch():
     suffix = make_suffix(network, make_cut(network, 2), "frozen")
     x = jnp.asarray(rng.normal(size=(8, 2, 2, 3)), jnp.float32)
     labels = jnp.asarray(rng.integers(0, 3, 8), jnp.int32)
-    rates = drop_rates(network, 0.2)
-    scales = np.asarray(residual_scales(jax.random.key(0), 1, rates, 1, 8))[0]
+    drawn = epoch_scales(network, 0, [0], 1, drop_connect=0, steps=1, batch_size=8)
+    scales = {name: numbers[0] for name, numbers in drawn.items()}
     hyper = Hyper(jnp.float32(0.1), jnp.float32(1), jnp.float32(0))
 
     def train(scales, parts):
@@ -160,10 +160,8 @@ def test_micro_batches_train_with_the_masks_of_the_batch():
             suffix, params, {"fc6": {}, "predictions": {}}, optimizer="sgd"
         )
         batches = [
-            Batch(x[rows], labels[rows], None if scales is None else scales[:, rows])
-            for rows in map(
-                slice, range(0, 8, 8 // parts), range(8 // parts, 9, 8 // parts)
-            )
+            Batch(x[at], labels[at], {name: own[at] for name, own in scales.items()})
+            for at in np.split(np.arange(8), parts)
         ]
         state, _ = train_step(
             suffix, state, batches, hyper, optimizer="sgd", parts=parts
@@ -172,7 +170,7 @@ def test_micro_batches_train_with_the_masks_of_the_batch():
 
     whole = train(scales, 1)
     assert_close(train(scales, 2), whole, rounding(8 * 12 + 6))
-    plain = train(None, 1)
+    plain = train({}, 1)
     moved = whole["fc6"]["fc"]["kernel"] - plain["fc6"]["fc"]["kernel"]
     assert float(abs(moved).max()) > 1e-3
 
