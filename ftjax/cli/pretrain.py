@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command = "ftjax pretrain " + shlex.join(words)
         write_run(folder, to_json(sweep.config), command, data)
-        with Display(sweep.start, console) as display:
+        with Display(console) as display:
             outcome = run(sweep, folder, display.show, display.begin_round)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
@@ -147,7 +147,7 @@ def make_config(options: Options) -> Config:
         epochs=(options.epochs,),
         image_size=options.image_size,
         batch_size=(options.batch_size,),
-        train_size=options.train_size,
+        train_size=() if options.train_size is None else (options.train_size,),
         val_size=options.val_size,
         lr=(options.lr,),
         optimizer=(options.optimizer,),
