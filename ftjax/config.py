@@ -130,6 +130,12 @@ class Config:
     (TAU in epochs)."""
     warmup: float = 0.0
     """Epochs in which the learning rate rises from 0."""
+    stop_accuracy: float | None = None
+    """Training accuracy (mean over an epoch's batches, in training mode) from which a
+    trial ends early, e.g. 0.995. Default: no trial does."""
+    patience: int | None = None
+    """Epochs without a better validation accuracy, or --metric where it is given, after
+    which a trial ends early. Default: no trial does."""
     vary: Literal["all", "one"] = "all"
     """Of options with several values: all combinations, or one at a time around the
     first values."""
@@ -205,11 +211,16 @@ def complete(config: Config) -> Config:
     config = with_axes(config)
     if config.first_seed < 0:
         raise ValueError(f"--first-seed {config.first_seed} must be 0 or more")
-    counts = "seeds", "micro_batch", "train_size", "val_size", "test_size"
+    counts = "seeds", "micro_batch", "train_size", "val_size", "test_size", "patience"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")
+    if config.stop_accuracy is not None and not 0 < config.stop_accuracy <= 1:
+        raise ValueError(
+            f"--stop-accuracy {config.stop_accuracy} must be a share in (0, 1], "
+            "e.g. 0.995"
+        )
     for batch_size in config.batch_size:
         if config.micro_batch and batch_size % config.micro_batch:
             raise ValueError(

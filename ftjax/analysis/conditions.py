@@ -28,6 +28,8 @@ CONDITIONS = (
     "warmup",
     "class_weights",
     "head_start",
+    "stop_accuracy",
+    "patience",
 )
 RISE = 0.002  # accuracy; a smaller gain in the last epoch is below what a run shows
 LEARNED = 0.25  # of the way from chance to 1: below it hardly anything was learned
@@ -62,7 +64,13 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
         words.append(str(conditions["optimizer"]))
     if "epochs" in conditions:
         count = conditions["epochs"]
-        words.append(f"{count} epoch{'s' * (count != 1)}")
+        ends = []
+        if "stop_accuracy" in conditions:
+            ends.append(f"at {percent(conditions['stop_accuracy'])} in training")
+        if "patience" in conditions:
+            ends.append(f"after {conditions['patience']} without gain")
+        most = f" at most (ended {' or '.join(ends)})" if ends else ""
+        words.append(f"{count} epoch{'s' * (count != 1)}{most}")
     augment = conditions.get("augment")
     if augment not in (None, "none", "None", False, 0, ""):
         augment = "on" if augment is True or augment == 1 else augment

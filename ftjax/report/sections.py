@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.recommend import Recommendation
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
@@ -75,7 +76,8 @@ class Report(NamedTuple):
 
     def of_its_curve(self) -> "Report":
         """The same, with the rows of the setting that the answer names alone."""
-        results, epochs = drawing.rows_of(self.results, self.best), self.epochs
+        results = drawing.rows_of(self.results, self.best)
+        epochs = hold_ended(self.epochs, results)
         if "trial" in epochs and "trial" in results:
             epochs = epochs[epochs["trial"].isin(results["trial"])]
         return self._replace(results=results, epochs=epochs, every=self.results)

@@ -155,6 +155,7 @@ def seeds_of(config: Config) -> range:
 def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
     """The hyperparameters of every setting that the command names, the base first."""
     values = axis_values(config)
+    patience_metric = (config.patience and config.metric) or "accuracy"
     return tuple(
         Hyperparameters(
             **setting,
@@ -162,6 +163,9 @@ def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
             warmup=config.warmup,
             class_weights=config.class_weights,
             head_start=config.head_start,
+            stop_accuracy=config.stop_accuracy,
+            patience=config.patience,
+            patience_metric=patience_metric,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )

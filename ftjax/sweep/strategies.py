@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.compare import contenders
+from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.analysis.tuning import tuned_rows
@@ -100,7 +101,8 @@ def tune_rates(sweep: Sweep) -> Strategy:
     plan, short = sweep.plan(), min(TUNING_EPOCHS, sweep.hyper.epochs)
     everything = frozenset(plan.goals)
     found = yield Round(plan, dict.fromkeys(everything, short))
-    going = better_rates(plan, found.epochs, short, len(sweep.data.val.labels))
+    reached = hold_ended(found.epochs, found.results)
+    going = better_rates(plan, reached, short, len(sweep.data.val.labels))
     goals = {id: epochs for id, epochs in plan.goals.items() if id in going}
     rates = {trial.hyper.lr for trial in plan.trials}
     reason = (
@@ -220,7 +222,8 @@ def halve(sweep: Sweep) -> Strategy:
     while True:
         found = yield last
         # Policies that are equal at a cut are one trial, and one runner.
-        runners = found.epochs.drop_duplicates(["trial", "epoch"])
+        reached = hold_ended(found.epochs, found.results)
+        runners = reached.drop_duplicates(["trial", "epoch"])
         if runners[~runners["trial"].isin(list(found.failed))].empty:
             return last
         rung = halving(

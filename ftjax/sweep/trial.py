@@ -39,6 +39,9 @@ class Hyperparameters:
         warmup: epochs in which the rate rises from 0.
         class_weights: `balanced` where every class weighs the same in the loss.
         head_start: `probe` where the head starts from a linear probe.
+        stop_accuracy: in training mode, from which the trial ends early.
+        patience: epochs without a better validation metric after which it does.
+        patience_metric: one of `metrics.METRICS`.
     """
 
     lr: float
@@ -58,6 +61,9 @@ class Hyperparameters:
     warmup: float = 0.0
     class_weights: str = "none"
     head_start: str = "random"
+    stop_accuracy: float | None = None
+    patience: int | None = None
+    patience_metric: str = "accuracy"
 
     @property
     def constant(self) -> bool:
@@ -110,6 +116,9 @@ class Hyperparameters:
             "warmup": 0.0,
             "class_weights": "none",
             "head_start": "random",
+            "stop_accuracy": None,
+            "patience": None,
+            "patience_metric": "accuracy",
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":

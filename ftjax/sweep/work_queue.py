@@ -116,9 +116,11 @@ def open_queue(
 
 
 def is_done(out: Path, trial: str, epochs: int) -> bool:
-    """Whether a trial has been trained so far."""
+    """Whether a trial has been trained so far, or to where a rule ended it."""
     record = records.read_trial(out, trial) or {}
-    return record.get("status") == "done" and len(record["epochs"]) >= epochs
+    if record.get("status") != "done":
+        return False
+    return len(record["epochs"]) >= epochs or bool(record.get("stopped_by"))
 
 
 def group_trials(
