@@ -90,7 +90,7 @@ class Display:
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status in ENDED_BADLY:
-            self._skip(trial, epochs - self._epochs[trial.id])
+            self._skip(trial, epochs - self._epochs.get(trial.id, 0))
             self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before

@@ -154,7 +154,11 @@ def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     if "status" in results:
         for status, level, words in (
             ("failed", "bad", "Failed, and left out of every mean and fit"),
-            ("diverged", "bad", "Diverged, and left out of every mean and fit"),
+            (
+                "diverged",
+                "bad",
+                "Diverged: at chance in the figures, in no mean or fit",
+            ),
             (
                 "stopped",
                 "warn",

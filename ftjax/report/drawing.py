@@ -115,7 +115,13 @@ def rows_of(results: pd.DataFrame, best: Recommendation | None) -> pd.DataFrame:
         results = results[results[column] == value]
     done = finished(results)
     if tuned_columns(done):  # each depth has its own best setting
-        results = results.loc[results.index.isin(tuned_rows(done).index)]
+        kept = results.index.isin(tuned_rows(done).index)
+        if "status" in results:  # or none, if all of them diverged
+            keys = ["depth_layers", "bn"]
+            known = pd.MultiIndex.from_frame(done[keys])
+            lost = ~pd.MultiIndex.from_frame(results[keys]).isin(known)
+            kept |= lost & (results["status"] == "diverged").to_numpy()
+        results = results.loc[kept]
     if best is not None:
         return results
     several = varying_settings(finished(results))
@@ -125,6 +131,12 @@ def rows_of(results: pd.DataFrame, best: Recommendation | None) -> pd.DataFrame:
             "to one, or give the recommendation"
         )
     return results
+
+
+def chance_level(best: Recommendation | None) -> float | None:
+    """Accuracy of guessing, None where the metric is another or nothing is known."""
+    known = best is not None and best.metric in ("accuracy", "balanced_accuracy")
+    return best.baseline if known else None
 
 
 def measured(table: pd.DataFrame, *columns: str) -> bool:

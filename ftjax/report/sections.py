@@ -148,14 +148,18 @@ def all_depths(report: Report) -> Section:
 def by_axis(report: Report) -> Section | None:
     """Accuracy by depth and every hyperparameter of which several values were tried."""
     rows = report.results if report.every is None else report.every
+    chance = drawing.chance_level(report.best)
     blocks = tuple(
         Block(
             "image",
             draw_image(
                 f"axis-{axis}",
-                lambda width, axis=axis: depth_by_axis(rows, axis, width=width),
+                lambda width, axis=axis: depth_by_axis(
+                    rows, axis, chance=chance, width=width
+                ),
                 "Mean over the seeds of trials that went to the last epoch; the best "
-                "depth of each value is framed. Of other settings, each cell's best.",
+                "depth of each value is framed. Of other settings, each cell's best. "
+                "A cross: training diverged, which counts as guessing.",
             ),
         )
         for axis in axes_of(rows)

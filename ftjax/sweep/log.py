@@ -60,7 +60,13 @@ class Log(NamedTuple):
         self.rows.append({**ended._asdict(), "compile_seconds": compiling})
         self.correct.append(logits.argmax(-1) == labels)
         if len(self.logits) == len(self.correct) - 1:  # older versions kept none
-            self.logits.append(logits.astype(np.float16))
+            self.logits.append(as_kept(logits))
+
+
+def as_kept(logits: np.ndarray) -> np.ndarray:
+    """As float16; what is beyond its range becomes its largest number."""
+    most = np.finfo(np.float16).max
+    return np.clip(logits, -most, most).astype(np.float16)
 
 
 def stopped_by(

@@ -21,6 +21,7 @@ from ftjax.machine.workers import in_background
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import (
     Log,
+    as_kept,
     closing_all,
     finish,
     keep,
@@ -346,13 +347,12 @@ def end_epoch(
             np.sum(losses, axis=0, dtype=np.float64) / seen,
         )
     logits = val.logits.reshape(len(logs), *val.logits.shape[-2:])
+    right, lost = map(np.atleast_1d, trained)
     rules = [
-        stopped_by(
-            log.trial.hyper, right, [*log.logits, own.astype(np.float16)], val_labels
-        )
-        if len(log.rows) == epoch - 1  # no rule has ended it
+        stopped_by(log.trial.hyper, right[n], [*log.logits, as_kept(own)], val_labels)
+        if len(log.rows) == epoch - 1 and lost[n] < LARGEST_LOSS  # it still goes
         else ""
-        for log, right, own in zip(logs, np.atleast_1d(trained[0]), logits, strict=True)
+        for n, (log, own) in enumerate(zip(logs, logits, strict=True))
     ]
     loss = accuracy = np.nan
     last = np.array([epoch == work.last or bool(rule) for rule in rules])
@@ -360,8 +360,8 @@ def end_epoch(
         train = measure(activations.train, data.train.labels)
         loss = np.where(last, train.loss, np.nan)
         accuracy = np.where(last, train.correct.mean(axis=-1), np.nan)
-    right = val.correct.mean(axis=-1)
-    numbers = np.broadcast_arrays(accuracy, loss, right, val.loss, *trained)
+    correct = val.correct.mean(axis=-1)
+    numbers = np.broadcast_arrays(accuracy, loss, correct, val.loss, right, lost)
     rows = np.stack(numbers, axis=-1).reshape(len(logs), -1).tolist()
     return state, rows, logits, rules
 

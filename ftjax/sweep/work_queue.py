@@ -94,11 +94,12 @@ def open_queue(
     for trial in plan.trials:
         if trial.id not in goals:
             continue
-        done = from_first_process(partial(is_done, out, trial.id, goals[trial.id]))
-        if done:
-            listen(Event(trial, "kept"))
-        else:
+        found = partial(ended, out, trial, goals[trial.id])
+        event = from_first_process(found)
+        if event is None:
             missing.append(trial)
+        else:
+            listen(event)
     most = trials_at_once(start, budget, plan.trials, sweep.num_images)
     count = most if len(missing) > 1 else 1
     cache = ActivationCache(
@@ -115,12 +116,19 @@ def open_queue(
         yield WorkQueue(groups, cache, ready, out=out, listen=listen, count=count)
 
 
-def is_done(out: Path, trial: str, epochs: int) -> bool:
-    """Whether a trial has been trained so far, or to where a rule ended it."""
-    record = records.read_trial(out, trial) or {}
-    if record.get("status") != "done":
-        return False
-    return len(record["epochs"]) >= epochs or bool(record.get("stopped_by"))
+def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
+    """How a trial ended in an earlier command; None if it is to be trained.
+
+    One that was done before has so many epochs, or was ended by a rule. One that
+    diverged would do so again; one that failed is tried again.
+    """
+    record = records.read_trial(out, trial.id) or {}
+    if record.get("status") == "diverged":
+        return Event(trial, "diverged", message=record["message"])
+    done = record.get("status") == "done" and (
+        len(record["epochs"]) >= epochs or bool(record.get("stopped_by"))
+    )
+    return Event(trial, "kept") if done else None
 
 
 def group_trials(

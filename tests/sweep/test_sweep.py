@@ -335,6 +335,14 @@ def test_of_several_rates_one_that_diverges_is_an_answer(images, tmp_path, capsy
     assert (results.status[results.lr == 1e30] == "diverged").all()
     assert (results.status[results.lr == 1e-3] == "done").all()
     assert capsys.readouterr().err.count("diverged:") == 2
+    # It would diverge again: the same command trains nothing and says the same.
+    assert run(images, tmp_path, *words) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("diverged:") == 2
+    assert "kept 2 of 4" in printed.out and "val " not in printed.out
+    # Where all of them diverge there is no answer.
+    words[-1] = "1e31"
+    assert run(images, tmp_path, *words) == 1
 
 
 @pytest.mark.usefixtures("undrawn")
