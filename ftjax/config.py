@@ -174,6 +174,10 @@ class Config:
     """Folder of the results. Default: runs/<model>-<data>."""
     resume: bool = True
     """Go on with what is in the folder; otherwise it must be new or empty."""
+    budget: str | None = None
+    """Time for this command, e.g. 90s, 30m, 2h: a coarse spread of depths is trained
+    first, then what else fits, and the answer says what was left out; the same command
+    goes on with that. Drawing the last page comes on top. Default: no limit."""
     plan: bool = False
     """Print what would be trained, with FLOPs and memory, and stop."""
     offline: bool = False
@@ -257,6 +261,13 @@ def complete(config: Config) -> Config:
             "--distributed does not go with --disk-gb: every process would need the "
             "same files; leave --disk-gb out"
         )
+    if config.budget is not None:
+        parse_time(config.budget)
+        if config.search or config.distributed:
+            raise ValueError(
+                "--budget does not go with --search halving or --distributed; it takes "
+                "a grid, --lr auto, or --depths auto"
+            )
     for name in ("disk_gb", "device_gb", "warmup"):
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
@@ -323,6 +334,22 @@ def as_tuple(value: Any) -> tuple:
     if isinstance(value, tuple | list):
         return tuple(dict.fromkeys(value))
     return (value,)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of 90s, 30m or 2h.
+
+    Raises:
+        ValueError: it is none of these, or not positive.
+    """
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--budget {text} must be a time such as 90s, 30m or 2h")
+    return seconds
 
 
 def flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from ftjax.analysis.wording import duration
 from ftjax.config import HALVING
 from ftjax.frozen.placement import begun_bytes
 from ftjax.sweep.cost import measure_cost, trainable_params
@@ -97,10 +98,3 @@ def placement(trial: Trial) -> str:
         return where
     recomputed = f"{again} unit{'s' * (again > 1)} recomputed"
     return f"{where}, {recomputed}" if boundary else recomputed
-
-
-def duration(seconds: float) -> str:
-    """E.g. 45 s, 12 min, 3.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

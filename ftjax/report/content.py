@@ -129,9 +129,13 @@ COLUMNS = (
 )
 
 
-def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def notices(
+    results: pd.DataFrame, best: Recommendation | None = None
+) -> tuple[tuple[str, str], ...]:
     """What must not be overlooked, as (level, sentence); level is 'bad' or 'warn'."""
     found = []
+    if best is not None and best.left_out:
+        found.append(("warn", best.left_out["sentence"]))
     if "weights" in results and "random" in set(results["weights"]):
         found.append(
             (

@@ -54,6 +54,25 @@ def first_depths(candidates: Sequence[int]) -> tuple[int, ...]:
     return tuple(depths[place] for place in sorted(places))
 
 
+def coarse_first(candidates: Sequence[int]) -> list[tuple[int, ...]]:
+    """The candidate depths in levels: both ends and the middle, then ever finer ones.
+
+    Args:
+        candidates: depths in layers.
+    """
+    depths = _check_candidates(candidates)
+    last = len(depths) - 1
+    placed, levels = set(), []
+    new = {0, last // 2, last}
+    while new:
+        levels.append(tuple(depths[place] for place in sorted(new)))
+        placed |= new
+        ends = sorted(placed)
+        gaps = zip(ends, ends[1:], strict=False)
+        new = {(low + high) // 2 for low, high in gaps} - placed
+    return levels
+
+
 def _check_candidates(candidates: Sequence[int]) -> list[int]:
     depths = sorted({int(depth) for depth in candidates})
     if not depths or depths[0] < 0:

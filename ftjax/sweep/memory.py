@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,14 @@ class Memory(NamedTuple):
 
 
 def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
-    """Distinct forward passes of single units that the trials compile.
+    """How many distinct forward passes of single units the trials compile."""
+    return len(programs_of(network, trials, size))
+
+
+def programs_of(
+    network: Backbone, trials: Iterable[Trial], size: int
+) -> set[tuple[Any, ...]]:
+    """What the distinct forward passes of single units depend on.
 
     Units of equal module, input and trainable layers share one; inference counts too.
 
@@ -60,7 +67,7 @@ def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int
             }
         for (unit, *keys), shape in zip(suffix, shapes[index:], strict=False):
             programs.add((unit.module, shape, *keys))
-    return len(programs)
+    return programs
 
 
 @cache

@@ -17,7 +17,7 @@ from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine import clock
 from ftjax.machine.mesh import fetch, replicate
 from ftjax.machine.stacking import Variants, stack, unstack
-from ftjax.machine.workers import in_background
+from ftjax.machine.workers import in_background, stop_point
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import (
     Log,
@@ -140,6 +140,7 @@ def train_trials(
                 else:
                     batches = epoch_batches(step, source, rows, scales)
                     for number, batch in enumerate(batches):
+                        stop_point()
                         hyper = source.hyper
                         if rates is not None:
                             hyper = hyper._replace(learning_rate=rates[number])

@@ -22,6 +22,7 @@ from ftjax.sweep.trial import Trial
 from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
+Take = Callable[[Trials, int], bool]
 
 
 class WorkQueue:
@@ -35,6 +36,8 @@ class WorkQueue:
         out: the run's folder.
         listen: is told of trials that start, or fail before they do.
         count: threads that are to share it.
+        take: whether trials are still to be trained to an epoch; others are passed
+            over.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class WorkQueue:
         out: Path,
         listen: Listener,
         count: int,
+        take: Take,
     ):
-        self.count = count
+        self.count, self._take = count, take
         self._groups, self._cache, self._ready = groups, cache, ready
         self._out, self._listen = out, listen
         self._turn = threading.Lock()
@@ -59,6 +63,8 @@ class WorkQueue:
         with self._turn:
             while True:
                 trials, last = next(self._groups)
+                if not self._take(trials, last):
+                    continue
                 for trial in trials:
                     self._listen(Event(trial, "started"))
                 with (
@@ -79,6 +85,7 @@ def open_queue(
     *,
     out: Path,
     listen: Listener,
+    take: Take = lambda trials, last: True,
 ) -> Iterator[WorkQueue]:
     """The queue of what is missing; what the trials call is compiled within it.
 
@@ -88,6 +95,7 @@ def open_queue(
         goals: trial -> number of epochs it is trained to; others wait.
         out: the run's folder.
         listen: is told of trials that were done before, start, or fail.
+        take: as of `WorkQueue`.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
     missing = []
@@ -113,7 +121,9 @@ def open_queue(
     )
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
-        yield WorkQueue(groups, cache, ready, out=out, listen=listen, count=count)
+        yield WorkQueue(
+            groups, cache, ready, out=out, listen=listen, count=count, take=take
+        )
 
 
 def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
