@@ -24,7 +24,8 @@ from ftjax.sweep.work_queue import ended
 
 FILE = "budget.json"
 TRUST = 2.0  # seconds of measurement that the first forecast is worth
-TRAINING = 3.0  # times as long as that of a forward pass, a program to train compiles
+LEAST = 2  # trials that are begun whatever the first forecast says
+TRAINING = 2.0  # times as long as that of a forward pass, a program to train compiles
 
 
 class Allowance:
@@ -47,6 +48,7 @@ class Allowance:
         self._predicted = self._measured = TRUST  # seconds of epochs
         self._programs: set[tuple] = set()  # that are compiled
         self._coming = self._compiled = TRUST  # seconds of compilation
+        self._read = clock.compile_seconds()
         self._running: dict[str, float] = {}  # forecast of what is left of them
         self._lock = threading.Lock()
 
@@ -94,12 +96,13 @@ class Allowance:
         costs = {trial.id: self.forecast(trial, goals[trial.id]) for trial in missing}
         self._look_at_compilation()
         network, size = self._sweep.start.network, self._sweep.start.image_size
-        taken, seconds = [], 0.0
+        taken, seconds, first = [], 0.0, not self._programs
         for trial in sorted(missing, key=lambda trial: costs[trial.id]):
             new = programs_of(network, [trial], size) - self._programs
             compiling = self._per_program * len(new)
             more = costs[trial.id] + compiling * self._compiled / self._coming
-            if seconds + more + self._passing([*taken, trial]) > self.left:
+            needed = seconds + more + self._passing([*taken, trial])
+            if needed > self.left and not (first and len(taken) < LEAST):
                 break  # the others take longer
             taken.append(trial)
             seconds += more
@@ -169,7 +172,10 @@ class Allowance:
         lacking = [trial for trial in plan.trials if trial.id in waiting]
         if not lacking:
             return None
-        seconds = sum(self.forecast(t, t.hyper.epochs) for t in lacking)
+        seconds, about = None, ""
+        if "rates" in self.__dict__:  # there was time to measure them
+            seconds = sum(self.forecast(t, t.hyper.epochs) for t in lacking)
+            about = f", for about {duration(seconds)} more"
         ends = len(plan.trials) - len(lacking)
         words = [f"depths {listed(t.cut.depth_layers for t in lacking)}"]
         words.append(f"bn {listed(t.policy for t in lacking)}")
@@ -179,10 +185,9 @@ class Allowance:
                 words.append(f"{name} {values}")
         sentence = (
             f"The budget of {duration(self.seconds)} is spent: {ends} of "
-            f"{len(plan.trials)} trials have ended. Left out, for about "
-            f"{duration(seconds)} more: {len(lacking)} trials ({', '.join(words)}). "
-            "The same command goes on with them for as long again, without --budget "
-            "to the end."
+            f"{len(plan.trials)} trials have ended. Left out{about}: "
+            f"{len(lacking)} trials ({', '.join(words)}). The same command goes on "
+            "with them for as long again, without --budget to the end."
         )
         return {
             "budget_seconds": self.seconds,
