@@ -305,10 +305,15 @@ def with_axes(config: Config) -> Config:
     values |= {"epochs": epochs, "lr": RATES if lr == AUTO_RATE else as_tuple(lr)}
     check_axes(values)
     several = [axis.flag for axis in varied(values)]
-    if searches and several:
+    if config.depths == ("auto",) and (others := set(several) - {"--lr"}):
         raise ValueError(
-            f"{' and '.join(several)}: several values do not go with --depths auto, "
-            "--search or --distributed; give one, or name the depths"
+            f"--depths auto takes several values of --lr and --bn, not of "
+            f"{' and '.join(sorted(others))}: give one, or name the depths"
+        )
+    if (config.search or config.distributed) and several:
+        raise ValueError(
+            f"{' and '.join(several)}: several values do not go with --search or "
+            "--distributed; give one, or leave these out"
         )
     if values["optimizer"] == ("adam",) and values["momentum"] != (SGD_MOMENTUM,):
         raise ValueError("--momentum is of --optimizer sgd; adam has its own")

@@ -21,14 +21,14 @@ from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.analysis.tuning import tuned_rows
 from ftjax.backbones import Backbone
-from ftjax.config import AUTO_RATE, FIXED_RATE, HALVING, to_json
+from ftjax.config import AUTO_RATE, FIXED_RATE, HALVING, RATES, as_tuple, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import coarse_first, next_depths
 from ftjax.search.halving import halving, rung_epochs
 from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.plan import Plan, Point, Request
-from ftjax.sweep.prepare import Sweep, seeds_of
+from ftjax.sweep.prepare import Sweep, make_settings, seeds_of
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
 
@@ -330,22 +330,27 @@ def halve(sweep: Sweep) -> Strategy:
 
 
 def search_depths(sweep: Sweep, out: Path) -> Strategy:
-    """`--depths auto`: a few depths first, then one after the other where it pays."""
+    """`--depths auto`: a few depths first, then one after the other where it pays.
+
+    Of several rates every depth is tried at those that may be its best.
+    """
     points: list[Point] = []
+    settings = {None: sweep.hyper}
+    settings |= {hyper.lr: hyper for hyper in make_settings(sweep.config)}
     results = pd.DataFrame(columns=list(RESULT_COLUMNS))
     while True:
         decide = partial(decide_run, sweep, out, results)
         decision = from_first_process(decide)
-        points += [Point(*place, sweep.hyper) for place in decision.trials]
+        points += [Point(*place[:3], settings[place.lr]) for place in decision.trials]
         plan = sweep.plan(points)
         goals = {} if decision.done else plan.goals
         last = Round(plan, goals, reason=decision.reason)
         found = yield last
+        new = set(points[len(points) - len(decision.trials) :])
         asked = {
             request.trial
-            for request in plan.requests
-            if (request.cut.depth_layers, request.policy, request.seed)
-            in decision.trials
+            for request, point in zip(plan.requests, plan.points, strict=True)
+            if point in new
         }
         if decision.done or asked <= found.left_out:
             return last
@@ -378,6 +383,7 @@ def decide(
         seeds=config["seeds"],
         bn=config["bn"],
         correct=correct,
+        rates=RATES if config["lr"] == AUTO_RATE else as_tuple(config["lr"]),
     )
 
 

@@ -291,6 +291,17 @@ def test_the_plan_says_from_which_step_of_a_block_is_trained(images, tmp_path, c
         ("--distributed", "--distributed: the processes cannot be joined"),
         ("--trials-at-once 0", "--trials-at-once 0 is too small: 1 or more"),
         ("--epochs 0", "--epochs 0 must be 1 or more"),
+        ("--patience 0", "--patience 0 is too small: 1 or more"),
+        ("--stop-accuracy 99.5", "--stop-accuracy 99.5 must be a share in (0, 1]"),
+        ("--budget 30", "--budget 30 must be a time such as 90s, 30m or 2h"),
+        (
+            "--budget 30m --search halving --depths units",
+            "--budget does not go with --search halving",
+        ),
+        (
+            "--depths auto --l2 0 1e-4 --lr 1e-4 1e-3",
+            "--depths auto takes several values of --lr and --bn, not of --l2",
+        ),
         ("--lr -1", "--lr -1.0 must be a positive number"),
         ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),
         ("--disk-gb nan", "--disk-gb nan must be 0 or more"),
