@@ -16,6 +16,7 @@ from ftjax.axes import NAMES
 from ftjax.machine.files import read_json, write_json
 from ftjax.report import depth_plot as plots
 from ftjax.report.answer import compare_probes, recommend_run, write_page
+from ftjax.report.drawing import rows_of
 from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.sweep.events import Event
@@ -88,7 +89,8 @@ def write_files(
         recommendation: of them.
     """
     write_json(out / "recommendation.json", recommendation.to_json())
-    plots.save(plots.depth_curve(results, recommendation.named), out / "depth_curve")
+    curve = rows_of(results, recommendation)
+    plots.save(plots.depth_curve(curve, recommendation.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
     write_page(out, results, epochs, recommendation, probes, correlations)
     return probes, correlations

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 from rich.console import Console
@@ -17,6 +17,11 @@ LOG_WIDTH = 160  # columns of a log file or pipe
 PLAIN = {"markup": False, "highlight": False, "emoji": False}
 
 Options = TypeVar("Options")
+Where = Annotated[
+    tuple[tuple[str, ...], ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="COLUMN=VALUE ..."),
+]
 
 
 def parse(
@@ -47,6 +52,11 @@ def parse(
         if stop.code:
             print_error(f"error: {one_line(said.getvalue())} (--help shows the usage)")
         raise
+
+
+def conditions(where: Where) -> tuple[str, ...]:
+    """What all `--where` of a command line ask for together."""
+    return tuple(condition for words in where for condition in words)
 
 
 def one_line(box: str) -> str:

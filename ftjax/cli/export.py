@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, make_console, parse, refuse
 
 SUFFIXES = {"keras": ".weights.h5", "safetensors": ".safetensors"}
 
@@ -30,6 +30,8 @@ class Options:
     """BatchNorm policy of the trial."""
     seed: int | None = None
     """Seed of the trial."""
+    where: Where = ()
+    """Conditions on the trial's row of results.csv, e.g. lr=0.001 bn=frozen."""
     format: Literal["keras", "safetensors"] = "safetensors"
     """Kind of file."""
     out: Path | None = None
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.depth,
             bn=options.bn,
             seed=options.seed,
+            where=conditions(options.where),
             offline=options.offline,
         )
         network, size = predictor.network, predictor.image_size

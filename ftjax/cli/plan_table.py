@@ -22,8 +22,8 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
         console.print("--depths auto decides after the first trials what to train")
         return
     rates = measure_rates(start, data, budget, trials)
-    network, size = start.network, start.image_size
-    cost, sizes = measure_cost(network, size), budget.room.sizes
+    network, size, sizes = start.network, start.image_size, budget.room.sizes
+    cost = measure_cost(network, size)
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
@@ -50,7 +50,7 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
             f"{took:.0f}",
         )
     console.print(table)
-    programs = count_programs(network, trials, size)
+    programs = count_programs(start, trials)
     count = trials_at_once(start, budget, trials, sweep.num_images)
     memory = needed_memory(start, budget, trials, sweep.num_images, count)
     available = available_bytes()

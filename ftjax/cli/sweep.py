@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allowance = None
         if config.budget is not None:
             allowance = Allowance(sweep, out, parse_time(config.budget), began)
-        with Display(sweep.start, console) as display:
+        with Display(console) as display:
 
             def show(event: "Event") -> None:
                 display.show(event)

@@ -1,6 +1,7 @@
 """From the tables of a run to its recommendation and its page."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
@@ -27,7 +29,8 @@ def compare_probes(
     out: Path, results: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
     """The run's probes, None without any, and how well they order its depths."""
-    probes = read_probes(out, results.iloc[0])
+    largest = results["train_size"].to_numpy().argmax()  # the probes are of all images
+    probes = read_probes(out, results.iloc[largest])
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
@@ -45,7 +48,8 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     settings = {"metric": saved["config"].get("metric"), **settings}
-    correct = read_correct(out, results)
+    read = partial(read_correct, out)
+    correct = read(results)
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:
         search = decide(saved["config"], backbone, results, correct)
@@ -64,7 +68,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     left_out = read_report(out) or {}
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, correct)),
+        explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
         left_out=left_out,
     )
@@ -89,7 +93,7 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     n_val, classes), of which the last epoch that the row has is taken.
     """
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    for row in last_rows(results).itertuples():
         path = out / "trials" / str(row.trial) / "val_logits.npz"
         if not path.is_file():
             continue

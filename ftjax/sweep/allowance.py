@@ -95,10 +95,9 @@ class Allowance:
             return chosen
         costs = {trial.id: self.forecast(trial, goals[trial.id]) for trial in missing}
         self._look_at_compilation()
-        network, size = self._sweep.start.network, self._sweep.start.image_size
         taken, seconds, first = [], 0.0, not self._programs
         for trial in sorted(missing, key=lambda trial: costs[trial.id]):
-            new = programs_of(network, [trial], size) - self._programs
+            new = programs_of(self._sweep.start, [trial]) - self._programs
             compiling = self._per_program * len(new)
             more = costs[trial.id] + compiling * self._compiled / self._coming
             needed = seconds + more + self._passing([*taken, trial])

@@ -135,7 +135,8 @@ def stages(sweep: Sweep, plan: Plan) -> list[dict[str, int]]:
     found: dict[str, tuple] = {}
     for request in plan.requests:
         level = level_of[request.cut.depth_layers]
-        other = replace(request.hyper, epochs=base.epochs) != base
+        same = replace(request.hyper, epochs=base.epochs)
+        other = same.at(request.cut) != base.at(request.cut)
         stage = (False, level, level == 0 and other)
         if request.seed != first:
             stage = (True, 0, False)
