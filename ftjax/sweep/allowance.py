@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ftjax.analysis.wording import duration
-from ftjax.axes import NAMES
+from ftjax.axes import varied
+from ftjax.config import axis_values
 from ftjax.machine import clock
 from ftjax.machine.files import read_json, write_json
 from ftjax.sweep import records
@@ -178,10 +179,9 @@ class Allowance:
         ends = len(plan.trials) - len(lacking)
         words = [f"depths {listed(t.cut.depth_layers for t in lacking)}"]
         words.append(f"bn {listed(t.policy for t in lacking)}")
-        for name in NAMES:
-            if len({getattr(trial.hyper, name) for trial in plan.trials}) > 1:
-                values = listed(getattr(t.hyper, name) for t in lacking)
-                words.append(f"{name} {values}")
+        for axis in varied(axis_values(self._sweep.config)):
+            values = listed(getattr(t.hyper, axis.name) for t in lacking)
+            words.append(f"{axis.title} {values}")
         sentence = (
             f"The budget of {duration(self.seconds)} is spent: {ends} of "
             f"{len(plan.trials)} trials have ended. Left out{about}: "

@@ -177,7 +177,10 @@ def tune_rates(sweep: Sweep) -> Strategy:
     last = Round(plan, {})
     for level in levels:
         tried = trials_at(plan, level)
-        found = yield Round(plan, dict.fromkeys(tried, short), stopped)
+        last = Round(plan, dict.fromkeys(tried, short), stopped)
+        found = yield last
+        if tried <= found.left_out:
+            continue
         reached = hold_ended(found.epochs, found.results)
         own = reached[reached["trial"].isin(list(tried))]
         going = better_rates(plan, own, short, len(sweep.data.val.labels))
