@@ -87,14 +87,14 @@ class Display:
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status in ENDED_BADLY:
-            self._skip(trial, epochs - self._epochs[trial.id])
+            self._skip(trial, epochs - self._epochs.get(trial.id, 0))
             self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
             seconds = time.perf_counter() - self._start[trial.id]
+            last = "; ".join(filter(None, (self._last[trial.id], event.message)))
             self._console.print(
-                f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
-                f"left {self._time_left()}"
+                f"{name}  {last}  {seconds:.0f} s, left {self._time_left()}"
             )
 
     def _skip(self, trial: Trial, epochs: int) -> None:

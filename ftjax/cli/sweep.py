@@ -20,9 +20,10 @@ from rich.console import Console
 
 from ftjax.axes import varied
 from ftjax.cli.console import make_console, parse, print_error, refuse
-from ftjax.config import Config, axis_values, complete, to_json
+from ftjax.config import Config, axis_values, complete, parse_time, to_json
 
 if TYPE_CHECKING:
+    from ftjax.sweep.events import Event
     from ftjax.sweep.prepare import Sweep
 
 
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
-    from ftjax.cli.answer import write_answer
+    from ftjax.cli.answer import AnswerSoFar, write_answer
     from ftjax.cli.display import Display
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import from_first_process, is_first_process
+    from ftjax.sweep.allowance import Allowance, write_report
     from ftjax.sweep.cores import one_core_each
     from ftjax.sweep.events import ENDED_BADLY
     from ftjax.sweep.final_score import score_test
@@ -68,25 +70,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
         if own_process:
             sweep = one_core_each(sweep)
+        from_first_process(partial(write_report, out, None))
+        so_far = AnswerSoFar(out, console)
+        allowance = None
+        if config.budget is not None:
+            allowance = Allowance(sweep, out, parse_time(config.budget), began)
         with Display(console) as display:
-            outcome = run(sweep, out, display.show, display.begin_round)
+
+            def show(event: "Event") -> None:
+                display.show(event)
+                if is_first_process():
+                    so_far.heard(event)
+
+            outcome = run(sweep, out, show, display.begin_round, allowance)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
         trials = {trial.id: trial for trial in outcome.plan.trials}
+        left_out = None
+        if allowance is not None:
+            left_out = allowance.report(outcome.plan, outcome.results)
+            write_report(out, left_out)
 
         def score(trial: str) -> None:
             if data.test is not None:
                 score_test(out, sweep.start, trials[trial], *data.test)
 
         write_answer(out, outcome.results, outcome.epochs, console, score)
+        if left_out is not None:
+            console.print(left_out["sentence"])
         console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
-    # Of several rates, one that diverges is an answer.
+    # Of several settings, one that diverges is an answer if another one does not.
     several = bool(varied(axis_values(sweep.config)))
-    bad = ("failed",) if several else ENDED_BADLY
+    answered = several and bool((outcome.results["status"] == "done").any())
+    bad = ("failed",) if answered else ENDED_BADLY
     return 1 if any(e.status in bad for e in outcome.failed.values()) else 0
 
 

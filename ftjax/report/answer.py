@@ -20,6 +20,7 @@ from ftjax.report import drawing
 from ftjax.report.content import Table, class_tables
 from ftjax.report.page import write_report
 from ftjax.report.sections import Report
+from ftjax.sweep.allowance import read_report
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
@@ -64,10 +65,12 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **settings,
     )
     about_images = tuple(saved.get("data_warnings", ()))
+    left_out = read_report(out) or {}
     return replace(
         answer,
         explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
+        left_out=left_out,
     )
 
 

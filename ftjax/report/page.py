@@ -53,7 +53,7 @@ def write_report(path: str | Path, report: Report) -> Path:
         caveats=best.caveats if best else (),
         facts=key_facts(results, named) if named else (),
         main=main,
-        notices=notices(results),
+        notices=notices(results, best),
         sections=[section for section in found if section is not None],
         search_mass=round(100 * MASS),
     )
