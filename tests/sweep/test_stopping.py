@@ -36,7 +36,7 @@ def test_a_trial_ends_at_its_training_accuracy(images, tmp_path, whole):
     assert run(images, tmp_path, *words) == 0
     results = table(tmp_path).set_index(["depth_layers", "seed"])
     pd.testing.assert_series_equal(
-        results.stopped_epoch, first.astype(float), check_names=False
+        results.stopped_epoch.astype(float), first.astype(float), check_names=False
     )
     assert (results.status == "done").all() and (results.epochs == 5).all()
     assert set(results.stopped_by.dropna()) == {"stop_accuracy"}
