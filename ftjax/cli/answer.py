@@ -1,4 +1,4 @@
-"""From the tables of a sweep to its answer: table, figures, report, sentence."""
+"""What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +10,7 @@ from rich.table import Table
 
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
-from ftjax.machine.files import read_json, write_json
-from ftjax.report import depth_plot as plots
-from ftjax.report.answer import compare_probes, recommend_run, write_page
-from ftjax.report.final_score import named_trial, score_sentence
-from ftjax.report.probe_plots import probe_curves, probe_finding
+from ftjax.report.answer import write_files
 
 NUMBERS = {
     "Accuracy": "accuracy",
@@ -44,29 +40,20 @@ def write_answer(
     # Names and errors stand in these texts as they are: no markup.
     show = partial(console.print, markup=False, highlight=False, emoji=False)
     show(result_table(results))
-    if not (results.status == "done").any():
+    answer = write_files(out, results, epochs, score_test)
+    if answer is None:
         show("no trial is done, so there is no answer yet")
         return
-    recommendation = recommend_run(out, results)
-    write_json(out / "recommendation.json", recommendation.to_json())
-    trial = named_trial(results, recommendation) if recommendation.named else None
-    if trial is not None:
-        score_test(trial)
-    plots.save(plots.depth_curve(results, recommendation.named), out / "depth_curve")
-    probes, correlations = compare_probes(out, results)
-    write_page(out, results, epochs, recommendation, probes, correlations)
-    if probes is not None:
-        figure = probe_curves(probes, results, correlations)
-        plots.save(figure, out / "probe_curves")
-        show(f"{probe_finding(correlations)}.")
-    for warning in recommendation.warnings:
+    best = answer.best
+    if answer.probes:
+        show(answer.probes)
+    for warning in best.warnings:
         show(f"warning: {warning}", style="yellow")
-    for sentence in recommendation.explanation:
+    for sentence in best.explanation:
         show(sentence)
-    show(recommendation.sentence, style="bold")
-    score = read_json(out / "test.json")
-    if score is not None:
-        show(score_sentence(score, trial), style="bold")
+    show(best.sentence, style="bold")
+    if answer.score:
+        show(answer.score, style="bold")
 
 
 def result_table(results: pd.DataFrame) -> Table:

@@ -1,5 +1,6 @@
 """A live display of a sweep: trials, epochs, images per second, time left."""
 
+import html
 import time
 
 from rich.console import Console
@@ -7,12 +8,64 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
-from ftjax.axes import NAMES
+from ftjax.axes import NAMES, varied
+from ftjax.config import axis_values
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.events import ENDED_BADLY, Event
+from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.strategies import Round
 from ftjax.sweep.trial import Trial
+
+
+class NotebookBar:
+    """A line of HTML that is drawn again in place: a notebook needs no widgets for it.
+
+    It has those methods of `rich.progress.Progress` that `Display` calls.
+    """
+
+    def __init__(self):
+        self._handle = None
+        self._shown = {"description": "", "total": 0, "done": 0, "speed": ""}
+
+    def start(self) -> None:
+        """Makes room for the line in the output of the cell."""
+        from IPython.display import HTML, display
+
+        self._handle = display(HTML(""), display_id=True)
+
+    def stop(self) -> None:
+        """Takes the line away."""
+        self._draw("")
+
+    def add_task(self, description: str, **fields) -> int:
+        """Sets what is shown first; there is one task, 0."""
+        self._shown |= {"description": description, **fields}
+        return 0
+
+    def reset(self, task: int, *, total: int) -> None:
+        """Begins again with another number of epochs."""
+        self._shown |= {"total": total, "done": 0, "speed": ""}
+
+    def advance(self, task: int, advance: int) -> None:
+        """Counts epochs."""
+        self.update(task, advance=advance)
+
+    def update(self, task: int, *, advance: int = 0, **fields: str) -> None:
+        """Counts epochs, sets `description` or `speed`, and draws the line."""
+        self._shown |= fields
+        self._shown["done"] += advance
+        description, total, done, speed = self._shown.values()
+        self._draw(
+            f'<progress max="{total}" value="{done}"></progress> {done}/{total} epochs'
+            f"&emsp;{html.escape(f'{description}  {speed}')}"
+        )
+
+    def _draw(self, line: str) -> None:
+        from IPython.display import HTML
+
+        if self._handle is not None:
+            self._handle.update(HTML(line))
 
 
 class Display:
@@ -26,15 +79,8 @@ class Display:
     def __init__(self, start: Start, console: Console):
         self._forward = measure_cost(start.network, start.image_size).forward
         self._console = console
-        self._bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not (console.is_terminal or console.is_jupyter),
-        )
+        notebook = console.is_jupyter and not console.quiet
+        self._bar = NotebookBar() if notebook else terminal_bar(console)
         self._task = self._bar.add_task("epochs", total=0, speed="")
         self._goals: dict[str, int] = {}
         self._kept = 0
@@ -133,3 +179,48 @@ class Display:
         """Relative cost of an epoch: FLOPs of the units that are run."""
         recomputed = self._forward[trial.placement.boundary : trial.cut.unit]
         return 4 * sum(self._forward[trial.cut.unit :]) + 2 * sum(recomputed)
+
+
+def terminal_bar(console: Console) -> Bar:
+    """A bar that vanishes when it is done; none where there is no terminal."""
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def print_plan(sweep: Sweep, console: Console) -> None:
+    """What will be trained, before anything is."""
+    config, start, data, _, _ = sweep
+    plan = sweep.plan()
+    epochs = max(axis_values(config)["epochs"])
+    depths = sorted({request.cut.depth_layers for request in plan.requests})
+    lines = [
+        f"{config.model} ({start.weights}) on {data.name}: {len(data.train.labels)} "
+        f"training and {len(data.val.labels)} validation images of "
+        f"{len(data.class_names)} classes at {config.image_size} pixels",
+        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {epochs} epochs: "
+        f"depths {' '.join(map(str, depths))} of {len(start.network.layers)} layers, "
+        f"bn {' '.join(config.bn)}, {config.seeds} seed" + "s" * (config.seeds > 1),
+        *(
+            f"{axis.title}: {' '.join(map(str, axis_values(config)[axis.name]))}"
+            for axis in varied(axis_values(config))
+        ),
+    ]
+    if not any(unit.batch_norm_keys for unit in start.network.units):
+        lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
+    for line in lines:
+        console.print(line)
+    for line in data.report.lines() if data.report else ():
+        console.print(line)
+    for warning in data.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if config.weights == "random":
+        console.print(
+            "random weights: the curve says nothing about transfer", style="yellow"
+        )
