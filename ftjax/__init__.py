@@ -43,7 +43,22 @@ MODULES = {
     "save_weights": "ftjax.api",
     "sweep": "ftjax.api",
 }
-__all__ = ["__version__", *MODULES]
+__all__ = [
+    "__version__",
+    "Answer",
+    "Backbone",
+    "Event",
+    "Layer",
+    "Predictor",
+    "Preprocessing",
+    "Run",
+    "Unit",
+    "fit",
+    "load",
+    "open",
+    "save_weights",
+    "sweep",
+]
 
 
 def __getattr__(name: str):

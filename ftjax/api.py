@@ -6,7 +6,8 @@ run.predict("new_images")
 """
 
 import html
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ftjax.analysis.results_file import own_columns, read_results
 from ftjax.backbones import add_backbone
 from ftjax.backbones.backbone import Backbone
 from ftjax.data.arrays import NAME, open_arrays
+from ftjax.exports import export_network
 from ftjax.keywords import in_python, make_config, signature_of
 from ftjax.machine.console import make_console
 from ftjax.machine.files import read_json
@@ -27,7 +29,7 @@ from ftjax.predictor import Predictor, load
 from ftjax.report import depth_plot
 from ftjax.report.answer import recommend_run, write_files
 from ftjax.report.progress import Display, print_plan
-from ftjax.sweep.events import Event, Listener
+from ftjax.sweep.events import Listener
 from ftjax.sweep.run import run as run_sweep
 from ftjax.weights import own_names
 from ftjax.weights.export import export_safetensors
@@ -153,6 +155,50 @@ class Run:
         """A trained network, ready for images; arguments as of `ftjax.load`."""
         return load(self.folder, depth, bn=bn, seed=seed, offline=offline)
 
+    def predict(
+        self, images: str | Path | Iterable[str | Path], **which: Any
+    ) -> pd.DataFrame:
+        """Classes of image files, and of all images in folders.
+
+        Args:
+            images: a file or a folder, or several.
+            **which: the arguments of `load`: depth, bn, seed, offline.
+
+        Returns:
+            A row per file: `file`, `class`, `probability`, and `p_<class>` for every
+            class, calibrated on the validation images.
+
+        Raises:
+            ValueError: no such trial, or a file is missing or is no image.
+        """
+        one = isinstance(images, str | Path)
+        return self.load(**which).predict_table([images] if one else images)
+
+    def export(
+        self,
+        path: str | Path | None = None,
+        *,
+        format: str = "safetensors",
+        **which: Any,
+    ) -> Path:
+        """Writes a trained network as a file.
+
+        Args:
+            path: of the file; None: in the run's folder.
+            format: `keras`, `onnx`, `torch` (names of timm or torchvision), or
+                `safetensors` (our own names, which `weights=` reads).
+            **which: the arguments of `load`: depth, bn, seed, offline.
+
+        Returns:
+            The path. `ftjax export` prints the code that loads the file as well.
+
+        Raises:
+            ValueError: no such trial, or the format does not take the network.
+        """
+        path = None if path is None else expand_user(path)
+        predictor = self.load(**which)
+        return export_network(predictor, self.folder, format=format, path=path).path
+
     def _repr_html_(self) -> str:
         answer = self.answer
         sentence = "No trial is done." if answer is None else answer.sentence
@@ -213,6 +259,7 @@ def sweep(
         given["data"] = NAME
     config = make_config(given)
     console = make_console(quiet=not progress)
+    began = time.perf_counter()
     try:
         study.start_jax(config)
         loaded, out = study.load(config, source)
@@ -221,13 +268,11 @@ def sweep(
     print_plan(loaded, console)
     words = ", ".join(f"{name}={value!r}" for name, value in given.items())
     study.record(loaded, out, f"ftjax.sweep({words})")
-    with Display(loaded.start, console) as display:
-
-        def tell(event: Event) -> None:
-            display.show(event)
-            on_event(event)
-
-        outcome = run_sweep(loaded, out, tell, display.begin_round)
+    with Display(loaded.start, console, began=began) as display:
+        listen = study.make_listener(loaded, out, display.show, on_event)
+        outcome = run_sweep(loaded, out, listen, display.begin_round)
+    took = time.perf_counter() - began
+    study.record_time(out, seconds=took, forecast=display.forecast)
     for event in outcome.failed.values():
         console.print(f"{event.status}: {event.trial.describe()}: {event.message}")
     score = study.make_scorer(loaded, outcome, out)

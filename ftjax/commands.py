@@ -12,7 +12,7 @@ COMMANDS = {
     "fit": "what a table of depths and accuracies says; the paper's audit",
     "cuts": "where a network can be cut, and what a depth unfreezes",
     "predict": "classify image files with a trained depth",
-    "export": "take a trained depth to Keras or safetensors",
+    "export": "take a trained depth to Keras, ONNX, PyTorch or safetensors",
     "simulate": "what the search over depths is worth, on planted curves",
     "weights": "fetch and list official pretrained weights",
 }

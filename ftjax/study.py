@@ -8,8 +8,12 @@ from pathlib import Path
 from ftjax.config import Config, complete, to_json
 from ftjax.data.index import Source
 from ftjax.machine import xla
+from ftjax.machine.files import read_json, write_json
 from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process
+from ftjax.report.content import TIME_FILE
+from ftjax.report.tensorboard import TensorBoard
+from ftjax.sweep.events import Event, Listener
 from ftjax.sweep.final_score import score_test
 from ftjax.sweep.prepare import Sweep, prepare
 from ftjax.sweep.records import write_run
@@ -78,6 +82,38 @@ def record(sweep: Sweep, out: Path, command: str) -> None:
     if sweep.config.probes:
         size = sweep.hyper.micro_batch
         write_probes(sweep.start, sweep.data, sweep.plan(), out, batch_size=size)
+
+
+def make_listener(sweep: Sweep, out: Path, *others: Listener) -> Listener:
+    """Tells several, and writes event files if the configuration asks for them."""
+    own = [TensorBoard(out / "tensorboard")] if sweep.config.tensorboard else []
+
+    def tell(event: Event) -> None:
+        for listener in (*others, *own):
+            listener(event)
+
+    return tell
+
+
+def record_time(out: Path, *, seconds: float, forecast: float | None) -> None:
+    """Adds to time.json what a command took, and what was forecast of it.
+
+    Args:
+        out: the run's folder.
+        seconds: from the start of the command to its last trial, compilation and
+            loading included.
+        forecast: the same, as told after its first trial; None if it trained none.
+    """
+    known = read_json(out / TIME_FILE) or {}
+    took = {"seconds": round(seconds, 1), "forecast": forecast}
+    commands = [*known.get("commands", []), took]
+    write_json(out / TIME_FILE, {**known, "commands": commands})
+
+
+def record_forecast(out: Path, seconds: float) -> None:
+    """Keeps in time.json what `--plan` said of the whole sweep."""
+    known = read_json(out / TIME_FILE) or {}
+    write_json(out / TIME_FILE, {**known, "plan": round(seconds, 1)})
 
 
 def make_scorer(sweep: Sweep, outcome: Outcome, out: Path) -> Callable[[str], None]:

@@ -45,20 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return refuse(error)
         print_plan(sweep, console)
         if config.plan:
-            print_forecast(sweep, console)
+            forecast = print_forecast(sweep, console)
+            if forecast is not None:
+                study.record_forecast(out, forecast)
             return 0
         study.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process:
             sweep = one_core_each(sweep)
-        with Display(sweep.start, console) as display:
-            outcome = run(sweep, out, display.show, display.begin_round)
+        with Display(sweep.start, console, began=began) as display:
+            listen = study.make_listener(sweep, out, display.show)
+            outcome = run(sweep, out, listen, display.begin_round)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
+        took = time.perf_counter() - began
+        study.record_time(out, seconds=took, forecast=display.forecast)
         score = study.make_scorer(sweep, outcome, out)
         write_answer(out, outcome.results, outcome.epochs, console, score)
-        console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
+        console.print(f"{took:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
     # Of several rates, one that diverges is an answer.

@@ -74,9 +74,16 @@ class Display:
     Args:
         start: the network that is trained.
         console: to print on.
+        began: when the command began, as of `time.perf_counter`.
+
+    Attributes:
+        forecast: seconds from then to the last trial, as they were to be expected after
+            the first trial that was trained; None before it.
     """
 
-    def __init__(self, start: Start, console: Console):
+    def __init__(self, start: Start, console: Console, *, began: float):
+        self.forecast: float | None = None
+        self._began = began
         self._forward = measure_cost(start.network, start.image_size).forward
         self._console = console
         notebook = console.is_jupyter and not console.quiet
@@ -140,7 +147,10 @@ class Display:
             self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
-            seconds = time.perf_counter() - self._start[trial.id]
+            now = time.perf_counter()
+            seconds, left = now - self._start[trial.id], self._seconds_left()
+            if self.forecast is None and left is not None:
+                self.forecast = round(now - self._began + left, 1)
             self._console.print(
                 f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
                 f"left {self._time_left()}"
@@ -167,10 +177,14 @@ class Display:
         speed = f"{self._last[id]}, left {self._time_left()}"
         self._bar.update(self._task, advance=1, speed=speed)
 
+    def _seconds_left(self) -> float | None:
+        """By the mean speed so far, compilation included."""
+        return self._left * self._seconds / self._done if self._done else None
+
     def _time_left(self) -> str:
-        if not self._done:
+        seconds = self._seconds_left()
+        if seconds is None:
             return "?"
-        seconds = self._left * self._seconds / self._done
         minutes, seconds = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}"

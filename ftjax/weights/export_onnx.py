@@ -43,8 +43,8 @@ def onnx_bytes(
         ValueError: the package onnx is not installed.
     """
     try:
-        import onnx
-        from onnx import TensorProto, helper
+        import onnx  # pyright: ignore[reportMissingImports]
+        from onnx import TensorProto, helper  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(HOW_TO_INSTALL) from None
     made, initializers = [], []
