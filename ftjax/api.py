@@ -7,7 +7,7 @@ run.predict("new_images")
 
 import html
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,10 +150,11 @@ class Run:
         *,
         bn: str | None = None,
         seed: int | None = None,
+        where: Sequence[str] = (),
         offline: bool = False,
     ) -> Predictor:
         """A trained network, ready for images; arguments as of `ftjax.load`."""
-        return load(self.folder, depth, bn=bn, seed=seed, offline=offline)
+        return load(self.folder, depth, bn=bn, seed=seed, where=where, offline=offline)
 
     def predict(
         self, images: str | Path | Iterable[str | Path], **which: Any
@@ -162,7 +163,7 @@ class Run:
 
         Args:
             images: a file or a folder, or several.
-            **which: the arguments of `load`: depth, bn, seed, offline.
+            **which: the arguments of `load`: depth, bn, seed, where, offline.
 
         Returns:
             A row per file: `file`, `class`, `probability`, and `p_<class>` for every
@@ -187,7 +188,7 @@ class Run:
             path: of the file; None: in the run's folder.
             format: `keras`, `onnx`, `torch` (names of timm or torchvision), or
                 `safetensors` (our own names, which `weights=` reads).
-            **which: the arguments of `load`: depth, bn, seed, offline.
+            **which: the arguments of `load`: depth, bn, seed, where, offline.
 
         Returns:
             The path. `ftjax export` prints the code that loads the file as well.
@@ -268,7 +269,7 @@ def sweep(
     print_plan(loaded, console)
     words = ", ".join(f"{name}={value!r}" for name, value in given.items())
     study.record(loaded, out, f"ftjax.sweep({words})")
-    with Display(loaded.start, console, began=began) as display:
+    with Display(console, began=began) as display:
         listen = study.make_listener(loaded, out, display.show, on_event)
         outcome = run_sweep(loaded, out, listen, display.begin_round)
     took = time.perf_counter() - began

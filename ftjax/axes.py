@@ -5,11 +5,15 @@ that it acts on.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SGD_MOMENTUM = 0.9  # unless --momentum says otherwise
+LINEAR, GLOROT = "linear", "glorot"  # of --head and --head-init
+AUTO, RANDOM, PROBE = "auto", "random", "probe"  # of --head-start
+HIDDEN_LAYER = re.compile(r"(\d+)(?:d(\d*\.?\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Axis:
         check: whether a value is allowed.
         log: whether its figure has a logarithmic axis.
         programs: whether another value needs other compiled programs.
+        usual: the default of `Config`; an answer says any other value.
+        plain: the one spelling of a value that is allowed.
     """
 
     name: str
@@ -32,6 +38,8 @@ class Axis:
     check: Callable[[Any], bool]
     log: bool = False
     programs: bool = False
+    usual: Any = None
+    plain: Callable[[Any], Any] = lambda value: value
 
     @property
     def flag(self) -> str:
@@ -49,9 +57,55 @@ def not_negative(value: float) -> bool:
     return 0 <= value < float("inf")
 
 
+def parse_head(text: str) -> tuple[tuple[int, float], ...] | None:
+    """The hidden layers of a head: width, and share of outputs that training drops.
+
+    Args:
+        text: `linear` for none, or as `500d0.5,75`.
+
+    Returns:
+        One pair per hidden layer; None if the text is no head.
+    """
+    if text == LINEAR:
+        return ()
+    found = [HIDDEN_LAYER.fullmatch(word) for word in text.split(",")]
+    layers = [(int(m[1]), float(m[2] or 0)) for m in found if m]
+    good = len(layers) == len(found) and all(w > 0 and d < 1 for w, d in layers)
+    return tuple(layers) if good else None
+
+
+def plain_head(text: str) -> str:
+    """A head in its one spelling: 500d0.50,075 is 500d0.5,75."""
+    layers = parse_head(text) or ()
+    return ",".join(f"{w}d{d:g}" if d else f"{w}" for w, d in layers) or LINEAR
+
+
+def parse_init(text: str) -> float | None:
+    """Standard deviation of a head's first kernels: 0 for glorot, None if no number."""
+    if text == GLOROT:
+        return 0.0
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if positive(number) else None
+
+
+def plain_init(text: str) -> str:
+    """An initialization in its one spelling: 0.010 is 0.01."""
+    return f"{parse_init(text):g}" if parse_init(text) else GLOROT
+
+
 AXES = (
     Axis("lr", "learning rate", "a positive number", positive, log=True),
-    Axis("head_lr_factor", "head's rate factor", "a positive number", positive, True),
+    Axis(
+        "head_lr_factor",
+        "head's rate factor",
+        "a positive number",
+        positive,
+        log=True,
+        usual=10.0,
+    ),
     Axis(
         "head_bias_lr_factor",
         "rate factor of the head's biases",
@@ -59,27 +113,79 @@ AXES = (
         positive,
         log=True,
     ),
-    Axis("momentum", "momentum", "in [0, 1)", lambda value: 0 <= value < 1),
-    Axis("weight_decay", "weight decay", "0 or more", not_negative),
-    Axis("l2", "L2 penalty", "0 or more", not_negative),
-    Axis("l1", "L1 penalty", "0 or more", not_negative),
-    Axis("layer_decay", "layer decay", "in (0, 1]", lambda value: 0 < value <= 1),
-    Axis("drop_connect", "drop-connect", "in [0, 1)", lambda value: 0 <= value < 1),
+    Axis(
+        "momentum",
+        "momentum",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=SGD_MOMENTUM,
+    ),
+    Axis("weight_decay", "weight decay", "0 or more", not_negative, usual=0.0),
+    Axis("l2", "L2 penalty", "0 or more", not_negative, usual=0.0),
+    Axis("l1", "L1 penalty", "0 or more", not_negative, usual=0.0),
+    Axis(
+        "layer_decay",
+        "layer decay",
+        "in (0, 1]",
+        lambda value: 0 < value <= 1,
+        usual=1.0,
+    ),
+    Axis(
+        "drop_connect",
+        "drop-connect",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=0.2,
+    ),
     Axis("epochs", "epochs", "1 or more", lambda value: value >= 1),
-    Axis("batch_size", "batch size", "1 or more", lambda n: n >= 1, True, True),
+    Axis(
+        "batch_size",
+        "batch size",
+        "1 or more",
+        lambda n: n >= 1,
+        log=True,
+        programs=True,
+        usual=32,
+    ),
     Axis(
         "optimizer",
         "optimizer",
         "adam or sgd",
         ("adam", "sgd").__contains__,
-        False,
-        True,
+        programs=True,
+        usual="adam",
     ),
     Axis(
         "schedule",
         "schedule",
         "constant, cosine or one-over-t:TAU",
         lambda text: parse_schedule(text) is not None,
+        usual="constant",
+    ),
+    Axis("train_size", "training images", "1 or more", lambda n: n >= 1, log=True),
+    Axis(
+        "head",
+        "head",
+        "linear or widths of hidden layers, as 75 or 500d0.5,75 (dropout in [0, 1))",
+        lambda text: parse_head(text) is not None,
+        programs=True,
+        usual=LINEAR,
+        plain=plain_head,
+    ),
+    Axis(
+        "head_init",
+        "deviation of the head's first weights",
+        "glorot or a positive number",
+        lambda text: parse_init(text) is not None,
+        usual=GLOROT,
+        plain=plain_init,
+    ),
+    Axis(
+        "head_start",
+        "head start",
+        "auto, random or probe",
+        (AUTO, RANDOM, PROBE).__contains__,
+        usual=AUTO,
     ),
 )
 NAMES = tuple(axis.name for axis in AXES)

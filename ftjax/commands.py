@@ -10,6 +10,7 @@ COMMANDS = {
     "sweep": "how many top layers to unfreeze: train at many depths",
     "gradcam": "what the stages of a trained network look at",
     "fit": "what a table of depths and accuracies says; the paper's audit",
+    "compare": "what several runs say together: networks, data, one rule for all",
     "cuts": "where a network can be cut, and what a depth unfreezes",
     "predict": "classify image files with a trained depth",
     "export": "take a trained depth to Keras, ONNX, PyTorch or safetensors",

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ftjax.axes import NAMES, SGD_MOMENTUM, check_axes, varied
+from ftjax.axes import (
+    AXES,
+    LINEAR,
+    NAMES,
+    PROBE,
+    SGD_MOMENTUM,
+    check_axes,
+    varied,
+)
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
 from ftjax.machine.paths import expand_user
 
@@ -31,8 +39,8 @@ class Config:
     """
 
     model: str = "effnetlite0"
-    """effnetlite0, effnetb0 to effnetb7, resnet50, resnet101, resnet152, vgg16, vgg19,
-    tiny."""
+    """effnetlite0 to effnetlite2, effnetb0 to effnetb7, resnet50, resnet101,
+    resnet152, vgg16, vgg19, tiny."""
     data: str | None = None
     """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else
@@ -76,8 +84,9 @@ class Config:
     """Images that pass through the network at a time, if the memory is short for a
     batch; gradients are added up over the batch. BatchNorms that are trained then use
     the statistics of this many images. Default: the batch."""
-    train_size: int | None = None
-    """Training images, balanced over the classes. Default: all (food101: 10 %)."""
+    train_size: tuple[int, ...] = ()
+    """Training images, balanced over the classes; of several sizes each is part of the
+    next larger one. Default: all (food101: 10 %)."""
     val_size: int | None = None
     """Validation images, balanced over the classes. Default: all."""
     test_size: int | None = None
@@ -91,10 +100,17 @@ class Config:
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: every class weighs the same in the loss, whatever its number of
     training images."""
-    head_start: Literal["random", "probe"] = "random"
-    """What the head of every depth starts from: random numbers by seed, or a linear
-    probe that was fitted to the end on the frozen network; with it the head alone is
-    that probe."""
+    head: tuple[str, ...] = ("linear",)
+    """What follows the pooling: linear, or hidden layers with ReLU before the classes,
+    by their widths: 75, or 500d0.5,75, where dropout of 0.5 follows the first."""
+    head_init: tuple[str, ...] = ("glorot",)
+    """Kernels that a head starts from: glorot (uniform), or the standard deviation of a
+    normal distribution, as 0.01."""
+    head_start: tuple[str, ...] = ("auto",)
+    """What the head of every depth starts from: random (numbers by seed), or probe, a
+    linear probe that was fitted to the end on the frozen network; with it the head
+    alone is that probe. auto: the head alone is the probe, so that no gain over it is
+    one of longer training; all other depths start from random numbers."""
     strict: bool = False
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""
@@ -208,7 +224,7 @@ def complete(config: Config) -> Config:
     config = with_axes(config)
     if config.first_seed < 0:
         raise ValueError(f"--first-seed {config.first_seed} must be 0 or more")
-    counts = "seeds", "micro_batch", "train_size", "val_size", "test_size"
+    counts = "seeds", "micro_batch", "val_size", "test_size"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -285,6 +301,9 @@ def with_axes(config: Config) -> Config:
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     values |= {"epochs": epochs, "lr": RATES if lr == AUTO_RATE else as_tuple(lr)}
     check_axes(values)
+    for axis in AXES:
+        own = values[axis.name]
+        values[axis.name] = as_tuple([v if v is None else axis.plain(v) for v in own])
     several = [axis.flag for axis in varied(values)]
     if searches and several:
         raise ValueError(
@@ -293,6 +312,11 @@ def with_axes(config: Config) -> Config:
         )
     if values["optimizer"] == ("adam",) and values["momentum"] != (SGD_MOMENTUM,):
         raise ValueError("--momentum is of --optimizer sgd; adam has its own")
+    if PROBE in values["head_start"] and values["head"] != (LINEAR,):
+        raise ValueError(
+            f"--head-start {PROBE} is a linear head; it does not go with --head "
+            f"{' '.join(values['head'])}: leave out one of them"
+        )
     if lr == AUTO_RATE:
         if several != ["--lr"]:
             others = " and ".join(flag for flag in several if flag != "--lr")
@@ -306,7 +330,8 @@ def with_axes(config: Config) -> Config:
 def axis_values(config: Config) -> dict[str, tuple]:
     """The values of every axis of a completed configuration."""
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
-    values["head_bias_lr_factor"] = values["head_bias_lr_factor"] or (None,)
+    for name in ("head_bias_lr_factor", "train_size"):
+        values[name] = values[name] or (None,)
     return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
 
 

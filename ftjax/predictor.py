@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.where import rows_where
+from ftjax.axes import LINEAR
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
@@ -189,6 +191,7 @@ def load(
     *,
     bn: str | None = None,
     seed: int | None = None,
+    where: Sequence[str] = (),
     offline: bool = False,
 ) -> Predictor:
     """Loads a finished trial of a run.
@@ -200,6 +203,8 @@ def load(
         bn: BatchNorm policy; None takes any.
         seed: of the trial; None takes any. Of several trials that fit, the one with
             the best validation accuracy is taken.
+        where: conditions on its row of results.csv, as `lr=0.001`; they go before what
+            the run recommends.
         offline: open no network connection to get the pretrained weights.
 
     Raises:
@@ -213,16 +218,20 @@ def load(
             "--out of the sweep named"
         )
     class_names = tuple(run["class_names"])
-    network = with_head(make_backbone(run["config"]["model"]), len(class_names))
-    if depth is None:
+    backbone = make_backbone(run["config"]["model"])
+    network = with_head(backbone, len(class_names))
+    named = {condition.partition("=")[0] for condition in where}
+    if depth is None and not named & {"depth_layers", "trial"}:
         advice = read_json(run_dir / "recommendation.json") or {}
-        depth, bn = advice.get("depth_layers"), bn or advice.get("bn")
-    num_epochs = run["config"]["epochs"]
-    record = choose_trial(run_dir, network, depth, bn, seed, num_epochs)
+        depth = advice.get("depth_layers")
+        if bn is None and "bn" not in named:
+            bn = advice.get("bn")
+    record = choose_trial(run_dir, network, depth, bn, seed, where)
     trained = record["config"]
+    network = with_head(backbone, len(class_names), trained.get("head", LINEAR))
     size = trained["image_size"]
     pretrained = load_pretrained(
-        make_backbone(trained["model"]),
+        backbone,
         run["config"]["weights"],
         size=size,
         offline=offline,
@@ -269,13 +278,13 @@ def choose_trial(
     depth: int | None,
     bn: str | None,
     seed: int | None,
-    num_epochs: int,
+    where: Sequence[str],
 ) -> dict[str, Any]:
     """The record of the finished trial that fits, the best of several.
 
     Only trials in the run's results.csv: the folder keeps those of earlier commands
-    too, with other rates or other images. One with fewer than `num_epochs` epochs was
-    stopped early and is not finished.
+    too, with other rates or other images. Of a trial of several rows (epochs that were
+    read off its way) only the weights of the last epoch are kept.
 
     Raises:
         ValueError: none fits; says which there are.
@@ -283,14 +292,18 @@ def choose_trial(
     path = run_dir / "results.csv"
     if not path.is_file():
         raise ValueError(f"{run_dir} has no results.csv yet: no trial is finished")
-    names = pd.read_csv(path, usecols=["trial"], dtype=str)["trial"].unique()
-    done = []
-    for name in names:
-        record = records.read_trial(run_dir, name)
-        if record is None or record["status"] != "done":
-            continue
-        if len(record["epochs"]) >= num_epochs:
-            done.append(record)
+    rows = pd.read_csv(path, dtype={"trial": str})
+    rows = rows_where(rows[rows["status"] == "done"], where)
+    found = {name: records.read_trial(run_dir, name) for name in rows["trial"].unique()}
+    done = [record for record in found.values() if record is not None]
+    if any(condition.startswith("epochs=") for condition in where):
+        epochs = int(rows["epochs"].iloc[0])
+        done = [record for record in done if len(record["epochs"]) == epochs]
+        if not done:
+            raise ValueError(
+                f"{run_dir} has no weights after {epochs} epochs: those trials went on "
+                "and keep those of their last epoch; leave epochs out"
+            )
     fitting = done
     if depth is not None:
         cut = make_cut(network, depth)
@@ -305,8 +318,9 @@ def choose_trial(
         fitting = [each for each in fitting if each["config"]["seed"] == seed]
     if not fitting:
         raise ValueError(
-            f"{run_dir} has no finished trial of depth {depth}, bn {bn}, seed {seed}; "
-            f"it has {describe(done)}"
+            f"{run_dir} has no finished trial of depth {depth}, bn {bn}, seed {seed}"
+            f"{''.join(f', {condition}' for condition in where)}; it has "
+            f"{describe(done)}"
         )
     return max(fitting, key=lambda record: record["epochs"][-1]["val_accuracy"])
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors import safe_open
 
 import ftjax
 from experiments import export as export_command
+from experiments import gradcam as gradcam_command
 from experiments import predict as predict_command
 from experiments import sweep as command
 from ftjax import data
@@ -22,6 +24,7 @@ from ftjax.backbones.heads import with_head
 from ftjax.machine.files import read_json
 from ftjax.stats.temperature import fit_temperature
 from ftjax.sweep import records
+from ftjax.sweep.results import read_correct
 from ftjax.weights.export import export_keras, export_safetensors, keras_code
 from ftjax.weights.pretrained import load_pretrained
 
@@ -46,12 +49,12 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_dir(images, tmp_path_factory, undrawn_module):
-    """A run of the depths 0 and 7; 7 has a trainable BatchNorm."""
+    """Depths 0 and 7 after 1 and 2 epochs; 7 has a trainable BatchNorm."""
     folder = tmp_path_factory.mktemp("run")
     os.environ["FTJAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
     arguments = [*TINY, "--data", str(images), "--out", str(folder), "--lr", "1e-4"]
-    arguments += ["--depths", "0"]
-    assert command.main([*arguments, "7", "--bn", "follow", "frozen"]) == 0
+    arguments += ["--epochs", "1", "2", "--depths", "0", "7"]
+    assert command.main([*arguments, "--bn", "follow", "frozen"]) == 0
     return folder
 
 
@@ -83,10 +86,59 @@ def test_files_are_cut_and_resized_as_in_training(run_dir, images):
         assert answer.probability == answer.probabilities.max()
 
 
+def test_a_head_of_several_layers(images, tmp_path, monkeypatch, undrawn, capsys):
+    monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY, "--data", str(images), "--out", str(tmp_path / "run")]
+    arguments += ["--lr", "1e-3", "--depths", "0", "7", "--head", "4d0.5,3"]
+    assert command.main([*arguments, "--bn", "frozen"]) == 0
+    predictor = ftjax.load(tmp_path / "run", 7)
+    val = data.load(str(images), image_size=16).val
+    correct = records.read_correct(tmp_path / "run", predictor.trial)
+    answers = predictor.logits(val.images).argmax(-1)
+    np.testing.assert_array_equal(answers == val.labels, correct[-1])
+    path = tmp_path / "own.safetensors"
+    words = [str(tmp_path / "run"), "--depth", "7", "--out", str(path)]
+    assert export_command.main(words) == 0
+    body = load_pretrained(make_backbone("tiny"), str(path), size=16).params
+    assert "hidden1" in predictor.params and "hidden1" not in body
+    network = replace(predictor.network, name="resnet50")
+    with pytest.raises(ValueError, match="for a linear head only.* hidden1, hidden2"):
+        keras_code(network, image_size=16, file_name="x")
+
+
 def test_without_a_depth_it_is_the_recommended_one(run_dir):
     advice = read_json(run_dir / "recommendation.json")
     predictor = ftjax.load(run_dir)
     assert predictor.depth_layers == advice["depth_layers"]
+
+
+def test_answers_of_images_are_those_of_the_last_epoch_read_off(tmp_path):
+    epochs = np.array([[True, False], [False, False], [True, True]])
+    records.write_correct(tmp_path, "a", epochs)
+    results = pd.DataFrame({"trial": "a", "epochs": [1, 2]})
+    np.testing.assert_array_equal(read_correct(tmp_path, results)["a"], epochs[1])
+
+
+def test_where_chooses_among_the_rows(run_dir, images, capsys):
+    for bn in ("follow", "frozen"):
+        predictor = ftjax.load(run_dir, 7, where=(f"bn={bn}", "epochs=2"))
+        assert (predictor.depth_layers, predictor.bn) == (7, bn)
+        again = ftjax.load(run_dir, where=(f"trial={predictor.trial}",))
+        assert (again.trial, again.bn) == (predictor.trial, bn)
+    assert ftjax.load(run_dir, where=("depth_layers=0",)).depth_layers == 0
+    with pytest.raises(ValueError, match="no weights after 1 epochs.*leave epochs out"):
+        ftjax.load(run_dir, where=("epochs=1",))
+    path = str(images / "val" / "red" / "0.png")
+    words = [str(run_dir), path, "--where", "lr=1e-4", "bn=frozen", "--where"]
+    assert predict_command.main([*words, "depth_layers=7"]) == 0
+    assert predict_command.main([*words, "depth_layers=8"]) == 2
+    error = capsys.readouterr().err
+    assert "depth_layers with lr=1e-4 bn=frozen is 0, 7" in error
+    assert error.count("\n") == 1
+    arguments = [str(run_dir), "--where", "rate=1"]
+    for tool in (export_command, gradcam_command):
+        assert tool.main(arguments) == 2
+        assert "no column 'rate'; allowed are depth_layers" in capsys.readouterr().err
 
 
 def test_trials_of_an_earlier_command_are_not_taken(
@@ -193,7 +245,8 @@ def test_probabilities_are_those_of_the_validation_images(run_dir, images, tmp_p
     path = tmp_path / "p.csv"
     words = [str(run_dir), str(images / "val"), "--depth", "7", "--bn", "frozen"]
     assert predict_command.main([*words, "--csv", str(path)]) == 0
-    pd.testing.assert_frame_equal(pd.read_csv(path), table, rtol=1e-5)
+    read = pd.read_csv(path)
+    pd.testing.assert_frame_equal(read, table, rtol=1e-5, check_dtype=False)
     with pytest.raises(ValueError, match="holds no images"):
         run.predict(run_dir / "trials")
 

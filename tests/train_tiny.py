@@ -15,7 +15,7 @@ from ftjax.frozen.start import make_start
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.cost import Flops
-from ftjax.sweep.trial import Hyperparameters, Subject, Trial
+from ftjax.sweep.trial import Hyperparameters, Subject, Trial, trial_network
 from ftjax.sweep.trials import Work, train_trials
 from ftjax.trees import Tree
 
@@ -65,7 +65,7 @@ def train_tiny(
         0,
     )
     start = make_start(network, size, params, batch_stats, weights="random")
-    cut = make_cut(network, depth)
+    cut = make_cut(trial_network(network, hyper.get("head", "linear")), depth)
     boundary = cut.unit if boundary is None else boundary
     x = advance(network[:boundary], params, batch_stats, images, batch_size=8)
     activations = Activations(boundary, form(x[:TRAINED]), form(x[TRAINED:]))

@@ -58,6 +58,20 @@ class Comparison(NamedTuple):
         return int(self.places[self.chosen][self.best])
 
     @property
+    def losses(self) -> dict[int, tuple[float, float]]:
+        """By depth of the named curve, what it lacks to the best, and its error."""
+        means, stderr = self.evidence.means, self.evidence.stderr
+        return {
+            int(depth): (
+                float(means[self.cell] - means[place]),
+                float(stderr[self.cell][place]),
+            )
+            for depth, place in zip(
+                self.curve.depths, self.places[self.chosen], strict=True
+            )
+        }
+
+    @property
     def elsewhere(self) -> dict[str, tuple[int, ...]]:
         """By name, the depths of the other curves that may be the best as well.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.wording import depth_list, number, percent
-from ftjax.axes import NAMES
+from ftjax.axes import AXES, NAMES
 
 # Columns of results.csv that are conditions, in the order in which they are said.
 _FIRST = (
@@ -27,7 +27,6 @@ CONDITIONS = (
     *(name for name in NAMES if name not in _FIRST),
     "warmup",
     "class_weights",
-    "head_start",
 )
 RISE = 0.002  # accuracy; a smaller gain in the last epoch is below what a run shows
 LEARNED = 0.25  # of the way from chance to 1: below it hardly anything was learned
@@ -58,8 +57,7 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
         words.append(f"{name} {_value(value)} ({how})")
     if "lr" in conditions and "lr" not in tuned:
         words.append(f"rate {number(conditions['lr'])}")
-    if conditions.get("optimizer", "adam") != "adam":
-        words.append(str(conditions["optimizer"]))
+    words += _unusual(conditions, skip=(*tuned, "head_start"))
     if "epochs" in conditions:
         count = conditions["epochs"]
         words.append(f"{count} epoch{'s' * (count != 1)}")
@@ -67,6 +65,12 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     if augment not in (None, "none", "None", False, 0, ""):
         augment = "on" if augment is True or augment == 1 else augment
         words.append(f"augmentation {augment}")
+    if conditions.get("warmup"):
+        words.append(f"warm-up {_value(conditions['warmup'])} epochs")
+    if conditions.get("class_weights", "none") != "none":
+        words.append(f"{conditions['class_weights']} class weights")
+    if conditions.get("head_start") == "probe":
+        words.append("head started from a probe")
     if "image_size" in conditions:
         words.append(f"{conditions['image_size']} pixels")
     size, data = conditions.get("train_size"), conditions.get("data")
@@ -75,6 +79,21 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     elif data:
         words.append(str(data))
     return ", ".join(words)
+
+
+def _unusual(conditions: Mapping[str, Any], skip: Collection[str]) -> list[str]:
+    """The settings that are not the default ones, as 'momentum 0.5'."""
+    usual = {axis.name: axis.usual for axis in AXES}
+    usual["head_bias_lr_factor"] = conditions.get("head_lr_factor")
+    words = []
+    for axis in AXES:
+        value = conditions.get(axis.name)
+        if usual[axis.name] is None or value is None or axis.name in skip:
+            continue
+        if value != usual[axis.name]:
+            name = "" if axis.name == "optimizer" else f"{axis.title} "
+            words.append(name + _value(value))
+    return words
 
 
 def _at_the_end(value: Any, tried: Collection[Any]) -> str:

@@ -109,6 +109,9 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
         drop(_is_false(table["frozen_intact"]), MOVED)
     if "epochs" in table and len(set(table["epochs"].dropna())) > 1:
         longest = table["epochs"].max()
+        if "trial" in table:  # others are read off a trial that went on
+            whole = table["epochs"] == longest
+            table = table[whole | ~table["trial"].isin(table.loc[whole, "trial"])]
         drop(table["epochs"] < longest, f"stopped before {longest:g} epochs")
     if len(table) == 0:
         raise ValueError(

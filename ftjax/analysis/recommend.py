@@ -349,6 +349,7 @@ def recommend(
         interior_optimum=shape == "interior",
         shape=shape,
         full=full_difference(curve, evidence, places, best),
+        losses=found.losses,
         policies=other_curves(
             found.curves, evidence, found.places, found.chosen, found.cell
         ),

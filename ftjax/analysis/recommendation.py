@@ -54,7 +54,9 @@ class Recommendation:
         shape: of `selection.curve_shape`, or 'chance'.
         full: difference of the deepest tested depth to the best, its paired standard
             error (points of 0..1) and its time as a multiple of the best's.
-        policies: the same of the best of every other curve.
+        losses: by tested depth of this policy, what it lacks to the named one, and the
+            paired standard error of that (points of 0..1).
+        policies: of `full`, for the best of every other curve.
         stopped: depths of this policy that a search stopped early; nothing is said of
             them.
         setting: values of the settings that vary in the table, of the best curve.
@@ -94,6 +96,7 @@ class Recommendation:
     epsilon: float | None = None
     shape: str = "unproven"
     full: dict[str, float] = field(default_factory=dict)
+    losses: dict[int, tuple[float, float]] = field(default_factory=dict)
     policies: dict[str, dict[str, float]] = field(default_factory=dict)
     stopped: tuple[int, ...] = ()
     setting: dict[str, Any] = field(default_factory=dict)

@@ -14,12 +14,10 @@ IDENTITY = ("model", "weights", "data", "data_hash", "num_classes", "val_size")
 # Settings of one study: rows that differ in them are curves of their own.
 SETTINGS = (
     "image_size",
-    "train_size",
     *(name for name in NAMES if name != "epochs"),  # those are read off one trial
     "warmup",
     "augment",
     "class_weights",
-    "head_start",
 )
 KEYS = ("depth_layers", "bn", "seed")
 # What a trial is called or what was measured on it.
@@ -36,6 +34,13 @@ def listed(values, most: int = 4) -> str:
     texts = [str(value) for value in values]
     more = f", ... ({len(texts)} in all)" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of each trial: where several epochs are read off it, that of the most."""
+    return table.sort_values("epochs", kind="stable").drop_duplicates(
+        "trial", keep="last"
+    )
 
 
 def check_units(values: np.ndarray, name: str = "val_accuracy") -> None:
@@ -67,6 +72,10 @@ def check_identity(table: pd.DataFrame) -> None:
     """Raises ValueError where rows of two studies stand in one table."""
     for column in (c for c in IDENTITY if c in table):
         found = table[column].dropna().unique()
+        if column == "data_hash" and "train_size" in table:
+            # The hash is of the training images as well: one for each number of them.
+            most = table.groupby("train_size")[column].nunique().max()
+            found = found if most > 1 else found[:1]
         if len(found) > 1:
             raise ValueError(
                 f"the table mixes {len(found)} values of {column} ({listed(found)}): "

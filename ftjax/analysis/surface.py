@@ -4,18 +4,21 @@ At every value of an axis the depths are compared by themselves, with their set;
 one question over all values: what does the best single depth cost at each of them?
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.compare import Comparison, compare_cells
+from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.tuning import tuned_columns
 from ftjax.analysis.wording import number, points
 
 LEAST_DEPTHS = 2  # of a value that is compared
+ASKED_AXES = ("train_size", "epochs")  # that are no nuisances
+NAMES = {"lr": "rate", "train_size": "number of training images"}
+ReadCorrect = Callable[[pd.DataFrame], Mapping[str, np.ndarray]]
 
 
 class Slice(NamedTuple):
@@ -62,7 +65,7 @@ class Surface(NamedTuple):
             f"{value}: {s.best} layers ({span(s.inside)})"
             for value, s in zip(values, self.slices, strict=True)
         )
-        name = {"lr": "rate"}.get(self.axis, self.axis.replace("_", " "))
+        name = NAMES.get(self.axis, self.axis.replace("_", " "))
         moved = (
             "no depth is as good as can be told at all of them"
             if self.moves
@@ -84,7 +87,7 @@ def span(depths: tuple[int, ...]) -> str:
 def surface(
     results: pd.DataFrame,
     axis: str,
-    correct: Mapping[str, np.ndarray] | None = None,
+    read_correct: ReadCorrect = lambda rows: {},
     *,
     draws: int = 2000,
     seed: int = 0,
@@ -94,7 +97,7 @@ def surface(
     Args:
         results: as in results.csv.
         axis: column of numbers.
-        correct: trial -> (n_val,) bool.
+        read_correct: gives, for the rows of one value, trial -> (n_val,) bool.
         draws: of the noise.
         seed: of the draws.
 
@@ -107,7 +110,7 @@ def surface(
         if rows["depth_layers"].nunique() < LEAST_DEPTHS:
             continue
         table, _ = clean_results(rows)
-        found = compare_cells(table, correct, draws=draws, seed=seed)
+        found = compare_cells(table, read_correct(table), draws=draws, seed=seed)
         inside = found.inside[found.places[found.chosen]]
         curve, best = found.curve, found.best
         slices.append(
@@ -123,7 +126,7 @@ def surface(
     if len(slices) < 2:
         return None
     shared = set.intersection(*(set(s.inside) for s in slices))
-    losses = [loss_of(found) for found, _ in tables]
+    losses = [found.losses for found, _ in tables]
     depths = set.intersection(*(set(loss) for loss in losses))
     worst = {depth: max(loss[depth] for loss in losses) for depth in depths}
     pool = shared & depths or depths
@@ -131,32 +134,20 @@ def surface(
     return Surface(axis, tuple(slices), not shared, common, *worst[common])
 
 
-def loss_of(found: Comparison) -> dict[int, tuple[float, float]]:
-    """By depth of the named curve, what it lacks to the best, and its error."""
-    places, evidence = found.places[found.chosen], found.evidence
-    top = evidence.means[found.cell]
-    return {
-        int(depth): (
-            float(top - evidence.means[place]),
-            float(evidence.stderr[found.cell][place]),
-        )
-        for depth, place in zip(found.curve.depths, places, strict=True)
-    }
-
-
 def surface_axes(results: pd.DataFrame) -> tuple[str, ...]:
     """The axes of numbers that have several values, each trained at several depths."""
     done = results[results["status"] == "done"] if "status" in results else results
+    asked = (c for c in ASKED_AXES if c in done and done[c].nunique() > 1)
     return tuple(
         column
-        for column in tuned_columns(done)
+        for column in (*tuned_columns(done), *asked)
         if pd.api.types.is_numeric_dtype(done[column])
         and (done.groupby(column)["depth_layers"].nunique() >= LEAST_DEPTHS).sum() > 1
     )
 
 
 def surface_sentences(
-    results: pd.DataFrame, correct: Mapping[str, np.ndarray] | None = None
+    results: pd.DataFrame, read_correct: ReadCorrect = lambda rows: {}
 ) -> tuple[str, ...]:
     """A sentence for each axis along which all depths were trained to the end."""
     found = []
@@ -165,7 +156,7 @@ def surface_sentences(
         counts = done.groupby(axis)["depth_layers"].nunique()
         if counts.min() < counts.max():
             continue  # a search over this axis left gaps: nothing to compare
-        made = surface(results, axis, correct)
+        made = surface(results, axis, read_correct)
         if made is not None:
             found.append(made.sentence())
     return tuple(found)

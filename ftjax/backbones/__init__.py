@@ -4,13 +4,15 @@ from collections.abc import Callable
 from functools import partial
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite0
+from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite
 from ftjax.backbones.resnet import resnet
 from ftjax.backbones.tiny import tiny
 from ftjax.backbones.vgg import vgg
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
-    "effnetlite0": efficientnet_lite0,
+    "effnetlite0": partial(efficientnet_lite, "effnetlite0"),
+    "effnetlite1": partial(efficientnet_lite, "effnetlite1"),
+    "effnetlite2": partial(efficientnet_lite, "effnetlite2"),
     "effnetb0": partial(efficientnet, "effnetb0"),
     "effnetb1": partial(efficientnet, "effnetb1"),
     "effnetb2": partial(efficientnet, "effnetb2"),

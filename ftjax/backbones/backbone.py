@@ -57,6 +57,11 @@ class Unit:
         return tuple(layer.key for layer in self.layers if layer.key)
 
     @property
+    def dropout(self) -> float:
+        """Share of its inputs that training drops; most modules drop none."""
+        return getattr(self.module, "dropout", 0.0)
+
+    @property
     def composite(self) -> bool:
         """Whether the unit is a block of several convolutions."""
         return sum(layer.kind.endswith("Conv2D") for layer in self.layers) > 1
@@ -224,11 +229,14 @@ def init(units: Sequence[Unit], seed: int, size: int) -> tuple[Tree, Tree]:
     return params, batch_stats
 
 
-def draw_variables(shapes: Tree, seed: int | tuple[int, ...]) -> Tree:
+def draw_variables(
+    shapes: Tree, seed: int | tuple[int, ...], deviation: float = 0.0
+) -> Tree:
     """Random variables of the given shapes, as host arrays.
 
     Convolutions: He normal (He et al. 2015); the classifier: Glorot uniform, as
-    Keras' Dense; biases 0; BatchNorm: the identity.
+    Keras' Dense; biases 0; BatchNorm: the identity. With a deviation: all kernels
+    normal with that one.
     """
     rng = np.random.default_rng(seed)
 
@@ -237,6 +245,8 @@ def draw_variables(shapes: Tree, seed: int | tuple[int, ...]) -> Tree:
         if name != "kernel":
             value = 1.0 if name in ("scale", "var") else 0.0
             return np.full(leaf.shape, value, np.float32)
+        if deviation:
+            return rng.normal(0, deviation, leaf.shape).astype(np.float32)
         fan_in = int(np.prod(leaf.shape[:-1]))
         if len(leaf.shape) == 2:
             limit = np.sqrt(6 / (fan_in + leaf.shape[-1]))

@@ -1,8 +1,11 @@
-"""EfficientNet B0 to B7 (Tan and Le 2019) and EfficientNet-Lite0.
+"""EfficientNet B0 to B7 (Tan and Le 2019) and EfficientNet-Lite 0 to 2.
 
 Layers and names as in keras/src/applications/efficientnet.py with weights="imagenet".
-Lite0 is the same scheme without squeeze-and-excitation, with ReLU6, and with the
-padding inside its convolutions (TensorFlow's 'SAME'), so without padding layers.
+Lite is the same scheme without squeeze-and-excitation, with ReLU6, and with the
+padding inside its convolutions, so without padding layers. It is TensorFlow's 'SAME' at
+the network's own image size. The program that the weights are published with keeps that
+padding at every size: where a map of odd height is halved at the own size, as many rows
+are added above as below, also to a map of even height.
 """
 
 import math
@@ -68,6 +71,9 @@ SCALINGS = {
     "effnetb5": Scaling(1.6, 2.2, 456),
     "effnetb6": Scaling(1.8, 2.6, 528),
     "effnetb7": Scaling(2.0, 3.1, 600),
+    "effnetlite0": Scaling(1.0, 1.0, 224),
+    "effnetlite1": Scaling(1.0, 1.1, 240),
+    "effnetlite2": Scaling(1.1, 1.2, 260),
 }
 
 
@@ -106,6 +112,8 @@ class MBConv(nn.Module):
         se_features: channels of squeeze-and-excitation; 0 leaves it out.
         activation: a key of `ACTIVATIONS`.
         residual: whether the input is added to the output.
+        centered: whether the depthwise convolution has as many rows of padding above as
+            below, whatever the height; else TensorFlow's 'SAME'.
         begin: the step that it begins with (`Unit.onward`); empty: the first one.
         end: the step before which it ends (`Unit.before`); empty: none.
     """
@@ -117,6 +125,7 @@ class MBConv(nn.Module):
     se_features: int
     activation: str
     residual: bool
+    centered: bool = False
     begin: str = ""
     end: str = ""
 
@@ -148,7 +157,13 @@ class MBConv(nn.Module):
                 conv = Conv(width, use_bias=False, name=step)
                 x = norm(x, "expand_bn", activation, conv)
             elif step == "dwconv":
-                conv = DepthwiseConv(self.kernel_size, strides=self.strides, name=step)
+                half = self.kernel_size // 2
+                conv = DepthwiseConv(
+                    self.kernel_size,
+                    strides=self.strides,
+                    padding=((half, half),) * 2 if self.centered else "SAME",
+                    name=step,
+                )
                 x = norm(conv(x), "bn", activation)
             elif step == "se_reduce":
                 x = self.squeeze_excite(x)
@@ -209,6 +224,14 @@ def round_features(features: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
+def scale(stage: Stage, scaling: Scaling) -> Stage:
+    """A stage with as many blocks and as wide as the member has it."""
+    return stage._replace(
+        repeats=math.ceil(stage.repeats * scaling.depth),
+        features=round_features(stage.features, scaling.width),
+    )
+
+
 def efficientnet(name: str) -> Backbone:
     """EfficientNet B0 to B7 without its classifier."""
     scaling = SCALINGS[name]
@@ -218,16 +241,9 @@ def efficientnet(name: str) -> Backbone:
         Layer("rescaling_1", "Rescaling"),
         Layer("stem_conv_pad", "ZeroPadding2D"),
     )
-    stages = tuple(
-        stage._replace(
-            repeats=math.ceil(stage.repeats * scaling.depth),
-            features=round_features(stage.features, scaling.width),
-        )
-        for stage in STAGES
-    )
     return build(
         name,
-        stages,
+        tuple(scale(stage, scaling) for stage in STAGES),
         stem_features=round_features(32, scaling.width),
         top_features=round_features(1280, scaling.width),
         squeeze_excite=True,
@@ -238,18 +254,24 @@ def efficientnet(name: str) -> Backbone:
     )
 
 
-def efficientnet_lite0() -> Backbone:
-    """EfficientNet-Lite0 without its classifier (tensorflow/tpu, efficientnet/lite)."""
+def efficientnet_lite(name: str) -> Backbone:
+    """EfficientNet-Lite 0 to 2 without classifier (tensorflow/tpu, efficientnet/lite).
+
+    Stem, top, and the number of blocks of the first and the last stage do not scale.
+    """
+    scaling = SCALINGS[name]
+    stages = tuple(scale(stage, scaling) for stage in STAGES)
+    first, *middle, last = stages
     backbone = build(
-        "effnetlite0",
-        STAGES,
+        name,
+        (first._replace(repeats=1), *middle, last._replace(repeats=1)),
         stem_features=32,
         top_features=1280,
         squeeze_excite=False,
         activation="relu6",
         preprocessing=LITE,
         first_layers=(),
-        size=224,
+        size=scaling.size,
     )
     return replace(backbone, source="lite")
 
@@ -272,6 +294,7 @@ def build(
     num_blocks = sum(stage.repeats for stage in stages)
     block = 0
     features_in = stem_features
+    side = -(-size // 2)
     for number, stage in enumerate(stages, start=1):
         for repeat in range(stage.repeats):
             strides = stage.strides if repeat == 0 else 1
@@ -284,12 +307,14 @@ def build(
                 max(1, features_in // 4) if squeeze_excite else 0,
                 activation,
                 residual,
+                centered=not squeeze_excite and strides == 2 and side % 2 == 1,
             )
             unit_name = f"block{number}{chr(ord('a') + repeat)}"
             layers = block_layers(unit_name, module, pads=squeeze_excite)
             share = block / num_blocks if residual else 0.0
             units.append(Unit(unit_name, module, layers, drop_share=share))
             features_in = stage.features
+            side = -(-side // strides)
             block += 1
     top = ConvNorm(top_features, 1, 1, activation)
     units.append(Unit("top", top, conv_norm_layers("top")))

@@ -1,13 +1,18 @@
 """Heads: what stands between a backbone's output and the logits.
 
-A head is a tuple of units like a body. Its last unit is the `Classifier`. Its
+A head is a tuple of units like a body: pooling, hidden layers, the `Classifier`. Its
 parameters are drawn anew for every trial, by the trial's seed.
 """
 
+import re
 from dataclasses import replace
+from functools import partial
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
+from ftjax.axes import LINEAR, parse_head
 from ftjax.backbones.backbone import (
     Backbone,
     Layer,
@@ -20,6 +25,7 @@ from ftjax.kernels.normalization import at_least_float32
 from ftjax.trees import Tree
 
 UNIT_NAMES = ("avg_pool", "predictions")  # of all heads: no body has such a unit
+HIDDEN = "hidden"  # and the layer's number: of the units between them
 
 
 class AveragePool(nn.Module):
@@ -30,21 +36,66 @@ class AveragePool(nn.Module):
         return global_average_pool(x.astype(at_least_float32(x)))
 
 
-class Classifier(nn.Module):
-    """Linear classifier: (batch, c) -> logits (batch, num_classes), float32."""
+class Hidden(nn.Module):
+    """Dense layer with ReLU: (batch, c) -> (batch, width), float32.
 
-    num_classes: int
+    Attributes:
+        width: number of outputs.
+        dropout: share of the inputs that training drops.
+    """
+
+    width: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        x = drop_out(x, self.dropout, residual_scale)
+        return nn.relu(nn.Dense(self.width, dtype=at_least_float32(x), name="dense")(x))
+
+
+class Classifier(nn.Module):
+    """Linear classifier: (batch, c) -> logits (batch, num_classes), float32.
+
+    Attributes:
+        num_classes: number of outputs.
+        dropout: share of the inputs that training drops.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        x = drop_out(x, self.dropout, residual_scale)
         dtype = at_least_float32(x)
         return nn.Dense(self.num_classes, dtype=dtype, name="predictions")(x)
 
 
-def classifier(num_classes: int) -> Unit:
+def drop_out(x: jax.Array, rate: float, numbers: jax.Array | None) -> jax.Array:
+    """Dropout (Srivastava et al. 2014): 0, or 1 / (1 - rate) times the input.
+
+    An image's mask is drawn from its number alone, so it is the same in whatever part
+    of a batch, and on whatever device, the image is.
+
+    Args:
+        x: (batch, c).
+        rate: share of the inputs that is dropped.
+        numbers: (batch,) float32, one per image; None outside of training.
+    """
+    if not rate or numbers is None:
+        return x
+
+    def keep(number):
+        key = jax.random.key(jax.lax.bitcast_convert_type(number, jnp.uint32))
+        return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(keep)(numbers), x / (1 - rate), 0.0)
+
+
+def classifier(num_classes: int, dropout: float = 0.0) -> Unit:
     """The unit that gives the logits."""
     layer = Layer("predictions", "Dense", "predictions")
-    return Unit("predictions", Classifier(num_classes), (layer,))
+    return Unit("predictions", Classifier(num_classes, dropout), (layer,))
 
 
 def linear_head(num_classes: int) -> tuple[Unit, ...]:
@@ -53,12 +104,38 @@ def linear_head(num_classes: int) -> tuple[Unit, ...]:
     return Unit("avg_pool", AveragePool(), (layer,)), classifier(num_classes)
 
 
-def with_head(backbone: Backbone, num_classes: int) -> Backbone:
-    """The backbone followed by a linear head."""
-    return replace(backbone, head=linear_head(num_classes))
+def make_head(num_classes: int, head: str = LINEAR) -> tuple[Unit, ...]:
+    """Global average pooling, hidden layers and a linear classifier.
+
+    Dropout after a layer belongs to the unit that reads it.
+
+    Args:
+        num_classes: of the classifier.
+        head: as of `axes.parse_head`.
+    """
+    pool, _ = linear_head(num_classes)
+    units, dropout = [pool], 0.0
+    for number, (width, after) in enumerate(parse_head(head) or (), start=1):
+        name = f"{HIDDEN}{number}"
+        layer = Layer(name, "Dense", "dense")
+        units.append(Unit(name, Hidden(width, dropout), (layer,)))
+        dropout = after
+    return *units, classifier(num_classes, dropout)
 
 
-def draw_head(network: Backbone, seed: int, size: int) -> tuple[Tree, Tree]:
+def with_head(backbone: Backbone, num_classes: int, head: str = LINEAR) -> Backbone:
+    """The backbone followed by a head; arguments as of `make_head`."""
+    return replace(backbone, head=make_head(num_classes, head))
+
+
+def is_of_head(unit: str) -> bool:
+    """Whether a unit of that name stands in heads."""
+    return unit in UNIT_NAMES or re.fullmatch(rf"{HIDDEN}\d+", unit) is not None
+
+
+def draw_head(
+    network: Backbone, seed: int, size: int, deviation: float = 0.0
+) -> tuple[Tree, Tree]:
     """The head that a seed starts from.
 
     Args:
@@ -66,16 +143,19 @@ def draw_head(network: Backbone, seed: int, size: int) -> tuple[Tree, Tree]:
         seed: of the draws. The last unit draws by the seed itself, the k-th before it
             by (seed, k).
         size: height and width of the images, in pixels.
+        deviation: of kernels that are drawn from a normal distribution around 0; at 0
+            they are as of `draw_variables`.
 
     Returns:
         `params`, `batch_stats`: by unit of the head, then layer; host arrays.
     """
     shapes = variable_shapes(network.units, size)[len(network.body) :]
+    draw = partial(draw_variables, deviation=deviation) if deviation else draw_variables
     params, batch_stats = {}, {}
     for index, unit in enumerate(network.head):
         before_last = len(network.head) - 1 - index
         own = (seed, before_last) if before_last else seed
-        fresh = draw_variables(shapes[index], own)
+        fresh = draw(shapes[index], own)
         params[unit.name] = fresh.get("params", {})
         batch_stats[unit.name] = fresh.get("batch_stats", {})
     return params, batch_stats

@@ -6,11 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import UNIT_NAMES
 
 
 def drop_rates(network: Backbone, largest: float) -> tuple[float, ...]:
-    """Drop-connect rates of all units."""
-    return tuple(unit.drop_share * largest for unit in network.units)
+    """Drop-connect rates of the body's units, and of those of a linear head.
+
+    They are as many for every head, so that the body draws the same under all of them.
+    """
+    body = tuple(unit.drop_share * largest for unit in network.body)
+    return body + (0.0,) * len(UNIT_NAMES)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))

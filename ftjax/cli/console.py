@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 from rich.console import Console
@@ -13,6 +13,11 @@ from ftjax.machine.console import PLAIN
 from ftjax.machine.console import make_console as make_console
 
 Options = TypeVar("Options")
+Where = Annotated[
+    tuple[tuple[str, ...], ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="COLUMN=VALUE ..."),
+]
 
 
 def parse(
@@ -43,6 +48,11 @@ def parse(
         if stop.code:
             print_error(f"error: {one_line(said.getvalue())} (--help shows the usage)")
         raise
+
+
+def conditions(where: Where) -> tuple[str, ...]:
+    """What all `--where` of a command line ask for together."""
+    return tuple(condition for words in where for condition in words)
 
 
 def one_line(box: str) -> str:

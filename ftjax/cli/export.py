@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Options:
     """BatchNorm policy of the trial."""
     seed: int | None = None
     """Seed of the trial."""
+    where: Where = ()
+    """Conditions on the trial's row of results.csv, e.g. lr=0.001 bn=frozen."""
     format: Literal["keras", "onnx", "safetensors", "torch"] = "safetensors"
     """keras (a whole .keras model), onnx, torch (names of timm or torchvision), or
     safetensors (our own names, read back by --weights)."""
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.depth,
             bn=options.bn,
             seed=options.seed,
+            where=conditions(options.where),
             offline=options.offline,
         )
         run_dir = options.run_dir.expanduser()

@@ -2,6 +2,7 @@
 
     ftjax fit RESULTS.csv          fits, optimum, interval, sentence
     ftjax fit RESULTS.csv --out    also recommendation.json beside it
+    ftjax fit RUN ... --general    the paper's equation (9) on one's own runs
     ftjax fit --paper              every published number, recomputed
 
 RESULTS.csv is a sweep's table or anybody's: columns `depth` (or `depth_layers`),
@@ -12,7 +13,7 @@ Two CPU cores, 5 s for --paper: the paper's ResNet152 optimum 107 is 115 by its 
 equation and 153 (128-185) by least squares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,14 @@ from ftjax.analysis.results_file import (
 )
 from ftjax.cli.console import make_console, parse, refuse
 from ftjax.paper.audit import audit_paper, verdict_counts
+from ftjax.paper.general_equation import GeneralFit
+from ftjax.paper.run_equation import (
+    FORMS,
+    coefficient,
+    equation_sentences,
+    equation_table,
+    fit_equations,
+)
 from ftjax.paper.source import VERDICTS
 
 COLORS = {"agrees": "green", "added": "cyan", "misleading": "yellow"}
@@ -47,9 +56,13 @@ class Options:
     """Analyzes a table of depths and accuracies, or audits the depth paper."""
 
     results: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv")
-    ] = None
-    """CSV file: depth, accuracy, seed, bn, ..."""
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv")
+    ] = ()
+    """CSV file: depth, accuracy, seed, bn, ...; or the folder of a run. Several with
+    --general."""
+    general: bool = False
+    """Fit the depth paper's general equation (9): accuracy over depth, epochs and
+    training images. Its gamma and delta are known where these vary within a run."""
     paper: bool = False
     """Audit the depth paper."""
     out: tuple[Path, ...] | None = None
@@ -70,12 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(Options, arguments, prog="ftjax fit", description=__doc__)
     console = make_console()
     try:
-        if options.paper == (options.results is not None):
+        if options.paper == bool(options.results):
             raise ValueError("give either RESULTS.csv or --paper")
         if options.paper:
             show_paper(console, options.seed)
+        elif options.general:
+            show_general(console, options)
         else:
-            analyze(console, options.results, options)
+            analyze(console, only_table(options.results), options)
     except (ValueError, OSError) as error:
         return refuse(error)
     return 0
@@ -119,6 +134,65 @@ def analyze(console: Console, path: Path, options: Options) -> None:
 
         write_json(target, best.to_json())
         console.print(f"Written: {target}", soft_wrap=True)
+
+
+def table_file(path: Path) -> Path:
+    """The table itself, or that of the run in a folder."""
+    return path / "results.csv" if path.is_dir() else path
+
+
+def only_table(paths: Sequence[Path]) -> Path:
+    """The one table to analyze.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(paths) > 1:
+        raise ValueError(
+            f"one table is analyzed, not {len(paths)}: ftjax compare sets runs side by "
+            "side, and --general fits one equation to all of them"
+        )
+    return table_file(paths[0])
+
+
+def show_general(console: Console, options: Options) -> None:
+    """Print the general equation's fits to one or several tables.
+
+    Raises:
+        ValueError: a table cannot be read or lacks a column.
+    """
+    if options.out is not None:
+        raise ValueError("--out goes with one table, not with --general")
+    tables = {}
+    for path in map(table_file, options.results):
+        name = path.parent.name if path.name == "results.csv" else path.stem
+        name = str(path) if name in tables else name
+        tables[name], notes = read_results(path, total_layers=options.total_layers)
+        for note in notes:
+            console.print(f"Note: {name}: {note}", soft_wrap=True)
+    table = equation_table(tables)
+    fits = fit_equations(table)
+    console.print(equation_fits(fits, len(table)))
+    for sentence in equation_sentences(fits):
+        console.print(sentence, soft_wrap=True)
+
+
+def equation_fits(fits: Mapping[str, GeneralFit], num_rows: int) -> Table:
+    """Rich table of all forms: coefficients with standard errors, and quality."""
+    table = Table(
+        title=f"Equation (9) of Philip 2025 on {num_rows} rows: accuracy (0..1) = "
+        "alpha + depth term + gamma log epochs + delta log images"
+    )
+    table.add_column("depth term")
+    names = ("kappa", "beta", "gamma", "delta")
+    for name in (*names, "R² within", "AICc"):
+        table.add_column(name, justify="right")
+    for form, fit in fits.items():
+        found = (coefficient(fit, name) for name in names)
+        cells = ("-" if c is None else f"{c[0]:.3g} ± {c[1]:.2g}" for c in found)
+        quality = _number(fit.r_squared_within, 3), _number(fit.aicc, 2)
+        table.add_row(f"{form}: {FORMS[form]}", *cells, *quality)
+    return table
 
 
 def out_file(path: Path, out: tuple[Path, ...] | None) -> Path | None:

@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, make_console, parse, refuse
 
 # The keys of ftjax.gradcam.maps.METHODS, which would start JAX.
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam"]
@@ -44,6 +44,8 @@ class Options:
     """BatchNorm policy of the trials. Default: the recommended one."""
     seed: int = 0
     """Seed of the trials."""
+    where: Where = ()
+    """Conditions on rows of results.csv, e.g. lr=0.001 bn=frozen."""
     masks: Path | None = None
     """bool array (n, size, size) in a .npy file: where the object is, for the first n
     validation images. Default: the boxes of the data set, if it has any."""
@@ -69,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
             target=options.target,
             bn=options.bn,
             seed=options.seed,
+            where=conditions(options.where),
             masks=options.masks,
             show=lambda *numbers: console.print(number_table(*numbers)),
         )

@@ -25,8 +25,8 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         console.print("--depths auto decides after the first trials what to train")
         return None
     rates = measure_rates(start, data, budget, trials)
-    network, size = start.network, start.image_size
-    cost, sizes = measure_cost(network, size), budget.room.sizes
+    network, size, sizes = start.network, start.image_size, budget.room.sizes
+    cost = measure_cost(network, size)
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
@@ -53,8 +53,8 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
             f"{took:.0f}",
         )
     console.print(table)
-    programs = count_programs(network, trials, size)
-    timed = count_programs(network, largest_trials(trials)[:1], size)
+    programs = count_programs(start, trials)
+    timed = count_programs(start, largest_trials(trials)[:1])
     compiling = rates.compile_seconds * programs / timed
     count = trials_at_once(start, budget, trials, sweep.num_images)
     memory = needed_memory(start, budget, trials, sweep.num_images, count)

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Options:
     """BatchNorm policy of the trial."""
     seed: int | None = None
     """Seed of the trial."""
+    where: Where = ()
+    """Conditions on the trial's row of results.csv, e.g. lr=0.001 bn=frozen."""
     top: int = 1
     """How many classes to show."""
     csv: Path | None = None
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.depth,
             bn=options.bn,
             seed=options.seed,
+            where=conditions(options.where),
             offline=options.offline,
         )
         table = predictor.predict_table(options.images)

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process:
             sweep = one_core_each(sweep)
-        with Display(sweep.start, console, began=began) as display:
+        with Display(console, began=began) as display:
             listen = study.make_listener(sweep, out, display.show)
             outcome = run(sweep, out, listen, display.begin_round)
     except KeyboardInterrupt:

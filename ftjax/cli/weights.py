@@ -67,10 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def format_list(cache_dir: Path | None) -> str:
     """A table of all files; whether they are there is told by name, not by hash."""
-    from ftjax.weights.fetch import LITE0, OFFICIAL, weights_folder
+    from ftjax.weights.fetch import OFFICIAL, PACKAGED, weights_folder
 
     directory = weights_folder(cache_dir)
-    lines = [f"weight files in {directory}", f"{LITE0:12}      in ftjax[demo]"]
+    lines = [f"weight files in {directory}"]
+    for name, packaged in PACKAGED.items():
+        lines.append(f"{name:12}       in ftjax[{packaged.extra}]")
     for name, files in OFFICIAL.items():
         for variant, remote in (("notop", files.notop), ("top", files.top)):
             there = (directory / remote.file_name).is_file()

@@ -4,9 +4,9 @@ Scaling to what the weights expect happens on the device; here an image stays 0.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,7 @@ class Dataset:
         test: the official test images, or those that `test_size` cut off; None if there
             are none or not asked for. Nothing trains or validates on them.
         content_hash: SHA-256 (hex) over pixels and labels of train and val.
+        smaller: likewise with the first n of the training images alone, by n.
         note: what a reader of the results must know about the images.
         shared: number of image files with the same content in train and in val.
         report: what became of every file; None if it is not a folder.
@@ -65,6 +66,23 @@ class Dataset:
     shared: int
     report: ScanReport | None = None
     bits: int | None = None
+    smaller: Mapping[int, str] = field(default_factory=dict)
+
+    def first(self, train_size: int | None) -> "Dataset":
+        """With the first of the training images: the set of that size by itself.
+
+        Args:
+            train_size: one that was loaded; None: all of them.
+        """
+        if train_size in (None, len(self.train.labels)):
+            return self
+        images, labels = (array[:train_size] for array in self.train)
+        return replace(
+            self,
+            train=Arrays(images, labels),
+            content_hash=self.smaller[train_size],
+            smaller={},
+        )
 
     def describe(self) -> str:
         """One line for logs and reports: sizes, classes and what to know."""
@@ -95,7 +113,7 @@ def load(
     source: Source | None = None,
     data_dir: str | Path | None = None,
     image_size: int,
-    train_size: int | None = None,
+    train_size: int | Collection[int] | None = None,
     val_size: int | None = None,
     test_size: int | None = None,
     split_seed: int = 0,
@@ -117,9 +135,10 @@ def load(
         data_dir: where TFDS data sets lie prepared (see `sources.open_source`).
         image_size: pixels a side, at least 8.
         train_size: number of training images; a smaller set is a prefix of a larger
-            one and classes are as balanced as the data allows. None: all (food101: the
-            study's 10 %).
-        val_size: the same for validation.
+            one and classes are as balanced as the data allows. Of several the largest
+            is loaded, and `Dataset.first` gives the others. None, or empty: all
+            (food101: the study's 10 %).
+        val_size: number of validation images.
         test_size: the same for a test set, which is decoded then. Where the source has
             none, it is cut off the training images before validation is. None: no test
             set, unless `with_test` asks for the official one.
@@ -153,7 +172,7 @@ def load(
         )
         chosen = choose_parts(
             source,
-            train_size=train_size,
+            train_sizes=_sizes(train_size),
             val_size=val_size,
             test_size=test_size,
             seed=split_seed,
@@ -184,6 +203,11 @@ def load(
         shared=len(set(train.contents) & set(val.contents)),
         report=report,
         bits=None if report is None else report.bits,
+        smaller={
+            size: _hash_content(_first(train, size), val)
+            for size in _sizes(train_size)
+            if size < len(train.arrays.labels)
+        },
     )
 
 
@@ -192,7 +216,7 @@ def load_object_masks(
     *,
     data_dir: str | Path | None = None,
     image_size: int,
-    train_size: int | None = None,
+    train_size: int | Collection[int] | None = None,
     val_size: int | None = None,
     test_size: int | None = None,
     count: int,
@@ -213,10 +237,20 @@ def load_object_masks(
     if (source.val or source.train).boxes is None:
         return None
     chosen = choose_parts(
-        source, train_size=train_size, val_size=val_size, test_size=test_size, seed=0
+        source,
+        train_sizes=_sizes(train_size),
+        val_size=val_size,
+        test_size=test_size,
+        seed=0,
     )
     split, items = chosen["val"]
     return object_masks(split, items[:count], image_size)
+
+
+def _sizes(train_size: int | Collection[int] | None) -> tuple[int, ...]:
+    if train_size is None:
+        return ()
+    return (train_size,) if isinstance(train_size, int) else tuple(train_size)
 
 
 def _report(source: Source, chosen: dict[str, tuple[Split, np.ndarray]]) -> ScanReport:
@@ -233,6 +267,12 @@ class _Decoded(NamedTuple):
     arrays: Arrays
     pixel_digest: str
     contents: list[bytes]  # SHA-256 of each image file
+
+
+def _first(split: _Decoded, size: int) -> _Decoded:
+    images, labels = (array[:size] for array in split.arrays)
+    digest = hashlib.sha256(images.data).hexdigest()
+    return _Decoded(Arrays(images, labels), digest, split.contents[:size])
 
 
 def _decode_split(

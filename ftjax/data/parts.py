@@ -1,5 +1,6 @@
 """Which images of a source train, validate and test."""
 
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from ftjax.data.splits import balanced_order, hold_out, hold_out_test, take
 def choose_parts(
     source: Source,
     *,
-    train_size: int | None,
+    train_sizes: Collection[int] = (),
     val_size: int | None,
     test_size: int | None,
     seed: int,
@@ -20,9 +21,10 @@ def choose_parts(
 
     Args:
         source: the data set.
-        train_size: number of images; None: all, or the source's own share.
-        val_size: the same for validation; None: all of a validation split, or the
-            default of `hold_out`.
+        train_sizes: numbers of images, of which the largest is chosen and each must
+            be allowed; empty: all, or the source's own share.
+        val_size: number of images to validate on; None: all of a validation split, or
+            the default of `hold_out`.
         test_size: the same for the test; None: all of a test split, or no test.
         seed: of the choice.
 
@@ -72,11 +74,14 @@ def choose_parts(
             option="--val-size",
             limit="are there to validate",
         )
-    if train_size is None and source.train_share < 1:
-        train_size = round(source.train_share * len(source.train.labels))
-        train_size = min(max(train_size, num_classes), len(train))
-    train = take_some(train, train_size, option="--train-size", limit=limit)
+    sizes: list[int | None] = sorted(train_sizes, reverse=True) or [None]
+    if sizes == [None] and source.train_share < 1:
+        share = round(source.train_share * len(source.train.labels))
+        sizes = [min(max(share, num_classes), len(train))]
+    parts = [
+        take_some(train, size, option="--train-size", limit=limit) for size in sizes
+    ]
     return {
-        "train": (source.train, train),
+        "train": (source.train, parts[0]),
         "val": (source.val or source.train, val),
     } | (chosen)

@@ -21,8 +21,10 @@ class Start(NamedTuple):
         batch_stats: likewise.
         weights: where they are from.
         digests: of them.
-        head: that every trial starts from, by unit, on the devices; None: each draws
-            its own by its seed.
+        head: that a trial starts from, by unit, on the devices; None: it draws its
+            own by its seed.
+        deviation: of the kernels that are drawn, as of `draw_head`.
+        probes: heads that were fitted so far, by what they depend on.
     """
 
     network: Backbone
@@ -32,6 +34,8 @@ class Start(NamedTuple):
     weights: str
     digests: Digests
     head: Tree | None = None
+    deviation: float = 0.0
+    probes: dict[tuple, Tree] = {}
 
 
 def make_start(
@@ -60,6 +64,7 @@ def make_start(
         replicate(batch_stats, mesh),
         weights,
         digests(params, batch_stats),
+        probes={},
     )
 
 
@@ -78,6 +83,6 @@ def with_fresh_head(
     stats = {unit.name: start.batch_stats.get(unit.name, {}) for unit in network.body}
     if start.head is not None:
         return {**params, **start.head}, {**stats, **{name: {} for name in start.head}}
-    head = draw_head(network, seed, start.image_size)
+    head = draw_head(network, seed, start.image_size, start.deviation)
     head_params, head_stats = replicate(head, mesh)
     return {**params, **head_params}, {**stats, **head_stats}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.tuning import tuned_rows
+from ftjax.analysis.where import rows_where
 from ftjax.data import Dataset, load_object_masks
 from ftjax.data import load as load_data
 from ftjax.machine.files import read_json
@@ -41,7 +42,12 @@ class Run(NamedTuple):
     @property
     def depths(self) -> tuple[int, ...]:
         """Depths that can be looked at, in layers."""
-        return tuple(sorted(int(depth) for depth in self.rows["depth_layers"]))
+        return tuple(sorted({int(depth) for depth in self.rows["depth_layers"]}))
+
+    def row(self, depth: int) -> pd.Series:
+        """Of the depth's trial in results.csv, that of its last epoch."""
+        rows = self.rows[self.rows["depth_layers"] == depth]
+        return rows.loc[rows["epochs"].idxmax()]
 
 
 class Images(NamedTuple):
@@ -64,8 +70,14 @@ class Images(NamedTuple):
     captions: tuple[str, ...]
 
 
-def open_run(folder: Path, bn: str | None, seed: int) -> Run:
+def open_run(folder: Path, bn: str | None, seed: int, where: Sequence[str] = ()) -> Run:
     """Reads a sweep's records and its images.
+
+    Args:
+        folder: of the sweep.
+        bn: BatchNorm policy of the trials; None: the recommended one.
+        seed: of the trials.
+        where: conditions on their rows of results.csv, as `lr=0.001`.
 
     Raises:
         ValueError: the folder or its data cannot be read, or no trial of that policy
@@ -78,9 +90,10 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
             "folder of a sweep"
         )
     results = pd.read_csv(folder / "results.csv")
-    done = tuned_rows(results[results["status"] == "done"])
+    done = tuned_rows(rows_where(results[results["status"] == "done"], where))
     measured = read_json(folder / "recommendation.json") or {}
-    bn = bn or measured.get("bn") or str(results["bn"].iloc[0])
+    asked = [each[3:] for each in where if each.startswith("bn=")]
+    bn = bn or (asked or [measured.get("bn")])[0] or str(results["bn"].iloc[0])
     rows = done[(done["bn"] == bn) & (done["seed"] == seed)]
     if rows.empty:
         pairs = sorted(
@@ -94,7 +107,7 @@ def open_run(folder: Path, bn: str | None, seed: int) -> Run:
     names = "data_dir image_size train_size val_size test_size".split()
     source = {"name": config["data"], **{name: config.get(name) for name in names}}
     dataset = load_data(**source)
-    if set(rows["data_hash"]) != {dataset.content_hash}:
+    if not set(rows["data_hash"]) <= {dataset.content_hash, *dataset.smaller.values()}:
         raise ValueError(
             f"the images of {config['data']!r} have changed since {folder} was made; "
             "run the sweep again"

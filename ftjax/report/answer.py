@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pandas as pd
 from ftjax.analysis.metrics import last_logits
 from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
+from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
@@ -64,7 +66,8 @@ def write_files(
     trial = named_trial(results, best) if best.named else None
     if trial is not None:
         score_test(trial)
-    plots.save(plots.depth_curve(results, best.named), out / "depth_curve")
+    curve = drawing.rows_of(results, best)
+    plots.save(plots.depth_curve(curve, best.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
     write_page(out, results, epochs, best, probes, correlations)
     finding = ""
@@ -81,7 +84,8 @@ def compare_probes(
     out: Path, results: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
     """The run's probes, None without any, and how well they order its depths."""
-    probes = read_probes(out, results.iloc[0])
+    largest = results["train_size"].to_numpy().argmax()  # the probes are of all images
+    probes = read_probes(out, results.iloc[largest])
     return probes, () if probes is None else rank_correlation(probes, results)
 
 
@@ -99,7 +103,8 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     saved = read_json(out / "config.json")
     backbone = make_backbone(saved["config"]["model"])
     settings = {"metric": saved["config"].get("metric"), **settings}
-    correct = read_correct(out, results)
+    read = partial(read_correct, out)
+    correct = read(results)
     search = None
     if tuple(saved["config"]["depths"]) == AUTO:
         search = decide(saved["config"], backbone, results, correct)
@@ -117,7 +122,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     about_images = tuple(saved.get("data_warnings", ()))
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, correct)),
+        explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
     )
 
@@ -141,7 +146,7 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     n_val, classes), of which the last epoch that the row has is taken.
     """
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    for row in last_rows(results).itertuples():
         path = out / "trials" / str(row.trial) / "val_logits.npz"
         if not path.is_file():
             continue

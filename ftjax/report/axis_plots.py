@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ftjax.analysis.surface import surface_axes
 from ftjax.analysis.wording import number
+from ftjax.axes import AXES
 from ftjax.report.drawing import (
     INK,
     MARK,
@@ -37,10 +38,11 @@ def depth_by_axis(results: pd.DataFrame, axis: str, *, width: float = WIDE) -> F
         axis: column of numbers.
         width: of the figure, in inches.
     """
-    done = finished(results)
+    values = results.groupby(axis)
+    done = pd.concat([finished(rows) for _, rows in values])
     if done.empty:
         return empty_figure(width, NOTHING, setting_line(results))
-    name = {"lr": "learning rate"}.get(axis, axis.replace("_", " "))
+    name = next((own.title for own in AXES if own.name == axis), axis)
     policies = sorted(done["bn"].unique())
     wide = width > 6
     shape = (1, len(policies)) if wide else (len(policies), 1)

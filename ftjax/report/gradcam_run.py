@@ -57,6 +57,7 @@ def write_heat_maps(
     target: str,
     bn: str | None,
     seed: int,
+    where: Sequence[str] = (),
     masks: Path | None,
     show: Callable[[int, pd.DataFrame, tuple[Stage, ...]], None],
 ) -> Findings:
@@ -70,13 +71,14 @@ def write_heat_maps(
         target: class that the figure explains.
         bn: BatchNorm policy of the trials; None: the recommended one.
         seed: of the trials.
+        where: conditions on their rows of results.csv, as `lr=0.001`.
         masks: a .npy file that says where the objects are, or None.
         show: called with the numbers of each depth as soon as they are measured.
 
     Raises:
         ValueError: the folder, its data or an argument cannot be used.
     """
-    run = opened.open_run(folder, bn, seed)
+    run = opened.open_run(folder, bn, seed, where)
     opened.check_target(run, target)
     chosen = opened.choose_images(run, images, SHOWN)
     chosen = chosen._replace(masks=opened.find_masks(run, chosen, masks))
@@ -167,7 +169,8 @@ def write_figures(
 
 def open_trial(run: Run, depth: int, chosen: Images) -> tuple[Predictor, Explained]:
     """A trained trial, and itself with the images to measure."""
-    predictor = load_trial(run.folder, depth, bn=run.bn, seed=run.seed, offline=True)
+    trial = f"trial={run.row(depth)['trial']}"
+    predictor = load_trial(run.folder, depth, where=(trial,), offline=True)
     units = predictor.network.units
 
     def logits(images: np.ndarray) -> np.ndarray:
@@ -230,7 +233,7 @@ def figure_row(
 
 def identify(run: Run, depth: int, method: str, table: pd.DataFrame) -> pd.DataFrame:
     """The table with the trial's name in front."""
-    row = run.rows[run.rows["depth_layers"] == depth].iloc[0]
+    row = run.row(depth)
     copied = "trial model data depth_layers depth_units bn seed".split()
     fixed = {name: row[name] for name in copied} | {"method": method}
     return table.assign(**fixed)[[*fixed, *COLUMNS]]

@@ -45,16 +45,9 @@ def write_report(path: str | Path, report: Report) -> Path:
         )
     found = (section(report) for section in SECTIONS)
     first = report.first
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html.j2")
-    text = page.render(
+    text = render(
+        "page.html.j2",
         subject=f"{first.get('model', 'model')} on {first.get('data', 'data')}",
-        policies=POLICIES.values(),
         best=best,
         answer=answer_parts(best) if best else (),
         caveats=best.caveats if best else (),
@@ -71,3 +64,15 @@ def write_report(path: str | Path, report: Report) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def render(template: str, **values) -> str:
+    """A page from a template of this folder and what it names."""
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(template)
+    return page.render(policies=POLICIES.values(), **values)

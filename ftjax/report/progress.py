@@ -10,8 +10,6 @@ from rich.progress import Progress as Bar
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES, varied
 from ftjax.config import axis_values
-from ftjax.frozen.start import Start
-from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.events import ENDED_BADLY, Event
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.strategies import Round
@@ -72,7 +70,6 @@ class Display:
     """A bar in a terminal or a notebook; in a log file, a plain line per trial.
 
     Args:
-        start: the network that is trained.
         console: to print on.
         began: when the command began, as of `time.perf_counter`.
 
@@ -81,10 +78,9 @@ class Display:
             the first trial that was trained; None before it.
     """
 
-    def __init__(self, start: Start, console: Console, *, began: float):
+    def __init__(self, console: Console, *, began: float):
         self.forecast: float | None = None
         self._began = began
-        self._forward = measure_cost(start.network, start.image_size).forward
         self._console = console
         notebook = console.is_jupyter and not console.quiet
         self._bar = NotebookBar() if notebook else terminal_bar(console)
@@ -107,13 +103,14 @@ class Display:
             self._console.print(round.reason)
         self._goals = dict(round.goals)
         going = [trial for trial in round.plan.trials if trial.id in self._goals]
+        asked = [row.hyper for row in round.plan.requests if row.trial in self._goals]
         self._varied = [
             name
             for name in NAMES
-            if name != "epochs" and len({getattr(t.hyper, name) for t in going}) > 1
+            if name != "epochs" and len({getattr(hyper, name) for hyper in asked}) > 1
         ]
         self._numbers = {trial.id: number for number, trial in enumerate(going, 1)}
-        self._work = {trial.id: self._work_of(trial) for trial in going}
+        self._work = {trial.id: trial.flops.total(1) for trial in going}
         self._left = sum(self._work[id] * goal for id, goal in self._goals.items())
         self._done, self._seconds = 0.0, 0.0
         self._start: dict[str, float] = {}
@@ -188,11 +185,6 @@ class Display:
         minutes, seconds = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-    def _work_of(self, trial: Trial) -> float:
-        """Relative cost of an epoch: FLOPs of the units that are run."""
-        recomputed = self._forward[trial.placement.boundary : trial.cut.unit]
-        return 4 * sum(self._forward[trial.cut.unit :]) + 2 * sum(recomputed)
 
 
 def terminal_bar(console: Console) -> Bar:

@@ -96,7 +96,7 @@ class Block(NamedTuple):
 
     Attributes:
         kind: text, small, heading, facts (pairs), image (`inline.Image`), figure,
-            trials and grid (`content.Table`), pairs, code, list, or details.
+            trials, grid and wide (`content.Table`), pairs, code, list, or details.
         value: what it shows; its type depends on the kind.
         name: of the element in the page, where the kind has one, or its title.
     """

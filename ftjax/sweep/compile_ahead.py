@@ -27,7 +27,7 @@ from ftjax.machine.mesh import replicate, shard_batch
 from ftjax.machine.threads import usable_cores
 from ftjax.machine.workers import stop_point
 from ftjax.sweep.resources import Budget
-from ftjax.sweep.trial import Hyperparameters, Trial
+from ftjax.sweep.trial import Hyperparameters, Trial, trial_start
 from ftjax.training.evaluate import cross_entropies
 from ftjax.training.programs import (
     backward_unit,
@@ -99,16 +99,16 @@ def compile_ahead(
     if not trials or threads == 1 or others:
         yield lambda: None
         return
-    programs = Programs(start, *with_fresh_head(start, 0))
-    inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
     boundary = min(trial.placement.boundary for trial in trials)
-    first, rest = inference[:boundary], inference[boundary:]
-    later = [
-        *begun_tasks(programs, trials),
-        *training_tasks(programs, trials),
-        *rest,
-        *batch_tasks(start.network, data, trials),
-    ]
+    first, later = [], []
+    for own in by_head(trials):
+        programs = make_programs(start, own[0].hyper)
+        inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
+        first += inference[:boundary]
+        later += begun_tasks(programs, own)
+        later += training_tasks(programs, [t for t in own if not t.is_probe])
+        later += inference[boundary:]
+    later += batch_tasks(start.network, data, trials)
     pool = ThreadPoolExecutor(threads)
 
     def call(kind: Hashable, task: Callable[[], None]) -> None:
@@ -126,6 +126,20 @@ def compile_ahead(
         yield lambda: wait_for(coming)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def by_head(trials: Iterable[Trial]) -> Iterable[list[Trial]]:
+    """The trials of each head."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.hyper.head, []).append(trial)
+    return found.values()
+
+
+def make_programs(start: Start, hyper: Hyperparameters) -> Programs:
+    """What the programs of trials are called with that have the head of `hyper`."""
+    own = trial_start(start, hyper)
+    return Programs(own, *with_fresh_head(own, 0))
 
 
 def wait_for(futures: Sequence[Future[None]]) -> None:
@@ -148,7 +162,8 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             at = Placement(trial.cut.unit + index, begin if index == 0 else "")
             x = unit_input(programs.start, at, hyper.micro_batch)
             wanted = gives_input_gradient(index, part.unit)
-            scaled = hyper.drop_connect > 0 and part.unit.drop_share > 0
+            drops = hyper.drop_connect > 0 and part.unit.drop_share > 0
+            scaled = drops or part.unit.dropout > 0
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
@@ -233,8 +248,9 @@ def batch_tasks(
     network: Backbone, data: Dataset, trials: Iterable[Trial]
 ) -> Iterator[Task]:
     """What belongs to no unit: drop-connect, and the loss with its gradient."""
-    images, classes = len(data.train.labels), len(data.class_names)
+    classes = len(data.class_names)
     for hyper in {trial.hyper: None for trial in trials}:
+        images = hyper.train_size or len(data.train.labels)
         rates = drop_rates(network, hyper.drop_connect)
         run = partial(call_batch, images, classes, hyper, rates)
         yield (images, classes, hyper.program, rates), run

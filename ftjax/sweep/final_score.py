@@ -12,7 +12,7 @@ import numpy as np
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine.files import read_json, write_json
 from ftjax.sweep.log import closing_all, read_log
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.evaluate import evaluate
 from ftjax.training.step import init_state
 from ftjax.training.suffix import make_suffix
@@ -39,6 +39,7 @@ def score_test(
     known = read_json(out / FILE)
     if known is not None:
         return known
+    start = trial_start(start, trial.hyper)
     params, batch_stats = with_fresh_head(start, trial.seed)
     suffix = make_suffix(start.network, trial.cut, trial.policy)
     state = init_state(

@@ -14,7 +14,7 @@ from ftjax.machine.mesh import replicate, shard_batch
 from ftjax.machine.stacking import Variants, share, stack
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.resources import Budget, largest_trials
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import Source, Step, epoch_program
 from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
@@ -69,7 +69,9 @@ def measure_rates(
         fused: whether a few steps of one seed are one program.
     """
     began = time.perf_counter()
-    network, mesh, trial = start.network, budget.mesh, largest_trials(trials)[0]
+    mesh, trial = budget.mesh, largest_trials(trials)[0]
+    start = trial_start(start, trial.hyper)
+    network = start.network
     hyper, count = trial.hyper, trial.hyper.micro_batch
     variants = Variants(seeds, mesh) if seeds > 1 else None
     params, batch_stats = with_fresh_head(start, trial.seed, mesh)
@@ -80,10 +82,12 @@ def measure_rates(
     state = init_state(suffix, params, batch_stats, optimizer=hyper.optimizer)
     state = stack([state] * seeds, variants)
     x = share(infer(network[: trial.cut.unit], params, batch_stats, images), variants)
-    scales = None
-    if hyper.drop_connect:  # no block is dropped, by the programs that can drop one
-        scales = np.ones((len(suffix), count), np.float32)
-        scales = np.stack([scales] * seeds) if variants else scales
+    ones = np.ones((seeds, count) if variants else count, np.float32)
+    scales = {  # no block is dropped, by the programs that can drop one
+        part.unit.name: ones
+        for part in suffix
+        if part.unit.dropout or (hyper.drop_connect and part.unit.drop_share)
+    }
 
     def step():
         nonlocal state

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from ftjax.backbones.backbone import Backbone, boundary_shapes, variable_shapes
 from ftjax.depth import Cut
 from ftjax.frozen.placement import activation_struct
-from ftjax.sweep.trial import Trial
+from ftjax.frozen.start import Start
+from ftjax.sweep.trial import Trial, trial_network
 from ftjax.training.optimizer import init_unit
 from ftjax.training.programs import forward_program
 from ftjax.training.suffix import make_suffix
@@ -36,30 +37,32 @@ class Memory(NamedTuple):
     stored: int = 0
 
 
-def count_programs(network: Backbone, trials: Iterable[Trial], size: int) -> int:
+def count_programs(start: Start, trials: Iterable[Trial]) -> int:
     """Distinct forward passes of single units that the trials compile.
 
     Units of equal module, input and trainable layers share one; inference counts too.
 
     Args:
-        network: backbone with head.
+        start: the pretrained network.
         trials: that are planned.
-        size: height and width of the images, in pixels.
     """
-    shapes = boundary_shapes(network.units, size)
-    modules = [unit.module for unit in network.units]
-    programs: set[tuple] = set(zip(modules, shapes[:-1], strict=True))
+    programs: set[tuple] = set()
     for trial in trials:
+        network = trial_network(start.network, trial.hyper.head)
+        batch = trial.hyper.micro_batch
+        shapes = boundary_shapes(network.units, start.image_size)
         begin, index = trial.placement.begin, trial.cut.unit
         suffix = make_suffix(network, trial.cut, trial.policy, begin)
+        modules = [unit.module for unit in network.units]
+        programs |= {(batch, *each) for each in zip(modules, shapes, strict=False)}
         if begin:
             before = network.units[index].before(begin).module
             programs |= {
-                (before, shapes[index]),
-                (suffix[0].unit.module, shapes[index]),
+                (batch, before, shapes[index]),
+                (batch, suffix[0].unit.module, shapes[index]),
             }
         for (unit, *keys), shape in zip(suffix, shapes[index:], strict=False):
-            programs.add((unit.module, shape, *keys))
+            programs.add((batch, unit.module, shape, *keys))
     return len(programs)
 
 
@@ -97,7 +100,7 @@ def estimate_memory(
         make = partial(init_unit, name=optimizer, trainable=part.trainable)
         state += total_bytes(jax.eval_shape(make, own))
         run = partial(forward_program, unit.module, part.trainable, part.batch_norm)
-        inputs = own, stats, x, scale if unit.drop_share else None
+        inputs = own, stats, x, scale if unit.drop_share or unit.dropout else None
         y, _, residuals = jax.eval_shape(run, inputs)
         leaves = jax.tree.leaves(residuals.complete((inputs, y)))
         held |= {id(leaf): leaf for leaf in leaves if leaf.shape[:1] == batch}

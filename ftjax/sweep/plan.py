@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ftjax.backbones.backbone import Backbone
 from ftjax.batch_norm import FROZEN, POLICIES
 from ftjax.data import Dataset
 from ftjax.depth import Cut, make_cut
+from ftjax.frozen.placement import Placement
 from ftjax.frozen.placement import place as place_activations
 from ftjax.frozen.start import Start
 from ftjax.sweep.cost import begun_flops, measure_cost, trial_flops
 from ftjax.sweep.resources import Budget
-from ftjax.sweep.trial import Hyperparameters, Subject, Trial
+from ftjax.sweep.trial import Hyperparameters, Subject, Trial, trial_network
 from ftjax.training.suffix import make_suffix
 
 
@@ -78,32 +80,36 @@ def make_plan(
         budget: of the machine.
         points: of the grid.
     """
-    network, size = start.network, start.image_size
-    subject = Subject(
-        network.name, start.weights, data.content_hash, size, network.dtype
-    )
-    cost = measure_cost(network, size)
-    train, val = len(data.train.labels), len(data.val.labels)
-    cuts: dict[int, Cut] = {}
+    size, val = start.image_size, len(data.val.labels)
+    num_images = len(data.train.labels) + val
+    networks: dict[str, Backbone] = {}  # by head
+    cuts: dict[tuple[int, str], Cut] = {}
     wanted = []
     for point in sorted(dict.fromkeys(points), key=lambda point: point.depth_layers):
-        depth = point.depth_layers
-        cuts[depth] = cut = cuts.get(depth) or make_cut(network, depth)
-        suffix = make_suffix(network, cut, point.policy)
+        key = depth, head = point.depth_layers, point.hyper.head
+        if head not in networks:
+            networks[head] = trial_network(start.network, head)
+        cuts[key] = cut = cuts.get(key) or make_cut(networks[head], depth)
+        suffix = make_suffix(networks[head], cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
-        wanted.append((cut, point, point.policy if norms else FROZEN.name))
-    placements, boundary = {}, 0
-    for cut in sorted((cut for cut, *_ in wanted), key=lambda cut: cut.unit):
-        if cut in placements:
-            continue
-        begin = network.units[cut.unit].step_of(cut.trainable[0][0])
-        placements[cut] = place_activations(
-            budget.room, network, size, train + val, cut.unit, begin, boundary
+        begin = networks[head].units[cut.unit].step_of(cut.trainable[0][0])
+        wanted.append((cut, begin, point, point.policy if norms else FROZEN.name))
+    placements: dict[tuple[int, str], Placement] = {}
+    boundary = 0
+    for unit, begin in sorted({(cut.unit, begin) for cut, begin, *_ in wanted}):
+        placements[unit, begin] = place_activations(
+            budget.room, start.network, size, num_images, unit, begin, boundary
         )
-        boundary = placements[cut].boundary
+        boundary = placements[unit, begin].boundary
     requests, trials = [], {}
-    for cut, point, policy in wanted:
-        hyper, placement = point.hyper, placements[cut]
+    for cut, begin, point, policy in wanted:
+        hyper = point.hyper.at(cut)
+        placement = placements[cut.unit, begin]
+        network, own = networks[hyper.head], data.first(hyper.train_size)
+        train, cost = len(own.train.labels), measure_cost(network, size)
+        subject = Subject(
+            network.name, start.weights, own.content_hash, size, network.dtype
+        )
         flops = trial_flops(
             cut,
             cost,
@@ -124,13 +130,22 @@ def make_plan(
 
 
 def in_order(trials: Iterable[Trial]) -> list[Trial]:
-    """From the earliest cut on; those of a cut that share programs are neighbors."""
+    """From the earliest cut on; those of a cut that share programs are neighbors.
+
+    Those that read the same activations come together, then those that share the
+    programs of units, then those that can be stacked; each in the order of its first.
+    """
+
+    def kinds(trial: Trial) -> tuple:
+        hyper = trial.hyper
+        return trial.placement.begin, hyper.unit_programs, hyper.program
+
     trials = list(trials)
     first: dict[tuple, int] = {}
-    for trial in trials:
-        first.setdefault(trial.hyper.program, len(first))
+    for kind in (kind for trial in trials for kind in enumerate(kinds(trial))):
+        first.setdefault(kind, len(first))
 
-    def place(trial: Trial) -> tuple[int, int]:
-        return trial.cut.unit, first[trial.hyper.program]
+    def place(trial: Trial) -> tuple[int, ...]:
+        return trial.cut.unit, *(first[kind] for kind in enumerate(kinds(trial)))
 
     return sorted(trials, key=place)

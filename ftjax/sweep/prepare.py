@@ -22,7 +22,6 @@ from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.memory import available_bytes, check_memory
 from ftjax.sweep.plan import Plan, Point, make_plan
-from ftjax.sweep.probe_start import with_probe
 from ftjax.sweep.resources import Budget, needed_memory
 from ftjax.sweep.trial import Hyperparameters
 from ftjax.weights.pretrained import load_pretrained
@@ -96,10 +95,12 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         with_test=config.data not in SOURCES,
     )
     largest = max(hyper.batch_size for hyper in hypers)
-    if len(data.train.labels) < largest:
+    smallest = min(config.train_size, default=len(data.train.labels))
+    if smallest < largest:
+        which = "smallest " if len(config.train_size) > 1 else ""
         raise ValueError(
-            f"--batch-size {largest} is larger than the training set of "
-            f"{len(data.train.labels)} images"
+            f"--batch-size {largest} is larger than the {which}training set of "
+            f"{smallest} images"
         )
     for policy in config.bn:
         find_policy(policy)
@@ -127,8 +128,6 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
-    if config.head_start == "probe":
-        start, _ = with_probe(start, data, budget, hypers[0].micro_batch)
     sweep = Sweep(config, start, data, budget, points)
     check_plan(sweep, sweep.plan())
     return sweep
@@ -164,7 +163,6 @@ def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
             micro_batch=config.micro_batch or setting["batch_size"],
             warmup=config.warmup,
             class_weights=config.class_weights,
-            head_start=config.head_start,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )

@@ -1,37 +1,44 @@
-"""`--head-start probe`: the head of every depth starts from a linear probe."""
+"""The head of a linear probe: what `--head-start probe` starts from."""
 
 import jax
 
-from ftjax.data import Dataset
 from ftjax.frozen.forward import advance
 from ftjax.frozen.start import Start
 from ftjax.machine.mesh import replicate
-from ftjax.sweep.resources import Budget
-from ftjax.training.head_probe import HeadProbe, fit_head
+from ftjax.sweep.trial import Hyperparameters
+from ftjax.training.batches import Source, Step
+from ftjax.training.head_probe import fit_head
 
 
 def with_probe(
-    start: Start, data: Dataset, budget: Budget, batch_size: int
-) -> tuple[Start, HeadProbe]:
-    """The start with a head that is fitted on the training images.
+    start: Start, step: Step, source: Source, hyper: Hyperparameters, num_classes: int
+) -> Start:
+    """The start with a head that is fitted to the end on the training images.
+
+    It is fitted for the first trial that starts from it; `start.probes` keeps it for
+    the others, whatever their cut.
 
     Args:
-        start: the pretrained network, whose head is a pooling and a linear classifier.
-        data: images and labels.
-        budget: of the machine.
-        batch_size: images that pass through the network at a time.
+        start: the pretrained network, whose head ends with a linear classifier.
+        step: of the trial.
+        source: the activations that the trial trains on, and the labels.
+        hyper: of the trial.
+        num_classes: of the labels.
     """
-    *before, last = start.network.units
-    features = advance(
-        before,
-        start.params,
-        start.batch_stats,
-        data.train.images,
-        batch_size=batch_size,
-        mesh=budget.mesh,
-    )
-    probe = fit_head(features, data.train.labels, len(data.class_names))
-    layer = {"kernel": probe.kernel, "bias": probe.bias}
-    head = {unit.name: {} for unit in start.network.head}
-    head[last.name] = {last.parameter_keys[0]: layer}
-    return start._replace(head=replicate(jax.device_put(head), budget.mesh)), probe
+    if hyper.probe not in start.probes:
+        *before, last = [*step.recomputed, *(part.unit for part in step.suffix)]
+        features = advance(
+            before,
+            start.params,
+            start.batch_stats,
+            source.train[: len(source.labels)],
+            batch_size=hyper.micro_batch,
+            mesh=step.mesh,
+        )
+        probe = fit_head(features, source.labels, num_classes, source.class_weights)
+        head = {unit.name: {} for unit in start.network.head}
+        head[last.name] = {
+            last.parameter_keys[0]: {"kernel": probe.kernel, "bias": probe.bias}
+        }
+        start.probes[hyper.probe] = replicate(jax.device_put(head), step.mesh)
+    return start._replace(head=start.probes[hyper.probe])

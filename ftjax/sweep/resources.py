@@ -13,7 +13,7 @@ from ftjax.frozen.start import Start
 from ftjax.machine.mesh import DATA, VARIANT, axis_size
 from ftjax.machine.threads import usable_cores
 from ftjax.sweep.memory import Memory, available_bytes, estimate_memory
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Trial, trial_network
 from ftjax.trees import total_bytes
 
 MOST_AT_ONCE = 4  # trials side by side, unless more are asked for
@@ -69,7 +69,7 @@ def needed_memory(
     network, size, mesh = start.network, start.image_size, budget.mesh
     memories = [
         estimate_memory(
-            network,
+            trial_network(network, trial.hyper.head),
             trial.cut,
             trial.policy,
             size=size,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftjax.analysis.rows import last_rows
 from ftjax.axes import NAMES
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
@@ -19,7 +20,7 @@ from ftjax.sweep.cost import measure_cost, trainable_params
 from ftjax.sweep.events import ENDED_BADLY
 from ftjax.sweep.plan import Plan, Request
 from ftjax.sweep.records import EPOCH_COLUMNS, RESULT_COLUMNS
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Trial, trial_network
 
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
 
@@ -133,7 +134,8 @@ def result_row(
     A trial that was stopped has its cost, and the number of epochs that it had, but no
     accuracy: that would be one of another epoch than the others'.
     """
-    network, cut, hyper = start.network, request.cut, request.hyper
+    cut, hyper = request.cut, request.hyper
+    network = trial_network(start.network, hyper.head)
     cost = measure_cost(network, start.image_size)
     total_layers = len(network.layers)
     trainable = trainable_params(network, cut, cost)
@@ -151,7 +153,7 @@ def result_row(
     row = {
         **identity(start, data, request),
         "weights": start.weights,
-        "data_hash": data.content_hash,
+        "data_hash": trial.subject.data_hash,
         "depth_percent": round(100 * cut.depth_layers / total_layers, 2),
         "total_layers": total_layers,
         "total_units": network.num_units,
@@ -159,12 +161,11 @@ def result_row(
         "trainable_percent": round(100 * trainable / total_params, 2),
         "epochs": num_epochs,
         "image_size": start.image_size,
-        "train_size": len(data.train.labels),
         "val_size": len(data.val.labels),
         **{name: getattr(hyper, name) for name in NAMES if name != "epochs"},
+        "train_size": hyper.train_size or len(data.train.labels),
         "warmup": hyper.warmup,
         "class_weights": hyper.class_weights,
-        "head_start": hyper.head_start,
         "flops": trial.flops.total(num_epochs),
         "frozen_intact": record.get("frozen_intact"),
         "status": status,
@@ -182,7 +183,7 @@ def result_row(
 def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     """Per trial, which validation images were right after the epochs asked for."""
     found = {}
-    for row in results.drop_duplicates("trial").itertuples():
+    for row in last_rows(results).itertuples():
         correct = records.read_correct(out, row.trial)
         if correct is not None and len(correct) >= row.epochs:
             found[row.trial] = correct[row.epochs - 1]

@@ -3,14 +3,17 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ftjax.axes import SGD_MOMENTUM
+from ftjax.axes import AUTO, GLOROT, LINEAR, PROBE, RANDOM, SGD_MOMENTUM, parse_init
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import POLICIES
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
+from ftjax.frozen.start import Start
 from ftjax.sweep.cost import Flops
 from ftjax.training.optimizer import Hyper
 
@@ -38,7 +41,11 @@ class Hyperparameters:
         schedule: of the learning rate, as of `training.schedules`.
         warmup: epochs in which the rate rises from 0.
         class_weights: `balanced` where every class weighs the same in the loss.
-        head_start: `probe` where the head starts from a linear probe.
+        train_size: number of training images; None: all of them.
+        head: as of `axes.parse_head`.
+        head_init: as of `axes.parse_init`.
+        head_start: `probe` where the head starts from a linear probe; `auto` where
+            the cut decides (`at`).
     """
 
     lr: float
@@ -57,7 +64,23 @@ class Hyperparameters:
     schedule: str = "constant"
     warmup: float = 0.0
     class_weights: str = "none"
-    head_start: str = "random"
+    train_size: int | None = None
+    head: str = LINEAR
+    head_init: str = GLOROT
+    head_start: str = RANDOM
+
+    def at(self, cut: Cut) -> "Hyperparameters":
+        """With the head start that `auto` is at a cut."""
+        if self.head_start != AUTO:
+            return self
+        alone = cut.depth_layers == 0 and self.head == LINEAR
+        return replace(self, head_start=PROBE if alone else RANDOM)
+
+    @property
+    def probe(self) -> tuple | None:
+        """What the probe depends on that the head starts from; None without one."""
+        kind = self.train_size, self.class_weights
+        return kind if self.head_start == PROBE else None
 
     @property
     def constant(self) -> bool:
@@ -90,12 +113,16 @@ class Hyperparameters:
 
     @property
     def program(self) -> tuple:
-        """What compiled programs depend on: equal for trials that can be stacked."""
-        used = tuple(number is not None for number in self.numbers)
+        """Equal for trials that can be stacked."""
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
-        sizes = self.batch_size, self.micro_batch
         other = self.drop_connect, self.class_weights, self.head_start
-        return self.optimizer, *sizes, *other, used, rates
+        return *self.unit_programs, self.train_size, *other, rates
+
+    @property
+    def unit_programs(self) -> tuple:
+        """What the compiled programs of units depend on."""
+        used = tuple(number is not None for number in self.numbers)
+        return self.optimizer, self.batch_size, self.micro_batch, self.head, used
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -109,7 +136,9 @@ class Hyperparameters:
             "schedule": "constant",
             "warmup": 0.0,
             "class_weights": "none",
-            "head_start": "random",
+            "head": LINEAR,
+            "head_init": GLOROT,
+            "head_start": RANDOM,
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":
@@ -196,6 +225,11 @@ class Trial:
         text = json.dumps(self.canonical, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is the head alone, fitted to the end: there is no step to take."""
+        return self.hyper.probe is not None and self.cut.depth_layers == 0
+
     def describe(self, varied: Iterable[str] = ()) -> str:
         """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0  lr 0.0001`.
 
@@ -211,3 +245,28 @@ class Trial:
                 *(f"{name} {getattr(self.hyper, name)}" for name in varied),
             ]
         )
+
+
+def trial_network(network: Backbone, head: str) -> Backbone:
+    """A backbone with its linear head replaced by another one.
+
+    Args:
+        network: with the linear head of a sweep.
+        head: as of `axes.parse_head`.
+    """
+    if head == LINEAR:
+        return network
+    return with_head(network, network.head[-1].module.num_classes, head)
+
+
+def trial_start(start: Start, hyper: Hyperparameters) -> Start:
+    """What a trial starts from: the network with the head that its settings name.
+
+    Args:
+        start: the pretrained network.
+        hyper: of the trial.
+    """
+    return start._replace(
+        network=trial_network(start.network, hyper.head),
+        deviation=parse_init(hyper.head_init) or 0.0,
+    )

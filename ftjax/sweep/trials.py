@@ -19,7 +19,8 @@ from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import Log, closing_all, finish, keep, read_log, recording_failures
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.probe_start import with_probe
+from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import (
     Source,
     Step,
@@ -34,6 +35,7 @@ from ftjax.training.recalibrate import recalibrate
 from ftjax.training.schedules import rate_factors
 from ftjax.training.step import State, init_state, train_step
 from ftjax.training.suffix import make_suffix
+from ftjax.trees import Tree
 
 LARGEST_LOSS = 1e4  # nats; a network that knows nothing has log(classes)
 KEEP_EVERY = 10.0  # seconds; writing a checkpoint takes a tenth of a second of a core
@@ -45,7 +47,8 @@ class Work(NamedTuple):
     Attributes:
         trials: of one cut, policy and program, with equally many finished epochs; they
             differ in seed and rates.
-        activations: of the data, at or before the cut.
+        activations: of all data, at or before the cut; the trials use the first of
+            them.
         last: epoch to end with, counted from 1.
     """
 
@@ -59,8 +62,8 @@ class Group(NamedTuple):
 
     Attributes:
         work: the trials.
-        start: the pretrained network.
-        data: images and labels.
+        start: the pretrained network, with the head of the trials.
+        data: images and labels that they use.
         step: what their steps have in common.
         source: what their steps read.
     """
@@ -108,8 +111,8 @@ def train_trials(
                 watch = clock.Stopwatch()
                 order, rows, scales, rates = plan_epoch(group, epoch)
                 history = []
-                if is_probe(group):
-                    pass  # it is the head alone: there is nothing to train
+                if work.trials[0].is_probe:
+                    pass  # there is nothing to train
                 elif one_program:
                     state, steps = epoch_program(
                         step, source, state, rows, scales, rates
@@ -157,7 +160,7 @@ def train_trials(
                     break
         for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
             if log.trial.id not in failed:
-                finish(out, log, own, start, step.suffix)
+                finish(out, log, own, group.start, step.suffix)
     for trial in work.trials:
         if trial.id not in failed:
             listen(Event(trial, "done"))
@@ -165,7 +168,9 @@ def train_trials(
 
 def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Group:
     """What the trials share; arguments as of `train_trials`."""
-    first, network, activations = work.trials[0], start.network, work.activations
+    first, activations = work.trials[0], work.activations
+    start, data = trial_start(start, first.hyper), data.first(first.hyper.train_size)
+    network = start.network
     variants = Variants(len(work.trials), mesh) if len(work.trials) > 1 else None
     step = Step(
         make_suffix(network, first.cut, first.policy, activations.begin),
@@ -184,6 +189,8 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
         stack(numbers, variants),
         balanced_weights(data) if first.hyper.class_weights == "balanced" else None,
     )
+    if first.hyper.probe is not None:
+        start = with_probe(start, step, source, first.hyper, len(data.class_names))
     return Group(work, start, data, step, source)
 
 
@@ -221,14 +228,14 @@ class EpochPlan(NamedTuple):
     Attributes:
         order: of the images, as of `epoch_order`.
         rows: of every batch, as of `epoch_rows`.
-        scales: of drop-connect, as of `epoch_scales`.
+        scales: of what is dropped, as of `epoch_scales`.
         rates: learning rate of every step, (steps,) or (steps, trials); None where it
             is constant.
     """
 
     order: np.ndarray
     rows: np.ndarray
-    scales: np.ndarray | None
+    scales: Tree
     rates: np.ndarray | None
 
 
@@ -281,6 +288,10 @@ def end_epoch(
     """
     work, start, data, step, _ = group
     hyper, activations = work.trials[0].hyper, work.activations
+    count = len(data.train.labels)
+    trained_on = activations.train
+    if count < len(trained_on):
+        trained_on = trained_on[:count]
     passes = {"batch_size": hyper.micro_batch, "mesh": step.mesh}
     params = {**start.params, **state.params}
     batch_stats = {**start.batch_stats, **state.batch_stats}
@@ -309,10 +320,10 @@ def end_epoch(
     val = measure(activations.val, data.val.labels)
     loss = accuracy = np.nan
     if epoch == work.last:
-        train = measure(activations.train, data.train.labels)
+        train = measure(trained_on, data.train.labels)
         loss, accuracy = train.loss, train.correct.mean(axis=-1)
-    if is_probe(group):
-        train = measure(activations.train, data.train.labels)
+    if work.trials[0].is_probe:
+        train = measure(trained_on, data.train.labels)
         trained = train.correct.mean(axis=-1), train.loss
     else:
         losses, right = zip(*history, strict=True)
@@ -326,12 +337,6 @@ def end_epoch(
     )
     rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
     return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
-
-
-def is_probe(group: Group) -> bool:
-    """Whether the trials are the head alone, and that is a fitted probe."""
-    trial, network = group.work.trials[0], group.start.network
-    return trial.hyper.head_start == "probe" and trial.cut.unit >= len(network.body)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:

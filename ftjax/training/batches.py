@@ -91,8 +91,10 @@ def epoch_scales(
     drop_connect: float,
     steps: int,
     batch_size: int,
-) -> np.ndarray | None:
-    """Residual scales of the suffix's units in every step; None without drop-connect.
+) -> Tree:
+    """What an epoch draws for the units that drop something, a number per image.
+
+    The body draws the same under every head, and a unit of the head at every depth.
 
     Args:
         network: backbone with head.
@@ -104,20 +106,33 @@ def epoch_scales(
         batch_size: images per step.
 
     Returns:
-        (steps, units, batch), with several seeds (steps, seeds, units, batch).
+        By unit of the suffix (steps, batch), with several seeds (steps, seeds, batch):
+        residual scales (`residual_scales`) in the body, in [0, 1) for dropout.
     """
     rates = drop_rates(network, drop_connect)
-    if not any(rates[first:]):
-        return None
-    scales = [
-        np.asarray(residual_scales(key, epoch, rates, steps, batch_size))[:, first:]
-        for key in map(jax.random.key, seeds)
-    ]
-    return np.stack(scales, axis=1) if len(scales) > 1 else scales[0]
+    drawn: list[Tree] = []
+    for seed in seeds:
+        own = {}
+        if any(rates[first:]):
+            key = jax.random.key(seed)
+            scales = np.asarray(residual_scales(key, epoch, rates, steps, batch_size))
+            own = {
+                unit.name: scales[:, index]
+                for index, unit in enumerate(network.body)
+                if index >= first and unit.drop_share
+            }
+        for index, unit in enumerate(network.head):
+            if unit.dropout:
+                rng = np.random.default_rng([seed, epoch, index])
+                own[unit.name] = rng.random((steps, batch_size), np.float32)
+        drawn.append(own)
+    if len(drawn) == 1:
+        return drawn[0]
+    return jax.tree.map(lambda *each: np.stack(each, axis=1), *drawn)
 
 
 def epoch_batches(
-    step: Step, source: Source, rows: np.ndarray, scales: np.ndarray | None
+    step: Step, source: Source, rows: np.ndarray, scales: Tree
 ) -> Iterator[Iterator[Batch]]:
     """The batches of an epoch, each as its parts.
 
@@ -130,7 +145,7 @@ def epoch_batches(
     parts = [part for own in rows for part in split(step, own)]
     stored = take_each(source.train, parts)
     for number, own in enumerate(rows):
-        scale = None if scales is None else scales[number]
+        scale = {unit: drawn[number] for unit, drawn in scales.items()}
         yield batch_parts(step, source, own, scale, stored)
 
 
@@ -140,7 +155,7 @@ def epoch_program(
     source: Source,
     state: State,
     rows: jax.Array,
-    scales: jax.Array | None,
+    scales: Tree,
     rates: jax.Array | None = None,
 ) -> tuple[State, list[Metrics]]:
     """All steps of an epoch as one program; the metrics are (steps,) each.
@@ -180,7 +195,7 @@ def batch_parts(
     step: Step,
     source: Source,
     rows: np.ndarray,
-    scales: np.ndarray | None,
+    scales: Tree,
     stored: Iterator[np.ndarray | jax.Array],
 ) -> Iterator[Batch]:
     """The images of one step in equal parts, each at the cut when it is asked for."""
@@ -193,5 +208,5 @@ def batch_parts(
         yield Batch(
             split_rows(x, step.variants),
             split_rows(labels, step.variants),
-            None if scales is None else scales[..., part],
+            {unit: drawn[..., part] for unit, drawn in scales.items()},
         )

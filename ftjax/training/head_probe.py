@@ -34,7 +34,12 @@ class HeadProbe(NamedTuple):
     held_out_loss: np.ndarray
 
 
-def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int) -> HeadProbe:
+def fit_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    class_weights: np.ndarray | None = None,
+) -> HeadProbe:
     """Multinomial logistic regression by L-BFGS, to convergence.
 
     The penalty is the one of the least loss on a fifth of the training images, which
@@ -44,22 +49,25 @@ def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head
         features: (n, c) of the training images.
         labels: (n,).
         num_classes: that there are.
+        class_weights: (classes,) of the loss; None: all weigh the same.
     """
     features = np.asarray(features, np.float32)
     center, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
     x, y = (features - center) / spread, np.asarray(labels, np.int32)
     held = held_out(y)
+    w = np.ones(num_classes, np.float32) if class_weights is None else class_weights
+    w = np.asarray(w, np.float32)[y]
     errors, start = [], zeros(x.shape[1], num_classes)
     for penalty in reversed(PENALTIES):  # from the one that is solved soonest
-        start = solve(x[~held], y[~held], np.float32(penalty), start)
+        start = solve(x[~held], y[~held], w[~held], np.float32(penalty), start)
         losses = optax.softmax_cross_entropy_with_integer_labels(
             x[held] @ start[0] + start[1][None], y[held]
         )
-        errors.append(float(losses.mean()))
+        errors.append(float(np.average(losses, weights=w[held])))
     errors = np.array(errors[::-1])
     penalty = PENALTIES[int(np.nanargmin(errors))]
     kernel, bias = jax.device_get(
-        solve(x, y, np.float32(penalty), zeros(x.shape[1], num_classes))
+        solve(x, y, w, np.float32(penalty), zeros(x.shape[1], num_classes))
     )
     kernel = kernel / spread[:, None]
     return HeadProbe(kernel, bias - center @ kernel, penalty, errors)
@@ -82,14 +90,15 @@ def zeros(channels: int, num_classes: int) -> tuple[jax.Array, jax.Array]:
 
 
 @jax.jit
-def solve(x, y, penalty, start):
-    """The least mean cross-entropy plus penalty / 2 times the kernel's squared norm."""
+def solve(x, y, each, penalty, start):
+    """The least weighted mean cross-entropy plus half the penalty times the squares."""
 
     def objective(weights):
         kernel, bias = weights
         logits = x @ kernel + bias[None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return losses.mean() + penalty / 2 * jnp.sum(kernel**2)
+        mean = jnp.sum(each * losses) / jnp.sum(each)
+        return mean + penalty / 2 * jnp.sum(kernel**2)
 
     optimizer = optax.lbfgs()
     gradient = optax.value_and_grad_from_state(objective)

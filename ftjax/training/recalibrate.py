@@ -58,9 +58,9 @@ def recalibrate(
         recomputed: frozen units between `x` and the suffix.
         params: by unit; of the suffix, (variants, ...) if there are several trials.
         batch_stats: likewise.
-        x: (n, ...) training set.
-        order: (n,) random order of its rows, or (variants, n); the last partial batch
-            is left out.
+        x: (n, ...) inputs of the first unit.
+        order: (k,) random order of the rows that are trained on, or (variants, k); the
+            last partial batch is left out.
         batch_size: images per batch, as in training.
         mesh: devices that share a batch.
         variants: trials that are estimated at once.
@@ -69,7 +69,7 @@ def recalibrate(
         Running statistics of the suffix, by unit.
     """
     means, squares, count = {}, {}, 0
-    starts = range(0, len(x) - batch_size + 1, batch_size)
+    starts = range(0, order.shape[-1] - batch_size + 1, batch_size)
     rows = [order[..., start : start + batch_size].reshape(-1) for start in starts]
     for own in take_each(x, rows):
         y = infer(recomputed, params, batch_stats, shard_batch(own, mesh))

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from ftjax.machine.stacking import Variants
 from ftjax.training.optimizer import PLAIN, Hyper, init_unit, with_distance
@@ -89,12 +88,12 @@ class Batch(NamedTuple):
     Attributes:
         x: (batch, ...) inputs of the first unit.
         labels: (batch,) class indices.
-        scales: (units, batch) residual scales of the suffix, None without drop-connect.
+        scales: by unit that drops something, (batch,), as of `batches.epoch_scales`.
     """
 
     x: jax.Array
     labels: jax.Array
-    scales: np.ndarray | None = None
+    scales: Tree = {}
 
 
 def train_step(
@@ -133,10 +132,8 @@ def train_step(
     bodies = sum(not part.head for part in suffix)
     for number, (x, labels, scales) in enumerate(batches, start=1):
         pullbacks = []
-        for index, (unit, trainable, batch_norm, _) in enumerate(suffix):
-            scale = None
-            if scales is not None and unit.drop_share:
-                scale = scales[..., index, :]
+        for unit, trainable, batch_norm, _ in suffix:
+            scale = scales.get(unit.name)
             inputs = params[unit.name], batch_stats[unit.name], x, scale
             x, batch_stats[unit.name], residuals = forward_program(
                 unit.module, trainable, batch_norm, inputs, variants

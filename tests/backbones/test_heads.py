@@ -9,7 +9,15 @@ import pytest
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import Layer, Unit, draw_variables, init, variable_shapes
-from ftjax.backbones.heads import UNIT_NAMES, draw_head, linear_head, with_head
+from ftjax.backbones.heads import (
+    UNIT_NAMES,
+    draw_head,
+    drop_out,
+    is_of_head,
+    linear_head,
+    make_head,
+    with_head,
+)
 from ftjax.data.images import Arrays, Dataset
 from ftjax.depth import make_cut
 from ftjax.probes import probe_curve
@@ -55,6 +63,31 @@ def test_every_unit_of_a_head_is_drawn(deep):
         kernel = params[name][name]["kernel"]
         assert kernel.std() > 0 and (kernel != other[name][name]["kernel"]).all()
     assert not np.isin(params["hidden"]["hidden"]["kernel"], kernel).any()
+
+
+def test_hidden_layers_by_their_widths():
+    head = make_head(7, "500d0.5,75")
+    assert [unit.dropout for unit in head] == [0, 0, 0.5, 0]
+    network = replace(make_backbone("tiny"), head=head)
+    params, _ = draw_head(network, 5, SIZE, 0.01)
+    shapes = [params[unit.name][unit.parameter_keys[0]] for unit in head[1:]]
+    assert [layer["kernel"].shape[1] for layer in shapes] == [500, 75, 7]
+    kernel = shapes[1]["kernel"]  # of 37,500 numbers: five standard errors
+    assert kernel.std() == pytest.approx(0.01, rel=5 / np.sqrt(2 * kernel.size))
+    assert make_head(7) == make_head(7, "linear") == linear_head(7)
+    assert all(is_of_head(unit.name) for unit in head)
+    assert not any(is_of_head(unit.name) for unit in network.body)
+
+
+def test_dropout_scales_what_it_keeps():
+    x = np.full((4, 10_000), 3.0, np.float32)
+    numbers = np.array([0.1, 0.2, 0.1, 0.7], np.float32)
+    y = np.asarray(drop_out(x, 0.25, numbers))
+    np.testing.assert_allclose(np.unique(y), [0, 4], rtol=1e-6)
+    share = (y == 0).mean(axis=1)
+    np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / 10_000))
+    assert (y[0] == y[2]).all() and (y[0] != y[1]).any()  # by the number alone
+    assert drop_out(x, 0.25, None) is x and drop_out(x, 0.0, numbers) is x
 
 
 def test_depth_counts_the_body_alone(deep):

@@ -54,13 +54,19 @@ def test_subsets_are_nested_balanced_and_disjoint(tmp_path):
     assert np.bincount(whole.val.labels).tolist() == [3, 3, 3]
     assert not as_set(whole.train.images) & as_set(whole.val.images)
     assert len(as_set(whole.train.images) | as_set(whole.val.images)) == 36
-    for size in (3, 7, 12, 26):
+    sizes = (3, 7, 12, 26)
+    nested = load(str(folder), image_size=8, val_size=9, train_size=sizes)
+    for size in sizes:
         part = load(str(folder), image_size=8, val_size=9, train_size=size)
         assert np.array_equal(part.train.images, whole.train.images[:size])
         assert np.array_equal(part.train.labels, whole.train.labels[:size])
         assert np.array_equal(part.val.images, whole.val.images)
         assert np.ptp(np.bincount(part.train.labels)) <= 1
         assert part.content_hash != whole.content_hash
+        first = nested.first(size)
+        assert first.content_hash == part.content_hash
+        assert np.array_equal(first.train.images, part.train.images)
+        assert np.array_equal(first.train.labels, part.train.labels)
     small = load(str(folder), image_size=8, val_size=4, train_size=12)
     assert np.array_equal(small.val.images, whole.val.images[:4])
     assert np.array_equal(small.train.images, whole.train.images[:12])

@@ -11,6 +11,7 @@ from ftjax.backbones.backbone import init, with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
 from ftjax.frozen.placement import Placement
+from ftjax.frozen.start import make_start
 from ftjax.sweep.memory import (
     Memory,
     available_bytes,
@@ -20,6 +21,7 @@ from ftjax.sweep.memory import (
 )
 
 NETWORK = with_head(make_backbone("tiny"), 3)
+START = make_start(NETWORK, 16, {}, {}, weights="random")
 
 
 def memory(depth, batch_size, network=NETWORK):
@@ -67,10 +69,10 @@ def test_trials_share_programs():
         placed = [
             replace(each, placement=Placement(each.cut.unit, begin)) for each in trials
         ]
-        return count_programs(NETWORK, placed, 16)
+        return count_programs(START, placed)
 
     one = programs(at(48, "follow", 0))
-    assert count_programs(NETWORK, [trial], 16) == one
+    assert count_programs(START, [trial]) == one
     assert programs(at(48, "follow", 0), at(48, "follow", 1)) == one
     assert one < programs(at(48, "follow", 0), at(48, "frozen", 0))
     within = at(9, "follow", 0)  # of the cut's unit two parts in inference mode

@@ -47,9 +47,12 @@ OTHERS = {
     "hyper.schedule": {"hyper": replace(HYPER, schedule="cosine")},
     "hyper.warmup": {"hyper": replace(HYPER, warmup=1.0)},
     "hyper.class_weights": {"hyper": replace(HYPER, class_weights="balanced")},
+    "hyper.head": {"hyper": replace(HYPER, head="75")},
+    "hyper.head_init": {"hyper": replace(HYPER, head_init="0.01")},
     "hyper.head_start": {"hyper": replace(HYPER, head_start="probe")},
 }
-SAME = {"hyper.epochs", "placement", "flops"}  # a longer trial goes on from a shorter
+# A longer trial goes on from a shorter one; the images stand in the data's hash.
+SAME = {"hyper.epochs", "hyper.train_size", "placement", "flops"}
 
 
 def test_every_field_is_tried():

@@ -22,7 +22,8 @@ def test_the_head_alone_is_the_probe_at_every_epoch_and_seed(tmp_path):
     outcome = run_sweep(sweep, tmp_path)
     assert not outcome.failed
     assert outcome.epochs["val_accuracy"].nunique() == 1
-    plain = run_sweep(tiny_sweep(tmp_path, depths=("0",), train_size=200), tmp_path)
+    kind = {"head_start": "random", "train_size": 200}
+    plain = run_sweep(tiny_sweep(tmp_path, depths=("0",), **kind), tmp_path)
     ours, theirs = (each.results["accuracy"].iloc[0] for each in (outcome, plain))
     assert ours > theirs + 0.2  # one epoch of a random head is far from fitted
 

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 import ftjax
+from ftjax.axes import LINEAR
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init
 from ftjax.backbones.heads import with_head
 from ftjax.exports import FORMATS, export_network
 from ftjax.frozen.forward import infer
 from ftjax.machine.files import write_json
+from ftjax.weights.export_torch import module_names
 from ftjax.weights.licences import licence_of
 
 CLASSES = 5
 SMALL = "tiny", 32
+HEADS = {"tiny": "6,4d0.5"}  # hidden layers; the others have a linear head
 LARGE = [
     pytest.param(name, 64, marks=pytest.mark.parity)
     for name in ("effnetlite0", "effnetb0", "resnet50", "resnet50_torch", "vgg16")
@@ -31,7 +34,7 @@ LARGE = [
 
 def made(name, size, folder):
     """A network with random weights and statistics, as if a run had trained it."""
-    network = with_head(make_backbone(name), CLASSES)
+    network = with_head(make_backbone(name), CLASSES, HEADS.get(name, LINEAR))
     params, stats = init(network.units, 0, size)
     rng = np.random.default_rng(0)
     for own in stats.values():
@@ -119,8 +122,12 @@ def test_pytorch_reads_the_names(name, size, tmp_path):
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
     predictor, *_ = made("tiny", 32, tmp_path)
-    with pytest.raises(ValueError, match="neither timm nor torchvision has it"):
+    with pytest.raises(ValueError, match="hidden layers, which neither timm's nor"):
         export_network(predictor, tmp_path, format="torch")
+    for name, reason in (("tiny", "nor torchvision has"), ("resnet50", "strides are")):
+        network = with_head(make_backbone(name), CLASSES)
+        with pytest.raises(ValueError, match=reason):
+            module_names(network)
     with pytest.raises(ValueError, match="unknown format 'tflite'; there are safe"):
         export_network(predictor, tmp_path, format="tflite")
     with pytest.raises(ValueError, match="must end in .onnx"):

