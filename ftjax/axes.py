@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 SGD_MOMENTUM = 0.9  # unless --momentum says otherwise
+AUGMENTATIONS = ("flip", "crop", "color", "randaugment", "mixup")  # as they are applied
+NO_AUGMENTATION = "none"
+FRESH, DEFAULT_VIEWS = "fresh", "4"  # of --views
+NO_VIEWS = "none"  # without augmentation
 LINEAR, GLOROT = "linear", "glorot"  # of --head and --head-init
 AUTO, RANDOM, PROBE = "auto", "random", "probe"  # of --head-start
 HIDDEN_LAYER = re.compile(r"(\d+)(?:d(\d*\.?\d+))?", re.ASCII)
@@ -162,6 +166,30 @@ AXES = (
         lambda text: parse_schedule(text) is not None,
         usual="constant",
     ),
+    Axis(
+        "label_smoothing",
+        "label smoothing",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=0.0,
+    ),
+    Axis("clip", "clipping", "0 or more", not_negative, usual=0.0),
+    Axis(
+        "augment",
+        "augmentation",
+        f"{NO_AUGMENTATION}, or some of {', '.join(AUGMENTATIONS)} joined by commas",
+        lambda text: augmentations(text) is not None,
+        programs=True,
+        plain=lambda text: ",".join(augmentations(text) or (NO_AUGMENTATION,)),
+    ),
+    Axis(
+        "views",
+        "views of an image",
+        f"1 or more, or {FRESH}",
+        lambda text: text == FRESH or (text.isdecimal() and int(text) >= 1),
+        programs=True,
+        plain=lambda text: text if text == FRESH else str(int(text)),
+    ),
     Axis("train_size", "training images", "1 or more", lambda n: n >= 1, log=True),
     Axis(
         "head",
@@ -201,6 +229,19 @@ def parse_schedule(text: str) -> tuple[str, float] | None:
     except ValueError:
         return None
     return (name, number) if name == "one-over-t" and positive(number) else None
+
+
+def augmentations(text: str) -> tuple[str, ...] | None:
+    """The words of `flip,crop` in the order of `AUGMENTATIONS`; of `none`, no words.
+
+    Returns:
+        None where one is unknown.
+    """
+    if text == NO_AUGMENTATION:
+        return ()
+    words = text.split(",")
+    known = tuple(word for word in AUGMENTATIONS if word in words)
+    return known if set(words) == set(known) else None
 
 
 def check_axes(values: Mapping[str, Sequence[Any]]) -> None:

@@ -9,8 +9,11 @@ import tyro
 
 from ftjax.axes import (
     AXES,
+    DEFAULT_VIEWS,
+    FRESH,
     LINEAR,
     NAMES,
+    NO_AUGMENTATION,
     PROBE,
     SGD_MOMENTUM,
     check_axes,
@@ -144,6 +147,21 @@ class Config:
     schedule: tuple[str, ...] = ("constant",)
     """Learning rate over the trial: constant, cosine (falls to 0), one-over-t:TAU
     (TAU in epochs)."""
+    label_smoothing: tuple[float, ...] = (0.0,)
+    """Share of the loss that asks for all classes alike."""
+    clip: tuple[float, ...] = (0.0,)
+    """Largest norm of the gradient of all that is trained; a larger one is scaled down
+    to it. 0: none."""
+    augment: tuple[str, ...] = (NO_AUGMENTATION,)
+    """Random changes of the training images: flip (left to right), crop (60 to 100 % of
+    the area, resized), color (brightness, contrast, saturation), randaugment (two of 13
+    operations), mixup (with another image and its label), joined by commas: flip,crop.
+    Several of these are several settings: none flip,crop. Validation images, the
+    accuracy on the training images and --head-start probe are without."""
+    views: tuple[str, ...] = ()
+    """With --augment: the frozen part keeps so many fixed views of each training image,
+    of which every epoch takes one; or fresh: a new one in every epoch, for which the
+    frozen part runs in every step. Default: 4."""
     warmup: float = 0.0
     """Epochs in which the learning rate rises from 0."""
     vary: Literal["all", "one"] = "all"
@@ -304,6 +322,9 @@ def with_axes(config: Config) -> Config:
     for axis in AXES:
         own = values[axis.name]
         values[axis.name] = as_tuple([v if v is None else axis.plain(v) for v in own])
+    check_views(values, fused=config.fused)
+    if values["augment"] != (NO_AUGMENTATION,):
+        values["views"] = values["views"] or (DEFAULT_VIEWS,)
     several = [axis.flag for axis in varied(values)]
     if searches and several:
         raise ValueError(
@@ -327,11 +348,41 @@ def with_axes(config: Config) -> Config:
     return replace(config, **values)
 
 
+def check_views(values: Mapping[str, tuple], *, fused: bool) -> None:
+    """Refuses views that go with no augmentation, or not with other options.
+
+    Args:
+        values: of every axis, as they were given.
+        fused: whether an epoch is to be one program.
+
+    Raises:
+        ValueError: says which.
+    """
+    augment, views = values["augment"], values["views"]
+    if augment == (NO_AUGMENTATION,) and views:
+        raise ValueError(
+            f"--views {' '.join(views)} needs --augment: without it all views of an "
+            "image are the same"
+        )
+    if FRESH in views and fused:
+        raise ValueError(
+            "--fused does not go with --views fresh, whose images are made in every "
+            "step; choose a number of --views"
+        )
+    mixed = any("mixup" in text for text in augment)
+    if mixed and views != (FRESH,) and len(values["train_size"]) > 1:
+        raise ValueError(
+            "stored views of mixup are of one --train-size, whose images they mix; "
+            "choose --views fresh, or one size"
+        )
+
+
 def axis_values(config: Config) -> dict[str, tuple]:
     """The values of every axis of a completed configuration."""
     values = {name: as_tuple(getattr(config, name)) for name in NAMES}
     for name in ("head_bias_lr_factor", "train_size"):
         values[name] = values[name] or (None,)
+    values["views"] = values["views"] or (DEFAULT_VIEWS,)
     return values | ({"lr": RATES} if config.lr == AUTO_RATE else {})
 
 

@@ -114,5 +114,7 @@ def test_schedules_by_name():
     assert {axis.name for axis in AXES if axis.programs} == {
         "batch_size",
         "optimizer",
+        "augment",
+        "views",
         "head",
     }

@@ -8,6 +8,7 @@ import pytest
 
 from ftjax.backbones.backbone import draw_variables
 from ftjax.data import Arrays, Dataset
+from ftjax.data.augment import stored_views
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import Activations, advance
 from ftjax.frozen.placement import Placement
@@ -68,11 +69,16 @@ def train_tiny(
     cut = make_cut(trial_network(network, hyper.get("head", "linear")), depth)
     boundary = cut.unit if boundary is None else boundary
     x = advance(network[:boundary], params, batch_stats, images, batch_size=8)
-    activations = Activations(boundary, form(x[:TRAINED]), form(x[TRAINED:]))
     usual = {"lr": 1e-2, "head_lr_factor": 10.0, "weight_decay": 1e-3}
     usual |= {"drop_connect": 0.5, "optimizer": "adam", "batch_size": 8}
     usual |= {"micro_batch": 8, "epochs": epochs}
     own = Hyperparameters(**(usual | hyper))
+    views = None
+    if own.stored_views:
+        views = stored_views(data.train.images, own.words, own.stored_views)
+        views = advance(network[:boundary], params, batch_stats, views, batch_size=8)
+    train, val = x[:TRAINED], x[TRAINED:]
+    activations = Activations(boundary, form(train), form(val), views=views)
     subject = Subject(network.name, "random", "0", size, network.dtype)
     place, flops = Placement(boundary), Flops(0, 0)
     trials = tuple(

@@ -61,10 +61,10 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     if "epochs" in conditions:
         count = conditions["epochs"]
         words.append(f"{count} epoch{'s' * (count != 1)}")
-    augment = conditions.get("augment")
+    augment = None if "augment" in tuned else conditions.get("augment")
     if augment not in (None, "none", "None", False, 0, ""):
         augment = "on" if augment is True or augment == 1 else augment
-        words.append(f"augmentation {augment}")
+        words.append(f"augmentation {augment}{_views(conditions.get('views'))}")
     if conditions.get("warmup"):
         words.append(f"warm-up {_value(conditions['warmup'])} epochs")
     if conditions.get("class_weights", "none") != "none":
@@ -94,6 +94,13 @@ def _unusual(conditions: Mapping[str, Any], skip: Collection[str]) -> list[str]:
             name = "" if axis.name == "optimizer" else f"{axis.title} "
             words.append(name + _value(value))
     return words
+
+
+def _views(views: Any) -> str:
+    """What to say of the views of an augmented image: ' (4 views)'."""
+    if views in (None, "none"):
+        return ""
+    return f" ({views} view{'s' * (str(views) != '1')})"
 
 
 def _at_the_end(value: Any, tried: Collection[Any]) -> str:

@@ -16,7 +16,6 @@ SETTINGS = (
     "image_size",
     *(name for name in NAMES if name != "epochs"),  # those are read off one trial
     "warmup",
-    "augment",
     "class_weights",
 )
 KEYS = ("depth_layers", "bn", "seed")

@@ -11,7 +11,7 @@ import pandas as pd
 from ftjax.analysis.rows import SETTINGS
 
 # Settings that are part of the question: of these every value is a curve of its own.
-ASKED = ("image_size", "train_size", "augment", "class_weights")
+ASKED = ("image_size", "train_size", "class_weights")
 NUISANCES = tuple(name for name in SETTINGS if name not in ASKED)
 
 

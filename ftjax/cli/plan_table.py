@@ -1,16 +1,21 @@
 """`--plan`: what a sweep will take, printed before anything is trained."""
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
+from ftjax.axes import FRESH
 from ftjax.config import HALVING
-from ftjax.frozen.placement import begun_bytes
+from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.sweep.cost import measure_cost, trainable_params
-from ftjax.sweep.forecast import measure_rates, passed_flops
+from ftjax.sweep.forecast import measure_rates, passed_flops, views_cost
 from ftjax.sweep.memory import available_bytes, count_programs
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import largest_trials, needed_memory, trials_at_once
 from ftjax.sweep.trial import Trial
+
+CHOICES = (1, 4, 8)  # numbers of views whose cost is told
 
 
 def print_forecast(sweep: Sweep, console: Console) -> float | None:
@@ -25,18 +30,20 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         console.print("--depths auto decides after the first trials what to train")
         return None
     rates = measure_rates(start, data, budget, trials)
-    network, size, sizes = start.network, start.image_size, budget.room.sizes
+    network, size = start.network, start.image_size
     cost = measure_cost(network, size)
     table = Table("Layers", "Blocks", "BN", "Seed", "Parameters", "Stored before", "In")
     for name in ("GB", "TFLOP", "Seconds"):
         table.add_column(name, justify="right")
-    total = passed = passed_flops(start, trials, sweep.num_images)
+    total = passed = passed_flops(budget.room, trials)
     seconds = passed / rates.inference
     for trial in trials:
         boundary, begin, _ = trial.placement
-        stored = sizes[boundary]
+        room = budget.room.with_views(trial.hyper.stored_views)
+        stored = room.stored(boundary)
         if begin:
-            stored = begun_bytes(network, size, sweep.num_images, boundary, begin)
+            images = round(sweep.num_images * room.copies)
+            stored = begun_bytes(network, size, images, boundary, begin)
         flops, took = trial.flops.total(trial.hyper.epochs), rates.seconds(trial)
         total += flops
         seconds += took
@@ -74,6 +81,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         f"for the backward pass {memory.residuals / 1e9:.2f}, stored activations "
         f"{memory.stored / 1e9:.2f}",
     ]
+    lines += views_lines(budget.room, trials)
     if count > 1:
         lines.append(
             f"{count} trials side by side (--trials-at-once); the seconds are those "
@@ -97,9 +105,28 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
     return seconds + compiling
 
 
+def views_lines(room: Room, trials: Sequence[Trial]) -> Iterator[str]:
+    """For each augmentation, what the choices of `--views` cost."""
+    for augment in dict.fromkeys(t.hyper.augment for t in trials if t.hyper.words):
+        own = [trial for trial in trials if trial.hyper.augment == augment]
+        asked = {trial.hyper.views: trial.hyper.stored_views for trial in own}
+        own = [trial for trial in own if trial.hyper.views == next(iter(asked))]
+        counts = sorted({*CHOICES, *asked.values()} - {0})
+        costs = []
+        for name, views in (*zip(counts, counts, strict=True), (FRESH, 0)):
+            stored, passed, again = views_cost(room, own, views)
+            parts = [f"{stored / 1e9:.2f} GB"] if stored else []
+            parts += [f"{passed / 1e12:.2f} TFLOP once"] if passed else []
+            parts += [f"{again / 1e12:.2f} TFLOP in the steps"] if again else []
+            costs.append(f"{name}: {', '.join(parts) or 'nothing'}")
+        yield f"--views of {augment} add to the frozen part: {'; '.join(costs)}"
+
+
 def placement(trial: Trial) -> str:
     """Where a trial's activations are, and how many units are run again from there."""
     boundary, _, where = trial.placement
+    if trial.hyper.fresh and trial.cut.unit:
+        return f"{where}; all units recomputed in training"
     again = trial.cut.unit - boundary
     if not again:
         return where

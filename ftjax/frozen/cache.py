@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Unit
 from ftjax.data import Dataset
+from ftjax.data.augment import Views, ViewSet, stored_views
 from ftjax.frozen.forward import Activations, advance, outputs
 from ftjax.frozen.placement import (
     Placement,
@@ -24,6 +25,8 @@ from ftjax.machine.caches import cache_folder
 
 class ActivationCache:
     """The activations that trials train on, who come in the order of their cuts.
+
+    Those that train on other stored views come after these, from their first cut on.
 
     Args:
         start: the pretrained network.
@@ -46,15 +49,32 @@ class ActivationCache:
         threads: int = 1,
         needs_device: bool = False,
     ):
-        self._start, self._room, self._needs_device = start, room, needs_device
-        self._content_hash = data.content_hash
+        self._start, self._data, self._needs_device = start, data, needs_device
+        self._all_room = room
         self._passes = {"batch_size": batch_size, "mesh": mesh, "threads": threads}
-        self._newest = Activations(0, data.train.images, data.val.images)
+        self._restart(None)
+
+    def _restart(self, view_set: ViewSet | None) -> None:
+        """Back to the images, and these views of them."""
+        train, val = self._data.train.images, self._data.val.images
+        self._view_set, self._room, views = view_set, self._all_room, None
+        if view_set is not None:
+            views = stored_views(train, *view_set)
+            self._room = self._all_room.with_views(view_set[1])
+        self._newest = Activations(0, train, val, views=views)
         self._begun: Activations | None = None
 
-    def at(self, placement: Placement) -> Activations:
-        """Those at a boundary not before the last one that was asked for."""
+    def at(self, placement: Placement, view_set: ViewSet | None = None) -> Activations:
+        """Those at a boundary not before the last one of the same views.
+
+        Args:
+            placement: where.
+            view_set: augmentation and number of views of each training image that are
+                wanted as well.
+        """
         boundary, begin, _ = placement
+        if view_set != self._view_set:
+            self._restart(view_set)
         self._newest = self._put_on_device(self._move(self._newest, boundary))
         begun = self._begun
         if begun is None or (begun.boundary, begun.begin) != (boundary, begin):
@@ -85,29 +105,30 @@ class ActivationCache:
             in_memory = room._replace(disk=0)
             boundary = choose_boundary(in_memory, boundary, activations.boundary)
         units = network[activations.boundary : boundary]
-        return Activations(boundary, *self._pass_on(activations, units))
+        return self._pass_on(activations, units)._replace(boundary=boundary)
 
     def _go_into(self, activations: Activations, begin: str) -> Activations:
         """Carries stored activations on to a step within their unit."""
-        boundary = activations.boundary
-        units = [self._start.network.units[boundary].before(begin)]
-        return Activations(boundary, *self._pass_on(activations, units), begin)
+        units = [self._start.network.units[activations.boundary].before(begin)]
+        return self._pass_on(activations, units)._replace(begin=begin)
 
-    def _pass_on(
-        self, activations: Activations, units: Sequence[Unit]
-    ) -> list[np.ndarray]:
-        """What frozen units make of the activations of both splits, in memory."""
+    def _pass_on(self, activations: Activations, units: Sequence[Unit]) -> Activations:
+        """What frozen units make of the activations, in memory."""
         params, batch_stats = self._start.params, self._start.batch_stats
-        return [
-            advance(units, params, batch_stats, split, **self._passes)
-            for split in (activations.train, activations.val)
-        ]
+        passed = {
+            name: advance(units, params, batch_stats, split, **self._passes)
+            for name, split in splits_of(activations)
+        }
+        return activations._replace(**passed)
 
     def _put_on_device(self, activations: Activations) -> Activations:
         """The activations on the device if they fit; says if they do not but should."""
         if self._room.on_device(activations.boundary):
-            splits = activations.train, activations.val
-            return Activations(activations.boundary, *map(jax.device_put, splits))
+            placed = {
+                name: split if isinstance(split, Views) else jax.device_put(split)
+                for name, split in splits_of(activations)
+            }
+            return activations._replace(**placed)
         if self._needs_device:
             name = self._start.network.units[activations.boundary].name
             warn_once(
@@ -129,7 +150,7 @@ class ActivationCache:
             content_name,
             network,
             start=start.digests,
-            data_hash=self._content_hash,
+            data_hash=self._data.content_hash,
             image_size=size,
             batch_size=self._passes["batch_size"],
             devices=mesh.size if mesh else 1,
@@ -142,16 +163,27 @@ class ActivationCache:
             **self._passes,
         )
         struct_of = partial(activation_struct, network, size, boundary)
-        train, val = load_or_make(
+        splits = splits_of(activations)
+        words, count = self._view_set or ((), 0)
+        ends = {"views": "-".join([*words, str(count)])}
+        arrays = load_or_make(
             Store(cache_folder() / "activations", self._room.disk),
             name_at(boundary),
             [
-                Recipe(split, struct_of(len(x)), partial(compute, x))
-                for split, x in (("train", activations.train), ("val", activations.val))
+                Recipe(ends.get(name, name), struct_of(len(x)), partial(compute, x))
+                for name, x in splits
             ],
             in_use=name_at(activations.boundary),
         )
-        return Activations(boundary, train, val)
+        names = (name for name, _ in splits)
+        return Activations(boundary, **dict(zip(names, arrays, strict=True)))
+
+
+def splits_of(activations: Activations) -> list[tuple[str, np.ndarray]]:
+    """The arrays that there are, by their field."""
+    names = ("train", "val", "views")
+    found = ((name, getattr(activations, name)) for name in names)
+    return [(name, split) for name, split in found if split is not None]
 
 
 @cache

@@ -17,6 +17,7 @@ from ftjax.backbones.backbone import (
     Unit,
     variables,
 )
+from ftjax.data.augment import Views
 from ftjax.data.read_ahead import read_ahead
 from ftjax.machine.mesh import fetch, shard_batch
 from ftjax.machine.stacking import Variants, each_variant
@@ -34,12 +35,15 @@ class Activations(NamedTuple):
         val: (n_val, ...).
         begin: the step of the unit whose inputs they are (`Unit.before`); empty: the
             unit's own.
+        views: (n_train * views, ...) likewise, of stored views of the training set, in
+            the order of `augment.Views`; None where there are none.
     """
 
     boundary: int
     train: np.ndarray | jax.Array
     val: np.ndarray | jax.Array
     begin: str = ""
+    views: np.ndarray | jax.Array | Views | None = None
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -65,11 +69,18 @@ def infer(
 
 
 def take_each(
-    x: np.ndarray | jax.Array, batches: Sequence[np.ndarray]
+    x: np.ndarray | jax.Array | Views, batches: Sequence[np.ndarray]
 ) -> Iterator[np.ndarray | jax.Array]:
-    """Rows of an array, where it is: on the host, on disk or on the device."""
-    on_device = isinstance(x, jax.Array)
-    found = (take(x, rows) for rows in batches) if on_device else read_ahead(x, batches)
+    """Rows of an array, where it is: on the host, on disk or on the device.
+
+    Those of `Views` are made when they are asked for.
+    """
+    if isinstance(x, Views):
+        found = (x[rows] for rows in batches)
+    elif isinstance(x, jax.Array):
+        found = (take(x, rows) for rows in batches)
+    else:
+        found = read_ahead(x, batches)
     for own in found:
         stop_point()
         yield own
@@ -82,7 +93,7 @@ def take(x: jax.Array, rows: np.ndarray) -> jax.Array:
 
 
 def batches(
-    x: np.ndarray | jax.Array, batch_size: int
+    x: np.ndarray | jax.Array | Views, batch_size: int
 ) -> Iterator[tuple[np.ndarray | jax.Array, int]]:
     """All of `x` in order, the last batch padded with its own rows to full size.
 
@@ -99,7 +110,7 @@ def outputs(
     units: Sequence[Unit],
     params: Tree,
     batch_stats: Tree,
-    x: np.ndarray,
+    x: np.ndarray | Views,
     *,
     batch_size: int,
     mesh: Mesh | None = None,
@@ -133,12 +144,12 @@ def advance(
     units: Sequence[Unit],
     params: Tree,
     batch_stats: Tree,
-    x: np.ndarray,
+    x: np.ndarray | Views,
     *,
     batch_size: int,
     mesh: Mesh | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> np.ndarray | Views:
     """What `outputs` yields, in memory: (n, ...); `x` if there are no units."""
     if not units:
         return x

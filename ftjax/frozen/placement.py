@@ -26,6 +26,8 @@ class Room(NamedTuple):
         disk: bytes for those that the memory does not hold.
         flops_per_byte: FLOPs in the time in which a byte is read from disk.
         device: bytes of the device for those that are trained on.
+        train_share: of the images, those that are trained on.
+        copies: times that what `sizes` says is stored, where there are views.
     """
 
     sizes: tuple[int, ...]
@@ -34,14 +36,24 @@ class Room(NamedTuple):
     disk: int = 0
     flops_per_byte: float = 0.0
     device: int = 0
+    train_share: float = 0.0
+    copies: float = 1.0
+
+    def with_views(self, views: int) -> "Room":
+        """With so many stored views of every training image beside the image itself."""
+        return self._replace(copies=1 + views * self.train_share)
+
+    def stored(self, boundary: int) -> int:
+        """Bytes of what is stored there; views of the images themselves are not."""
+        return round(self.sizes[boundary] * (self.copies if boundary else 1))
 
     def on_device(self, boundary: int) -> bool:
         """Whether a trial that trains from there has them on the device."""
-        return self.sizes[boundary] <= self.device
+        return self.stored(boundary) <= self.device
 
     def on_disk(self, boundary: int) -> bool:
         """Whether the memory does not hold them; the images take none of it."""
-        return boundary > 0 and self.sizes[boundary] > self.memory
+        return boundary > 0 and self.stored(boundary) > self.memory
 
 
 def boundary_bytes(network: Backbone, size: int) -> tuple[int, ...]:
@@ -82,12 +94,12 @@ def choose_boundary(room: Room, cut: int, previous: int = 0) -> int:
         previous: where the stored activations are before; they are read while the new
             ones are written, so the disk must hold both.
     """
-    held = room.sizes[previous] if room.on_disk(previous) else 0
+    held = room.stored(previous) if room.on_disk(previous) else 0
 
     def fits(boundary: int) -> bool:
         if boundary == previous or not room.on_disk(boundary):
             return True
-        return held + room.sizes[boundary] <= room.disk
+        return held + room.stored(boundary) <= room.disk
 
     def cost(boundary: int) -> float:
         read = room.sizes[boundary] if room.on_disk(boundary) else 0
@@ -120,6 +132,7 @@ def make_room(
     memory: float,
     disk: float = 0.0,
     device: float = 0.0,
+    train_share: float = 0.0,
 ) -> Room:
     """What the activations of a data set take, and the room that there is for them.
 
@@ -131,6 +144,7 @@ def make_room(
         memory: bytes for activations.
         disk: bytes for those that the memory does not hold.
         device: bytes of the device for those that are trained on.
+        train_share: of the images, those that are trained on.
     """
     backend = jax.default_backend()
     return Room(
@@ -140,6 +154,7 @@ def make_room(
         disk=int(disk),
         flops_per_byte=FLOPS_PER_BYTE.get(backend, ACCELERATOR_FLOPS_PER_BYTE),
         device=int(device),
+        train_share=train_share,
     )
 
 
@@ -173,7 +188,8 @@ def place(
     where = "device" if room.on_device(boundary) else where
     divided = begin and boundary == unit and where == "memory"
     if jax.default_backend() == "cpu" and divided:
-        size = begun_bytes(network, image_size, num_images, boundary, begin)
+        stored = round(num_images * room.copies)
+        size = begun_bytes(network, image_size, stored, boundary, begin)
         if size <= room.memory * BEGUN_SHARE:
             return Placement(boundary, begin, where)
     return Placement(boundary, "", where)

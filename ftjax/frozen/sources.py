@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 DETERMINING = (
     "kernels",
     "backbones",
+    "data/augment.py",
     "frozen/forward.py",
     "machine/mesh.py",
     "machine/stacking.py",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ftjax.analysis.surface import surface_axes
+from ftjax.analysis.tuning import tuned_rows
 from ftjax.analysis.wording import number
 from ftjax.axes import AXES
 from ftjax.report.drawing import (
@@ -53,7 +54,8 @@ def depth_by_axis(results: pd.DataFrame, axis: str, *, width: float = WIDE) -> F
     panels = figure.subplots(*shape, squeeze=False, sharey=True).ravel()
     for ax, bn in zip(panels, policies, strict=True):
         part = done[done["bn"] == bn]
-        cells = part.groupby([axis, "depth_layers"])["val_accuracy"].mean()
+        tuned = pd.concat([tuned_rows(rows) for _, rows in part.groupby(axis)])
+        cells = tuned.groupby([axis, "depth_layers"])["val_accuracy"].mean()
         table = cells.unstack().reindex(index=values, columns=depths)
         draw_cells(ax, table, str(bn))
     panels[0].set_ylabel(name)
@@ -86,10 +88,15 @@ def draw_cells(ax: Axes, table: pd.DataFrame, bn: str) -> None:
             color=color,
             size=8,
         )
-    for row, own in enumerate(values):
-        if np.isfinite(own).any():
-            corner = int(np.nanargmax(own)) - 0.47, row - 0.45
-            ax.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, ec=MARK, lw=2))
+    ridge = [
+        (int(np.nanargmax(own)), row)
+        for row, own in enumerate(values)
+        if np.isfinite(own).any()
+    ]
+    ax.plot(*zip(*ridge, strict=True), color=MARK, lw=1.2, alpha=0.6)
+    for column, row in ridge:
+        corner = column - 0.47, row - 0.45
+        ax.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, ec=MARK, lw=2))
     ax.set_xticks(range(len(table.columns)), [f"{depth:g}" for depth in table.columns])
     ax.set_yticks(range(len(table.index)), [number(value) for value in table.index])
     ax.set_xlabel("layers unfrozen")

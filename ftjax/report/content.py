@@ -1,6 +1,7 @@
 """What the report page says: its table, notices, facts and advice as plain text."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import pandas as pd
 from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
 from ftjax.analysis.metrics import class_changes, class_table, confusion_matrix
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
-from ftjax.analysis.wording import METRIC_WORDS, depth_span, metric_value
+from ftjax.analysis.wording import METRIC_WORDS, depth_span, metric_value, number
+from ftjax.axes import Axis
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 
@@ -130,6 +132,42 @@ COLUMNS = (
     "Freeze proven",
     "Status",
 )
+
+
+def setting_table(results: pd.DataFrame, axes: Sequence[Axis]) -> Table:
+    """A row for each depth, policy and setting, means over the seeds.
+
+    Args:
+        results: as in results.csv, of all settings.
+        axes: the hyperparameters that were varied.
+    """
+    keys = ["depth_layers", "bn", *(axis.name for axis in axes)]
+    rows = []
+    for values, part in results.groupby(keys, dropna=False):
+        cells = (
+            *(Cell(_setting_text(value)) for value in values),
+            Cell(_rate(part["accuracy"])),
+            Cell(_rate(part["val_accuracy"])),
+            Cell(_number(part["seconds"].mean(), ".1f")),
+            _status(part["status"]),
+        )
+        rows.append(("", cells))
+    columns = (
+        "Layers Unfreeze",
+        "BatchNorm",
+        *(axis.title.capitalize() for axis in axes),
+        "Accuracy",
+        "Val-accuracy",
+        "Seconds",
+        "Status",
+    )
+    return Table("Every setting; mean over the seeds", columns, tuple(rows))
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, int | float | np.number):
+        return MISSING if value != value else number(float(value))
+    return str(value)
 
 
 def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:

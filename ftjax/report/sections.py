@@ -14,12 +14,20 @@ from ftjax.analysis.recommend import Recommendation
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
+from ftjax.report.axis_panels import (
+    FEWEST,
+    axis_panels,
+    parallel_coordinates,
+    speed_by_batch_size,
+    varied_axes,
+)
 from ftjax.report.axis_plots import axes_of, depth_by_axis
 from ftjax.report.content import (
     MISSING,
     Table,
     batchnorm_advice,
     further_warnings,
+    setting_table,
     trial_table,
 )
 from ftjax.report.final_score import named_trial, score_sentence
@@ -146,7 +154,9 @@ def all_depths(report: Report) -> Section:
 def by_axis(report: Report) -> Section | None:
     """Accuracy by depth and every hyperparameter of which several values were tried."""
     rows = report.results if report.every is None else report.every
-    blocks = tuple(
+    varied = varied_axes(rows)
+    blocks = [axis_image(rows, report.named)] if varied else []
+    blocks += [
         Block(
             "image",
             draw_image(
@@ -157,8 +167,41 @@ def by_axis(report: Report) -> Section | None:
             ),
         )
         for axis in axes_of(rows)
+    ]
+    if len(varied) >= FEWEST:
+        image = draw_image(
+            "parallel",
+            lambda width: parallel_coordinates(rows, width=width),
+            "Every setting that was trained to the end, the mean of its seeds, as a "
+            "line across the values that it has; the darker, the better.",
+        )
+        blocks.append(Block("image", image))
+    sizes = [axis for axis in varied if axis.name == "batch_size"]
+    if sizes and drawing.measured(rows, "seconds", "train_size"):
+        image = draw_image(
+            "speed",
+            lambda width: speed_by_batch_size(rows, width=width),
+            "Training images over the seconds of training, both axes logarithmic; the "
+            "seconds hold the passes over the validation images, not compilation.",
+        )
+        blocks.append(Block("image", image))
+    if varied:
+        table = setting_table(rows, varied)
+        shown = (Block("trials", table, "settings"),)
+        blocks.append(Block("details", shown, f"All settings ({len(table.rows)} rows)"))
+    return Section("What was tuned", tuple(blocks)) if blocks else None
+
+
+def axis_image(rows: pd.DataFrame, named: Recommendation | None) -> Block:
+    """The panels of all hyperparameters that were varied."""
+    image = draw_image(
+        "axes",
+        lambda width: axis_panels(rows, named, width=width),
+        "At each value, the depth that is recommended and the depth that is best there "
+        "(its layers below); of the other settings, each depth's best. Dots are single "
+        "seeds.",
     )
-    return Section("What was tuned", blocks) if blocks else None
+    return Block("image", image)
 
 
 def test_images(report: Report) -> Section | None:

@@ -19,6 +19,7 @@ import numpy as np
 from ftjax.backbones.backbone import Backbone, Unit, variables
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
 from ftjax.data import Dataset
+from ftjax.data.augment import Mixing
 from ftjax.frozen.forward import infer_unit
 from ftjax.frozen.placement import Placement, activation_struct
 from ftjax.frozen.start import Start, with_fresh_head
@@ -29,7 +30,9 @@ from ftjax.machine.workers import stop_point
 from ftjax.sweep.resources import Budget
 from ftjax.sweep.trial import Hyperparameters, Trial, trial_start
 from ftjax.training.evaluate import cross_entropies
+from ftjax.training.optimizer import for_unit, update_unit
 from ftjax.training.programs import (
+    add_squares,
     backward_unit,
     finish_unit,
     forward_program,
@@ -167,7 +170,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
-            kind = *kind, hyper.optimizer, hyper.parts
+            kind = *kind, hyper.optimizer, hyper.parts, hyper.clip > 0
             yield kind, partial(train_unit, part, wanted, programs, hyper, x, scale)
 
 
@@ -220,27 +223,33 @@ def train_unit(
     """A step of a single unit, by the programs of `training.step.train_step`."""
     unit, trainable, batch_norm, head = part
     params, batch_stats, opt_state = init_state(
-        [part], programs.params, programs.batch_stats, optimizer=hyper.optimizer
+        [part],
+        programs.params,
+        programs.batch_stats,
+        optimizer=hyper.optimizer,
+        hyper=hyper.numbers,
     )
     inputs = params[unit.name], batch_stats[unit.name], shard_batch(x, None), scale
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
     pullback = residuals.complete((inputs, y))
     total = None
-    if hyper.parts > 1:
+    if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
-    updated = finish_unit(
-        input_gradient,
-        pullback,
-        y,
-        total,
-        params[unit.name],
-        opt_state[unit.name],
-        replicate(hyper.numbers, None),
-        name=hyper.optimizer,
-        trainable=trainable,
-        head=head,
-        variants=None,
-    )
+    numbers = replicate(hyper.numbers, None)
+    own, kept = params[unit.name], opt_state[unit.name]
+    how = {
+        "name": hyper.optimizer,
+        "trainable": trainable,
+        "head": head,
+        "variants": None,
+    }
+    if hyper.clip:
+        add_squares(total, None)
+        numbers = numbers._replace(gradient_scale=numbers.clip)
+        updated = update_unit(own, total, kept, for_unit(numbers, 0), **how)
+    else:
+        at = input_gradient, pullback, y, total
+        updated = finish_unit(*at, own, kept, for_unit(numbers, 0), **how)
     jax.block_until_ready(updated)
 
 
@@ -267,5 +276,9 @@ def call_batch(
     labels = np.zeros(hyper.micro_batch, np.int32)
     batch = shard_batch(logits, None), shard_batch(labels, None)
     weights = None if hyper.class_weights == "none" else np.ones(classes, np.float32)
-    gradient = loss_gradient(*batch, hyper.parts, None, weights)
+    smoothing = replicate(hyper.numbers, None).label_smoothing
+    mixing = None
+    if "mixup" in hyper.words:
+        mixing = Mixing(batch[1], shard_batch(np.ones(len(labels), np.float32), None))
+    gradient = loss_gradient(*batch, hyper.parts, None, weights, smoothing, mixing)
     jax.block_until_ready((gradient, cross_entropies(*batch)))

@@ -100,6 +100,7 @@ def trial_flops(
     cost: Cost,
     *,
     boundary: int,
+    train_boundary: int | None = None,
     steps: int,
     batch_size: int,
     evaluated: int,
@@ -116,6 +117,7 @@ def trial_flops(
         cut: where the trainable part begins.
         cost: of the network's units.
         boundary: where the stored activations are.
+        train_boundary: from which training steps run, if from another one.
         steps: optimizer steps per epoch.
         batch_size: images per step.
         evaluated: images evaluated per epoch.
@@ -130,7 +132,9 @@ def trial_flops(
     images = steps * batch_size
     train = images * (2 * first + 3 * sum(others))
     seen = evaluated + recalibrated
-    inference = (recomputed + suffix) * seen + images * recomputed
+    begin = boundary if train_boundary is None else train_boundary
+    frozen = sum(cost.forward[begin : cut.unit])
+    inference = (recomputed + suffix) * seen + images * frozen
     return Flops(train, inference, (recomputed + suffix) * evaluated_last)
 
 

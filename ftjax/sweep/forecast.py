@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from ftjax.data import Dataset
+from ftjax.data.augment import ViewSet
 from ftjax.frozen.forward import infer
+from ftjax.frozen.placement import Room, choose_boundary
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine.mesh import replicate, shard_batch
 from ftjax.machine.stacking import Variants, share, stack
@@ -42,12 +44,56 @@ class Rates(NamedTuple):
         return epochs * flops.train / self.train + forward / self.inference
 
 
-def passed_flops(start: Start, trials: Sequence[Trial], num_images: int) -> float:
-    """FLOPs of the one pass through the frozen part, up to the latest boundary."""
-    last = max(trial.placement.boundary for trial in trials)
-    return num_images * sum(
-        measure_cost(start.network, start.image_size).forward[:last]
+def passed_flops(room: Room, trials: Sequence[Trial]) -> float:
+    """FLOPs of one pass through the frozen part, up to the latest boundary.
+
+    Where trials train on several sets of stored views, of one pass for each of them.
+
+    Args:
+        room: with the FLOPs of each unit.
+        trials: that are planned.
+    """
+    last: dict[ViewSet | None, int] = {}
+    for trial in trials:
+        key = trial.hyper.view_set
+        last[key] = max(last.get(key, 0), trial.placement.boundary)
+    return sum(
+        room.with_views(views[1] if views else 0).copies * sum(room.flops[:boundary])
+        for views, boundary in last.items()
     )
+
+
+class ViewsCost(NamedTuple):
+    """What views of the training images cost in the frozen part.
+
+    Attributes:
+        stored: bytes of the largest activations, beside those of the images.
+        passed: FLOPs, once.
+        again: FLOPs in the training steps.
+    """
+
+    stored: int
+    passed: float
+    again: float
+
+
+def views_cost(room: Room, trials: Sequence[Trial], views: int) -> ViewsCost:
+    """The cost of a number of stored views, or of fresh ones.
+
+    Args:
+        room: for the activations of the images alone.
+        trials: that train on the views.
+        views: of each training image; 0: fresh ones.
+    """
+    own, boundary, stored, again = room.with_views(views), 0, 0, 0.0
+    for trial in sorted(trials, key=lambda trial: trial.cut.unit):
+        cut = trial.cut.unit
+        if views:
+            boundary = choose_boundary(own, cut, boundary)
+        stored = max(stored, own.stored(boundary) - room.stored(boundary))
+        again += trial.hyper.epochs * room.train_share * sum(room.flops[boundary:cut])
+    passed = views * room.train_share * sum(room.flops[:boundary])
+    return ViewsCost(stored, passed, again)
 
 
 def measure_rates(
@@ -79,7 +125,9 @@ def measure_rates(
     images = shard_batch(data.train.images[:count], mesh)
     labels = share(shard_batch(data.train.labels[:count], mesh), variants)
     suffix = make_suffix(network, trial.cut, trial.policy)
-    state = init_state(suffix, params, batch_stats, optimizer=hyper.optimizer)
+    state = init_state(
+        suffix, params, batch_stats, optimizer=hyper.optimizer, hyper=hyper.numbers
+    )
     state = stack([state] * seeds, variants)
     x = share(infer(network[: trial.cut.unit], params, batch_stats, images), variants)
     ones = np.ones((seeds, count) if variants else count, np.float32)

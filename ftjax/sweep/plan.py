@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ftjax.backbones.backbone import Backbone
 from ftjax.batch_norm import FROZEN, POLICIES
 from ftjax.data import Dataset
+from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut, make_cut
 from ftjax.frozen.placement import Placement
 from ftjax.frozen.placement import place as place_activations
@@ -93,18 +94,29 @@ def make_plan(
         suffix = make_suffix(networks[head], cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
         begin = networks[head].units[cut.unit].step_of(cut.trainable[0][0])
+        if point.hyper.fresh:  # its steps begin with the images
+            begin = ""
         wanted.append((cut, begin, point, point.policy if norms else FROZEN.name))
-    placements: dict[tuple[int, str], Placement] = {}
-    boundary = 0
-    for unit, begin in sorted({(cut.unit, begin) for cut, begin, *_ in wanted}):
-        placements[unit, begin] = place_activations(
-            budget.room, start.network, size, num_images, unit, begin, boundary
+    placements: dict[tuple, Placement] = {}
+    boundaries: dict[ViewSet | None, int] = {}
+    for cut, begin, point, _ in sorted(wanted, key=lambda own: (own[0].unit, own[1])):
+        views = point.hyper.view_set
+        if (cut.unit, begin, views) in placements:
+            continue
+        placements[cut.unit, begin, views] = placed = place_activations(
+            budget.room.with_views(point.hyper.stored_views),
+            start.network,
+            size,
+            num_images,
+            cut.unit,
+            begin,
+            boundaries.get(views, 0),
         )
-        boundary = placements[unit, begin].boundary
+        boundaries[views] = placed.boundary
     requests, trials = [], {}
     for cut, begin, point, policy in wanted:
         hyper = point.hyper.at(cut)
-        placement = placements[cut.unit, begin]
+        placement = placements[cut.unit, begin, hyper.view_set]
         network, own = networks[hyper.head], data.first(hyper.train_size)
         train, cost = len(own.train.labels), measure_cost(network, size)
         subject = Subject(
@@ -114,6 +126,7 @@ def make_plan(
             cut,
             cost,
             boundary=placement.boundary,
+            train_boundary=0 if hyper.fresh else placement.boundary,
             steps=train // hyper.batch_size,
             batch_size=hyper.batch_size,
             evaluated=val,
@@ -134,6 +147,7 @@ def in_order(trials: Iterable[Trial]) -> list[Trial]:
 
     Those that read the same activations come together, then those that share the
     programs of units, then those that can be stacked; each in the order of its first.
+    Sets of stored views are passed through the frozen part one after the other.
     """
 
     def kinds(trial: Trial) -> tuple:
@@ -142,10 +156,14 @@ def in_order(trials: Iterable[Trial]) -> list[Trial]:
 
     trials = list(trials)
     first: dict[tuple, int] = {}
-    for kind in (kind for trial in trials for kind in enumerate(kinds(trial))):
-        first.setdefault(kind, len(first))
+    sets: dict[ViewSet | None, int] = {}
+    for trial in trials:
+        sets.setdefault(trial.hyper.view_set, len(sets))
+        for kind in enumerate(kinds(trial)):
+            first.setdefault(kind, len(first))
 
     def place(trial: Trial) -> tuple[int, ...]:
-        return trial.cut.unit, *(first[kind] for kind in enumerate(kinds(trial)))
+        order = (first[kind] for kind in enumerate(kinds(trial)))
+        return sets[trial.hyper.view_set], trial.cut.unit, *order
 
     return sorted(trials, key=place)

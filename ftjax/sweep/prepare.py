@@ -1,13 +1,13 @@
 """All that a sweep needs, loaded and checked; nothing is trained."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from ftjax.axes import settings
+from ftjax.axes import NO_AUGMENTATION, NO_VIEWS, settings
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
@@ -124,6 +124,8 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         memory=config.cache_gb * 1e9,
         disk=config.disk_gb * 1e9,
         device=config.device_gb * 1e9 if mesh is None else 0,
+        train_share=len(data.train.labels)
+        / (len(data.train.labels) + len(data.val.labels)),
     )
     budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
@@ -157,15 +159,22 @@ def seeds_of(config: Config) -> range:
 def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
     """The hyperparameters of every setting that the command names, the base first."""
     values = axis_values(config)
-    return tuple(
+    made = (
         Hyperparameters(
-            **setting,
+            **without_views(setting),
             micro_batch=config.micro_batch or setting["batch_size"],
             warmup=config.warmup,
             class_weights=config.class_weights,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )
+    return tuple(dict.fromkeys(made))
+
+
+def without_views(setting: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A setting, which has no views where nothing is augmented."""
+    plain = setting["augment"] == NO_AUGMENTATION
+    return {**setting, "views": NO_VIEWS} if plain else setting
 
 
 def seeds_at_once(config: Config, mesh: Mesh | None) -> int:

@@ -81,8 +81,13 @@ def needed_memory(
     memory = Memory(*map(sum, zip(*memories, strict=True)))
     shared = total_bytes(variable_shapes(network.units, size))
     per_device = budget.seeds_at_once // axis_size(mesh, VARIANT)
-    places = {trial.placement[:2] for trial in trials if trial.placement.begin}
-    begun = [begun_bytes(network, size, num_images, *place) for place in places]
+    places = {
+        (round(num_images * budget.room.with_views(views).copies), *trial.placement[:2])
+        for trial in trials
+        for views in [trial.hyper.stored_views]
+        if trial.placement.begin
+    }
+    begun = [begun_bytes(network, size, *place) for place in places]
     stored = held_activations(budget.room, trials)
     return memory._replace(
         params=memory.params - (len(memories) - 1) * shared,
@@ -98,10 +103,13 @@ def held_activations(room: Room, trials: Sequence[Trial]) -> list[int]:
     One entry per boundary: trials of one cut share them.
     """
     on_cpu = jax.default_backend() == "cpu"
+    places = {
+        (t.hyper.view_set, t.hyper.stored_views, t.placement.boundary) for t in trials
+    }
     held = (
-        room.sizes[at]
-        for at in {trial.placement.boundary for trial in trials}
-        if room.on_device(at) or (on_cpu and at and not room.on_disk(at))
+        own.stored(at)
+        for own, at in ((room.with_views(views), at) for _, views, at in places)
+        if own.on_device(at) or (on_cpu and at and not own.on_disk(at))
     )
     return sorted(held, reverse=True)
 

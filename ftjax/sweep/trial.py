@@ -7,10 +7,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ftjax.axes import AUTO, GLOROT, LINEAR, PROBE, RANDOM, SGD_MOMENTUM, parse_init
+from ftjax.axes import (
+    AUTO,
+    FRESH,
+    GLOROT,
+    LINEAR,
+    NO_AUGMENTATION,
+    NO_VIEWS,
+    PROBE,
+    RANDOM,
+    SGD_MOMENTUM,
+    augmentations,
+    parse_init,
+)
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import POLICIES
+from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
 from ftjax.frozen.start import Start
@@ -46,6 +59,11 @@ class Hyperparameters:
         head_init: as of `axes.parse_init`.
         head_start: `probe` where the head starts from a linear probe; `auto` where
             the cut decides (`at`).
+        label_smoothing: share of the loss that asks for all classes alike.
+        clip: largest norm of the gradient; 0: none.
+        augment: words of the augmentation, joined by commas; `none`.
+        views: a number of stored views of each training image, or `fresh`; `none`
+            without augmentation.
     """
 
     lr: float
@@ -68,6 +86,10 @@ class Hyperparameters:
     head: str = LINEAR
     head_init: str = GLOROT
     head_start: str = RANDOM
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    augment: str = NO_AUGMENTATION
+    views: str = NO_VIEWS
 
     def at(self, cut: Cut) -> "Hyperparameters":
         """With the head start that `auto` is at a cut."""
@@ -81,6 +103,26 @@ class Hyperparameters:
         """What the probe depends on that the head starts from; None without one."""
         kind = self.train_size, self.class_weights
         return kind if self.head_start == PROBE else None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Of the augmentation."""
+        return augmentations(self.augment) or ()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every epoch makes views of its own."""
+        return self.views == FRESH
+
+    @property
+    def stored_views(self) -> int:
+        """Views of each training image that are stored at the cut."""
+        return int(self.views) if self.views.isdecimal() else 0
+
+    @property
+    def view_set(self) -> ViewSet | None:
+        """Augmentation and number of the stored views; None where there are none."""
+        return (self.words, self.stored_views) if self.stored_views else None
 
     @property
     def constant(self) -> bool:
@@ -109,6 +151,8 @@ class Hyperparameters:
             l2=self.l2 or None,
             l1=self.l1 or None,
             layer_decay=None if self.layer_decay == 1 else self.layer_decay,
+            label_smoothing=self.label_smoothing or None,
+            clip=self.clip or None,
         )
 
     @property
@@ -116,7 +160,8 @@ class Hyperparameters:
         """Equal for trials that can be stacked."""
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
         other = self.drop_connect, self.class_weights, self.head_start
-        return *self.unit_programs, self.train_size, *other, rates
+        images = self.train_size, self.augment, self.views
+        return *self.unit_programs, *images, *other, rates
 
     @property
     def unit_programs(self) -> tuple:
@@ -139,6 +184,10 @@ class Hyperparameters:
             "head": LINEAR,
             "head_init": GLOROT,
             "head_start": RANDOM,
+            "label_smoothing": 0.0,
+            "clip": 0.0,
+            "augment": NO_AUGMENTATION,
+            "views": NO_VIEWS,
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from ftjax.batch_norm import POLICIES
 from ftjax.data import Dataset
+from ftjax.data.augment import Views, chosen_views, fresh_views, stored_views
 from ftjax.frozen.forward import Activations
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine import clock
@@ -24,11 +25,13 @@ from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import (
     Source,
     Step,
+    ViewRows,
     epoch_batches,
     epoch_order,
     epoch_program,
     epoch_rows,
     epoch_scales,
+    view_rows,
 )
 from ftjax.training.evaluate import evaluate
 from ftjax.training.recalibrate import recalibrate
@@ -65,7 +68,8 @@ class Group(NamedTuple):
         start: the pretrained network, with the head of the trials.
         data: images and labels that they use.
         step: what their steps have in common.
-        source: what their steps read.
+        source: what their steps read; the images where each epoch has its own views.
+        views: that are stored; None where there are none.
     """
 
     work: Work
@@ -73,6 +77,7 @@ class Group(NamedTuple):
     data: Dataset
     step: Step
     source: Source
+    views: Views | None
 
 
 def train_trials(
@@ -109,18 +114,19 @@ def train_trials(
         with closing_all(logs), in_background(KEEP_EVERY) as call:
             for epoch in range(len(logs[0].rows) + 1, work.last + 1):
                 watch = clock.Stopwatch()
-                order, rows, scales, rates = plan_epoch(group, epoch)
+                order, rows, scales, rates, views, train = plan_epoch(group, epoch)
+                source = source._replace(train=train)
                 history = []
                 if work.trials[0].is_probe:
                     pass  # there is nothing to train
                 elif one_program:
                     state, steps = epoch_program(
-                        step, source, state, rows, scales, rates
+                        step, source, state, rows, scales, rates, views
                     )
                     parts = [zip(*part, strict=True) for part in fetch(steps)]
                     history = [metrics for part in parts for metrics in part]
                 else:
-                    batches = epoch_batches(step, source, rows, scales)
+                    batches = epoch_batches(step, source, rows, scales, views)
                     for number, batch in enumerate(batches):
                         hyper = source.hyper
                         if rates is not None:
@@ -170,28 +176,35 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
     """What the trials share; arguments as of `train_trials`."""
     first, activations = work.trials[0], work.activations
     start, data = trial_start(start, first.hyper), data.first(first.hyper.train_size)
-    network = start.network
+    network, hyper, views, train = start.network, first.hyper, None, activations.train
+    if hyper.fresh:
+        train = data.train.images
+    elif hyper.stored_views:
+        views = stored_views(data.train.images, hyper.words, hyper.stored_views)
+        train = activations.views
     variants = Variants(len(work.trials), mesh) if len(work.trials) > 1 else None
     step = Step(
         make_suffix(network, first.cut, first.policy, activations.begin),
-        network[activations.boundary : first.cut.unit],
-        first.hyper.optimizer,
-        first.hyper.parts,
+        network[0 if hyper.fresh else activations.boundary : first.cut.unit],
+        hyper.optimizer,
+        hyper.parts,
         variants,
         mesh,
     )
     numbers = [replicate(trial.hyper.numbers, mesh) for trial in work.trials]
     source = Source(
-        activations.train,
+        train,
         data.train.labels,
         {unit.name: start.params.get(unit.name, {}) for unit in step.recomputed},
         {unit.name: start.batch_stats.get(unit.name, {}) for unit in step.recomputed},
         stack(numbers, variants),
-        balanced_weights(data) if first.hyper.class_weights == "balanced" else None,
+        balanced_weights(data) if hyper.class_weights == "balanced" else None,
     )
-    if first.hyper.probe is not None:
-        start = with_probe(start, step, source, first.hyper, len(data.class_names))
-    return Group(work, start, data, step, source)
+    if hyper.probe is not None:
+        plain = step._replace(recomputed=network[activations.boundary : first.cut.unit])
+        images = source._replace(train=activations.train)
+        start = with_probe(start, plain, images, hyper, len(data.class_names))
+    return Group(work, start, data, step, source, views)
 
 
 def balanced_weights(data: Dataset) -> np.ndarray:
@@ -231,12 +244,16 @@ class EpochPlan(NamedTuple):
         scales: of what is dropped, as of `epoch_scales`.
         rates: learning rate of every step, (steps,) or (steps, trials); None where it
             is constant.
+        views: that the images show, as of `view_rows`; None without augmentation.
+        train: what the steps read, `Source.train`.
     """
 
     order: np.ndarray
     rows: np.ndarray
     scales: Tree
     rates: np.ndarray | None
+    views: ViewRows | None
+    train: np.ndarray | jax.Array | Views
 
 
 def plan_epoch(group: Group, epoch: int) -> EpochPlan:
@@ -262,7 +279,28 @@ def plan_epoch(group: Group, epoch: int) -> EpochPlan:
         )[(epoch - 1) * len(rows) : epoch * len(rows)]
         own = np.array([trial.hyper.lr for trial in trials], np.float32)
         rates = factors[:, None] * own if len(trials) > 1 else factors * own[0]
-    return EpochPlan(order, rows, scales, rates)
+    return EpochPlan(order, rows, scales, rates, *show_views(group, rows, epoch))
+
+
+def show_views(
+    group: Group, rows: np.ndarray, epoch: int
+) -> tuple[ViewRows | None, np.ndarray | jax.Array | Views]:
+    """The last two of an `EpochPlan`."""
+    source, trials = group.source, group.work.trials
+    hyper, num_images = trials[0].hyper, len(source.labels)
+    seeds = tuple(trial.seed for trial in trials)
+    if not hyper.words:
+        return None, source.train
+    if hyper.fresh:
+        views = fresh_views(group.data.train.images, hyper.words, seeds, epoch)
+        blocks = [np.full(num_images, number) for number in range(len(seeds))]
+        train = views
+    else:
+        views, train = group.views, source.train
+        count = hyper.stored_views
+        blocks = [chosen_views(seed, epoch, num_images, count) for seed in seeds]
+    blocks = np.stack(blocks) if len(seeds) > 1 else blocks[0]
+    return view_rows(views, rows, blocks, source.labels), train
 
 
 def end_epoch(
@@ -286,8 +324,9 @@ def end_epoch(
         The state; per trial the numbers of `Epoch` from accuracy to train_mode_loss;
         (trials, n_val, classes) logits.
     """
-    work, start, data, step, _ = group
+    work, start, data, step, *_ = group
     hyper, activations = work.trials[0].hyper, work.activations
+    frozen = start.network[activations.boundary : work.trials[0].cut.unit]
     count = len(data.train.labels)
     trained_on = activations.train
     if count < len(trained_on):
@@ -298,7 +337,7 @@ def end_epoch(
     if POLICIES[work.trials[0].policy].recalibrates:
         estimated = recalibrate(
             step.suffix,
-            step.recomputed,
+            frozen,
             params,
             batch_stats,
             activations.train,
@@ -313,7 +352,7 @@ def end_epoch(
         [part.unit for part in step.suffix],
         params,
         batch_stats,
-        frozen=step.recomputed,
+        frozen=frozen,
         variants=step.variants,
         **passes,
     )

@@ -65,7 +65,8 @@ class WorkQueue:
                     recording_failures(trials, self._out, self._listen) as failed,
                     clock.at_work(),
                 ):
-                    activations = self._cache.at(trials[0].placement)
+                    first = trials[0]
+                    activations = self._cache.at(first.placement, first.hyper.view_set)
                 self._ready()  # before the next one, who calls the same programs
                 if not failed:
                     return Work(trials, activations, last)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from ftjax.backbones.backbone import Backbone, Unit
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
+from ftjax.data.augment import Mixing, Views
 from ftjax.frozen.forward import infer, take, take_each
 from ftjax.machine.mesh import shard_batch
 from ftjax.machine.stacking import Variants, split_rows
@@ -40,11 +41,23 @@ class Step(NamedTuple):
     mesh: Mesh | None
 
 
+class ViewRows(NamedTuple):
+    """The views that the images of an epoch show.
+
+    Attributes:
+        stored: rows of `Source.train`, in the place of those of the images.
+        mixing: labels that mixup takes in, and shares, likewise; None without mixup.
+    """
+
+    stored: np.ndarray | jax.Array
+    mixing: Mixing | None = None
+
+
 class Source(NamedTuple):
     """The arrays that every step reads.
 
     Attributes:
-        train: stored activations of the training set.
+        train: stored activations of the training set, or of views of it.
         labels: (n_train,).
         params: pretrained, of the recomputed units at least.
         batch_stats: likewise.
@@ -52,7 +65,7 @@ class Source(NamedTuple):
         class_weights: (classes,) of the loss; None: all weigh the same.
     """
 
-    train: np.ndarray | jax.Array
+    train: np.ndarray | jax.Array | Views
     labels: np.ndarray | jax.Array
     params: Tree
     batch_stats: Tree
@@ -80,6 +93,27 @@ def epoch_rows(order: np.ndarray, batch_size: int) -> np.ndarray:
     rows = order[..., : steps * batch_size]
     rows = rows.reshape(*order.shape[:-1], steps, batch_size)
     return np.moveaxis(np.sort(rows), -2, 0)
+
+
+def view_rows(
+    views: Views, rows: np.ndarray, blocks: np.ndarray, labels: np.ndarray
+) -> ViewRows:
+    """Where the views of an epoch are.
+
+    Args:
+        views: of the training set.
+        rows: as `epoch_rows` returns them.
+        blocks: (n_train,) or (seeds, n_train), the block of each image's view.
+        labels: (n_train,).
+    """
+    shown = np.take_along_axis(
+        np.broadcast_to(blocks, (len(rows), *blocks.shape)), rows, axis=-1
+    )
+    stored = rows * len(views.blocks) + shown
+    if views.mixing is None:
+        return ViewRows(stored)
+    others, shares = views.mixing
+    return ViewRows(stored, Mixing(labels[others[stored]], shares[stored]))
 
 
 def epoch_scales(
@@ -132,7 +166,11 @@ def epoch_scales(
 
 
 def epoch_batches(
-    step: Step, source: Source, rows: np.ndarray, scales: Tree
+    step: Step,
+    source: Source,
+    rows: np.ndarray,
+    scales: Tree,
+    views: ViewRows | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """The batches of an epoch, each as its parts.
 
@@ -141,12 +179,17 @@ def epoch_batches(
         source: what they read.
         rows: as `epoch_rows` returns them.
         scales: as `epoch_scales` returns them.
+        views: as `view_rows` returns them; None where the images themselves are read.
     """
-    parts = [part for own in rows for part in split(step, own)]
+    read = rows if views is None else views.stored
+    parts = [part for own in read for part in split(step, own)]
     stored = take_each(source.train, parts)
     for number, own in enumerate(rows):
         scale = {unit: drawn[number] for unit, drawn in scales.items()}
-        yield batch_parts(step, source, own, scale, stored)
+        mixing = None
+        if views is not None and views.mixing is not None:
+            mixing = Mixing(*(values[number] for values in views.mixing))
+        yield batch_parts(step, source, own, scale, stored, mixing)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -157,6 +200,7 @@ def epoch_program(
     rows: jax.Array,
     scales: Tree,
     rates: jax.Array | None = None,
+    views: ViewRows | None = None,
 ) -> tuple[State, list[Metrics]]:
     """All steps of an epoch as one program; the metrics are (steps,) each.
 
@@ -165,15 +209,16 @@ def epoch_program(
     """
 
     def run(state, batch):
-        own, scale, rate = batch
+        own, scale, rate, shown = batch
+        read, mixing = (own, None) if shown is None else shown
         hyper = source.hyper
         if rate is not None:
             hyper = hyper._replace(learning_rate=rate)
-        stored = (take(source.train, part) for part in split(step, own))
+        stored = (take(source.train, part) for part in split(step, read))
         return train_step(
             step.suffix,
             state,
-            batch_parts(step, source, own, scale, stored),
+            batch_parts(step, source, own, scale, stored, mixing),
             hyper,
             optimizer=step.optimizer,
             parts=step.parts,
@@ -181,7 +226,7 @@ def epoch_program(
             class_weights=source.class_weights,
         )
 
-    return jax.lax.scan(run, state, (rows, scales, rates))
+    return jax.lax.scan(run, state, (rows, scales, rates, views))
 
 
 def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -197,6 +242,7 @@ def batch_parts(
     rows: np.ndarray,
     scales: Tree,
     stored: Iterator[np.ndarray | jax.Array],
+    mixing: Mixing | None = None,
 ) -> Iterator[Batch]:
     """The images of one step in equal parts, each at the cut when it is asked for."""
     size = rows.shape[-1] // step.parts
@@ -205,8 +251,13 @@ def batch_parts(
         x = infer(step.recomputed, source.params, source.batch_stats, x)
         labels = shard_batch(source.labels[own], step.mesh)
         part = slice(number * size, (number + 1) * size)
+        mixed = [values[..., part].reshape(-1) for values in mixing or ()]
+        mixed = [shard_batch(values, step.mesh) for values in mixed]
         yield Batch(
             split_rows(x, step.variants),
             split_rows(labels, step.variants),
             {unit: drawn[..., part] for unit, drawn in scales.items()},
+            Mixing(*(split_rows(own, step.variants) for own in mixed))
+            if mixed
+            else None,
         )

@@ -36,6 +36,9 @@ class Hyper(NamedTuple):
         layer_decay: factor on the rate from each unit of the body to the one before it.
         distance: of a unit, how many units of the body lie from it to the head; 0 in
             the head. Set by the step where there is a layer decay.
+        label_smoothing: share of the loss that asks for all classes alike.
+        clip: largest norm of the gradient of all that is trained.
+        gradient_scale: factor on the gradient. Set by the step where it is clipped.
     """
 
     learning_rate: jax.Array
@@ -47,6 +50,9 @@ class Hyper(NamedTuple):
     l1: jax.Array | None = None
     layer_decay: jax.Array | None = None
     distance: jax.Array | None = None
+    label_smoothing: jax.Array | None = None
+    clip: jax.Array | None = None
+    gradient_scale: jax.Array | None = None
 
     @classmethod
     def of(cls, **numbers: float | None) -> "Hyper":
@@ -162,8 +168,9 @@ def biases(tree: Tree) -> Tree:
     return _named(tree, "bias")
 
 
-def with_distance(hyper: Hyper, distance: int) -> Hyper:
-    """The numbers for a unit so far from the head, where that matters."""
+def for_unit(hyper: Hyper, distance: int) -> Hyper:
+    """The numbers that the update of a unit reads, so far from the head."""
+    hyper = hyper._replace(label_smoothing=None, clip=None)
     if hyper.layer_decay is None:
         return hyper
     distances = np.full(np.shape(hyper.layer_decay), distance, np.float32)
@@ -239,6 +246,8 @@ def update_unit(
     def update(params, grads, opt_state, hyper):
         labels = unit_labels(params, trainable)
         optimizer = make_optimizer(name, labels, hyper, head=head)
+        if hyper.gradient_scale is not None:
+            grads = jax.tree.map(lambda leaf: leaf * hyper.gradient_scale, grads)
         all_grads = {**jax.tree.map(jnp.zeros_like, params), **grads}
         updates, opt_state = optimizer.update(all_grads, opt_state, params)
         updated = optax.apply_updates(params, updates)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ftjax.backbones.backbone import Unit
+from ftjax.data.augment import Mixing
 from ftjax.machine.stacking import Variants, each_variant
 from ftjax.training.optimizer import Hyper, update_unit
 from ftjax.training.residuals import leave_out
@@ -148,26 +149,58 @@ def loss_gradient(
     parts: int = 1,
     variants: Variants | None = None,
     class_weights: jax.Array | None = None,
+    smoothing: jax.Array | None = None,
+    mixing: Mixing | None = None,
 ):
     """Mean cross-entropy of (batch, classes) logits: its gradient, and metrics.
 
     Of a batch that comes in `parts` equal parts, the gradients of all add up to that of
     its mean. With weights, (classes,), an image counts as often as its class's weight
-    says; the metrics are without them.
+    says. The share `smoothing` of a loss is the mean over all classes (Szegedy et al.
+    2016, "Rethinking the Inception Architecture", section 7). Of a mixed image it is
+    the weighted mean of the losses of both labels. The metrics are those of the plain
+    cross-entropy of `labels`.
     """
 
-    def mean_loss(logits, labels):
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        weighted = losses
-        if class_weights is not None:
-            weighted = losses * class_weights[labels]
-        return weighted.mean() / parts, losses.sum()
+    def mean_loss(logits, labels, smoothing, mixing):
+        def cross_entropy(labels):
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
-    def differentiate(logits, labels):
-        gradient, total = jax.grad(mean_loss, has_aux=True)(logits, labels)
+        def sought(losses, labels):
+            if smoothing is not None:
+                even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+                losses = (1 - smoothing) * losses + smoothing * even
+            if class_weights is not None:
+                losses = losses * class_weights[labels]
+            return losses
+
+        losses = cross_entropy(labels)
+        wanted = sought(losses, labels)
+        if mixing is not None:
+            other = sought(cross_entropy(mixing.others), mixing.others)
+            wanted = mixing.shares * wanted + (1 - mixing.shares) * other
+        return wanted.mean() / parts, losses.sum()
+
+    def differentiate(logits, labels, *settings):
+        gradient, total = jax.grad(mean_loss, has_aux=True)(logits, labels, *settings)
         return gradient, Metrics(total, (logits.argmax(-1) == labels).sum())
 
-    return each_variant(differentiate, variants)(logits, labels)
+    return each_variant(differentiate, variants)(logits, labels, smoothing, mixing)
+
+
+@partial(jax.jit, static_argnames="variants")
+def add_squares(
+    grads: Tree, total: jax.Array | None, *, variants: Variants | None = None
+) -> jax.Array:
+    """Sum of squares of all leaves, added to that of other units."""
+    squares = each_variant(lambda grads: optax.tree.norm(grads, squared=True), variants)
+    return squares(grads) if total is None else total + squares(grads)
+
+
+@jax.jit
+def clip_scale(clip: jax.Array, squares: jax.Array) -> jax.Array:
+    """Factor on gradients by which their norm is `clip` at most."""
+    return jnp.minimum(1.0, clip / jnp.sqrt(squares))
 
 
 @partial(jax.jit, donate_argnums=0)

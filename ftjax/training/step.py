@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import jax
 
+from ftjax.data.augment import Mixing
 from ftjax.machine.stacking import Variants
-from ftjax.training.optimizer import PLAIN, Hyper, init_unit, with_distance
+from ftjax.training.optimizer import PLAIN, Hyper, for_unit, init_unit, update_unit
 from ftjax.training.programs import (
     Metrics,
+    add_squares,
     add_trees,
     backward_unit,
+    clip_scale,
     finish_unit,
     forward_program,
     gives_input_gradient,
@@ -62,7 +65,7 @@ def init_state(
     opt_state = {
         unit.name: init_unit(
             own[unit.name],
-            with_distance(hyper, 0),
+            for_unit(hyper, 0),
             name=optimizer,
             trainable=trainable,
             head=head,
@@ -89,11 +92,14 @@ class Batch(NamedTuple):
         x: (batch, ...) inputs of the first unit.
         labels: (batch,) class indices.
         scales: by unit that drops something, (batch,), as of `batches.epoch_scales`.
+        mixing: (batch,) labels of the images that these were mixed with, and shares;
+            None without mixup.
     """
 
     x: jax.Array
     labels: jax.Array
     scales: Tree = {}
+    mixing: Mixing | None = None
 
 
 def train_step(
@@ -112,6 +118,7 @@ def train_step(
     The gradients of the parts are added up, so the activations of only one are held.
     With BatchNorm frozen the step is that of the whole batch; a BatchNorm that is
     trained uses the statistics of each part, and its running ones move with each.
+    Where the gradient is clipped, no unit is updated before the norm of all is known.
 
     Args:
         suffix: units from the cut on.
@@ -130,7 +137,8 @@ def train_step(
     totals: Tree = {}
     history = []
     bodies = sum(not part.head for part in suffix)
-    for number, (x, labels, scales) in enumerate(batches, start=1):
+    clipped = hyper.clip is not None
+    for number, (x, labels, scales, mixing) in enumerate(batches, start=1):
         pullbacks = []
         for unit, trainable, batch_norm, _ in suffix:
             scale = scales.get(unit.name)
@@ -139,13 +147,16 @@ def train_step(
                 unit.module, trainable, batch_norm, inputs, variants
             )
             pullbacks.append(residuals.complete((inputs, x)))
-        gradient, metrics = loss_gradient(x, labels, parts, variants, class_weights)
+        smoothing = hyper.label_smoothing
+        gradient, metrics = loss_gradient(
+            x, labels, parts, variants, class_weights, smoothing, mixing
+        )
         history.append(metrics)
         for index in reversed(range(len(suffix))):
             unit, trainable, _, head = suffix[index]
             wanted = gives_input_gradient(index, unit)
             pullback, total = pullbacks.pop(), totals.pop(unit.name, None)
-            if number < parts:
+            if number < parts or clipped:
                 grads, gradient = backward_unit(
                     wanted, pullback, gradient, variants=variants
                 )
@@ -158,11 +169,27 @@ def train_step(
                 total,
                 params[unit.name],
                 opt_state[unit.name],
-                with_distance(hyper, 0 if head else bodies - index),
+                for_unit(hyper, 0 if head else bodies - index),
                 name=optimizer,
                 trainable=trainable,
                 head=head,
                 variants=variants,
             )
             params[unit.name] = {**params[unit.name], **updated}
+    if clipped:
+        squares = None
+        for grads in filter(jax.tree.leaves, totals.values()):
+            squares = add_squares(grads, squares, variants=variants)
+        hyper = hyper._replace(gradient_scale=clip_scale(hyper.clip, squares))
+        for index, (unit, trainable, _, head) in enumerate(suffix):
+            params[unit.name], opt_state[unit.name] = update_unit(
+                params[unit.name],
+                totals[unit.name],
+                opt_state[unit.name],
+                for_unit(hyper, 0 if head else bodies - index),
+                name=optimizer,
+                trainable=trainable,
+                head=head,
+                variants=variants,
+            )
     return State(params, batch_stats, opt_state), history

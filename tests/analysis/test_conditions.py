@@ -56,7 +56,11 @@ def test_conditions_are_the_columns_with_one_value():
         ({"class_weights": "balanced"}, "balanced class weights"),
         ({"optimizer": "adam", "epochs": 1}, "1 epoch"),
         ({"augment": "flip", "train_size": 1400}, "augmentation flip, 1,400 images"),
-        ({"augment": "none", "data": "digits"}, "digits"),
+        ({"augment": "none", "data": "digits", "views": "none"}, "digits"),
+        ({"augment": "flip,crop", "views": 4}, "augmentation flip,crop (4 views)"),
+        ({"augment": "flip", "views": "1"}, "augmentation flip (1 view)"),
+        ({"augment": "mixup", "views": "fresh"}, "augmentation mixup (fresh views)"),
+        ({"label_smoothing": 0.1, "clip": 1.0}, "label smoothing 0.1, clipping 1"),
         (
             {"augment": True, "train_size": 9, "data": "x"},
             "augmentation on, 9 images of x",

@@ -20,3 +20,14 @@ def test_the_disk_takes_what_is_read_faster_than_made():
     assert choose_boundary(room, 3, previous=2) == 2
     assert choose_boundary(room._replace(disk=400), 3, previous=2) == 3
     assert choose_boundary(room, 4, previous=2) == 4  # in memory
+
+
+def test_views_take_the_room_of_so_many_images():
+    """Four images of five are trained on; their views stand beside them."""
+    room = Room((90, 900, 400, 100), (9.0,) * 4, memory=900, train_share=0.8)
+    assert room.with_views(1).stored(2) == 720
+    assert room.with_views(4).stored(0) == 90  # those of the images are made anew
+    assert choose_boundary(room.with_views(1), 2) == 2
+    assert choose_boundary(room.with_views(2), 2) == 0
+    assert choose_boundary(room.with_views(8), 3) == 3
+    assert choose_boundary(room.with_views(11), 3) == 0

@@ -10,8 +10,9 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.depth import make_cut
-from ftjax.frozen.placement import Placement
+from ftjax.frozen.placement import Placement, make_room
 from ftjax.frozen.start import make_start
+from ftjax.sweep.forecast import passed_flops, views_cost
 from ftjax.sweep.memory import (
     Memory,
     available_bytes,
@@ -110,3 +111,20 @@ def test_training_fewer_side_by_side_is_advised():
     made = Memory(params=10, optimizer=20, residuals=64)
     with pytest.raises(ValueError, match="or train fewer than 3 side by side"):
         check_memory(made, 40, batch_size=32, micro_batch=32, at_once=3)
+
+
+def test_stored_views_are_passed_once_and_fresh_ones_in_every_step():
+    trials = make_trials(NETWORK, at(0, "frozen"), at(48, "frozen"))
+    forward = tuple(float(number) for number in range(1, len(NETWORK.units) + 1))
+    room = make_room(NETWORK, 16, 10, forward, memory=1e9, train_share=0.5)
+    cuts = [trial.cut.unit for trial in trials]
+    passes = [sum(forward[:cut]) for cut in cuts]
+    epochs = trials[0].hyper.epochs
+    fresh = views_cost(room, trials, 0)
+    assert fresh == (0, 0, 5 * epochs * sum(passes))
+    stored = views_cost(room, trials, 4)
+    most = max(room.sizes[cut] for cut in cuts)
+    assert stored == (2 * most, 4 * 5 * max(passes), 0)
+    full = room._replace(memory=1)  # made again from the images
+    assert views_cost(full, trials, 4) == fresh
+    assert passed_flops(room, trials) == 10 * max(passes)

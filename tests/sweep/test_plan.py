@@ -50,6 +50,10 @@ OTHERS = {
     "hyper.head": {"hyper": replace(HYPER, head="75")},
     "hyper.head_init": {"hyper": replace(HYPER, head_init="0.01")},
     "hyper.head_start": {"hyper": replace(HYPER, head_start="probe")},
+    "hyper.label_smoothing": {"hyper": replace(HYPER, label_smoothing=0.1)},
+    "hyper.clip": {"hyper": replace(HYPER, clip=1.0)},
+    "hyper.augment": {"hyper": replace(HYPER, augment="flip")},
+    "hyper.views": {"hyper": replace(HYPER, views="8")},
 }
 # A longer trial goes on from a shorter one; the images stand in the data's hash.
 SAME = {"hyper.epochs", "hyper.train_size", "placement", "flops"}
