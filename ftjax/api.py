@@ -271,9 +271,12 @@ def sweep(
     study.record(loaded, out, f"ftjax.sweep({words})")
     with Display(console, began=began) as display:
         listen = study.make_listener(loaded, out, display.show, on_event)
-        outcome = run_sweep(loaded, out, listen, display.begin_round)
+        allowance = study.make_allowance(loaded, out, began)
+        outcome = run_sweep(loaded, out, listen, display.begin_round, allowance)
     took = time.perf_counter() - began
     study.record_time(out, seconds=took, forecast=display.forecast)
+    if left_out := study.report_allowance(allowance, outcome, out):
+        console.print(left_out)
     for event in outcome.failed.values():
         console.print(f"{event.status}: {event.trial.describe()}: {event.message}")
     score = study.make_scorer(loaded, outcome, out)

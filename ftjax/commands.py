@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "classify image files with a trained depth",
     "export": "take a trained depth to Keras, ONNX, PyTorch or safetensors",
     "simulate": "what the search over depths is worth, on planted curves",
+    "pretrain": "train a network from random weights",
     "weights": "fetch and list official pretrained weights",
 }
 

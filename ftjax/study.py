@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ftjax.config import Config, complete, to_json
+from ftjax.config import Config, complete, parse_time, to_json
 from ftjax.data.index import Source
 from ftjax.machine import xla
 from ftjax.machine.files import read_json, write_json
@@ -13,6 +13,7 @@ from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process
 from ftjax.report.content import TIME_FILE
 from ftjax.report.tensorboard import TensorBoard
+from ftjax.sweep.allowance import Allowance, write_report
 from ftjax.sweep.events import Event, Listener
 from ftjax.sweep.final_score import score_test
 from ftjax.sweep.prepare import Sweep, prepare
@@ -79,9 +80,26 @@ def open_folder(config: Config) -> Path:
 def record(sweep: Sweep, out: Path, command: str) -> None:
     """Writes what the run is of, and the probes if they are asked for."""
     write_run(out, to_json(sweep.config), command, sweep.data)
+    from_first_process(partial(write_report, out, None))
     if sweep.config.probes:
         size = sweep.hyper.micro_batch
         write_probes(sweep.start, sweep.data, sweep.plan(), out, batch_size=size)
+
+
+def make_allowance(sweep: Sweep, out: Path, began: float) -> Allowance | None:
+    """What `--budget` allows from a time of `time.perf_counter` on; None without it."""
+    if sweep.config.budget is None:
+        return None
+    return Allowance(sweep, out, parse_time(sweep.config.budget), began)
+
+
+def report_allowance(allowance: Allowance | None, outcome: Outcome, out: Path) -> str:
+    """Writes what a budget has left out, as a sentence too; '' without one."""
+    if allowance is None:
+        return ""
+    left_out = allowance.report(outcome.plan, outcome.results)
+    write_report(out, left_out)
+    return "" if left_out is None else left_out["sentence"]
 
 
 def make_listener(sweep: Sweep, out: Path, *others: Listener) -> Listener:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from ftjax.backbones.alexnet import alexnet, alexnet_torch
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite
 from ftjax.backbones.resnet import resnet
@@ -31,6 +32,9 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet152_torch": partial(resnet, "resnet152", torchvision=True),
     "vgg16_torch": partial(vgg, "vgg16", torchvision=True),
     "vgg19_torch": partial(vgg, "vgg19", torchvision=True),
+    "alexnet": alexnet,
+    "alexnet_ksh": partial(alexnet, "alexnet_ksh"),
+    "alexnet_torch": alexnet_torch,
     "tiny": tiny,
 }
 

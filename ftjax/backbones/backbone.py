@@ -139,8 +139,12 @@ class Backbone:
         body: units that hold pretrained weights, input first.
         smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
-        source: whose graph it is: `keras`, `torchvision` or `lite`. Networks of one
-            name differ between them in strides, padding, epsilon and preprocessing.
+        source: whose graph it is: `keras`, `torchvision`, `lite` or `caffe`. Networks
+            of one name differ between them in strides, padding, epsilon and
+            preprocessing.
+        flat: whether the body's output is a vector for each image, (batch, c), which
+            the head takes as it is; else it is a map, which the head averages.
+        head_dropout: share of that vector that the head drops in training.
         head: units between the body's output and the logits; empty without a head.
     """
 
@@ -149,6 +153,8 @@ class Backbone:
     smallest_size: int
     native_size: int
     source: str = "keras"
+    flat: bool = False
+    head_dropout: float = 0.0
     head: tuple[Unit, ...] = ()
 
     @property

@@ -1,5 +1,6 @@
 """What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,11 @@ from rich.table import Table
 
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
-from ftjax.report.answer import write_files
+from ftjax.report.answer import recommend_run, write_files, write_recommendation
+from ftjax.sweep.events import Event
+
+FIRST = 30.0  # seconds before the first answer, and at least between two of them
+SHARE = 0.05  # of the time that answers take while trials are trained
 
 NUMBERS = {
     "Accuracy": "accuracy",
@@ -54,6 +59,42 @@ def write_answer(
     show(best.sentence, style="bold")
     if answer.score:
         show(answer.score, style="bold")
+
+
+class AnswerSoFar:
+    """Writes page and recommendation anew while a sweep goes on, and says the answer.
+
+    That takes seconds, in which less is trained: no more than `SHARE` of the time.
+
+    Args:
+        out: the run's folder.
+        console: to print on.
+    """
+
+    def __init__(self, out: Path, console: Console):
+        self._out, self._console = out, console
+        self._next = time.perf_counter() + FIRST
+        self._said = ""
+
+    def heard(self, event: Event) -> None:
+        """Looks whether it is time, after a trial has ended; the tables are written."""
+        began = time.perf_counter()
+        if event.status != "done" or began < self._next:
+            return
+        results, epochs = (
+            pd.read_csv(self._out / name) for name in ("results.csv", "epochs.csv")
+        )
+        done = results[results["status"] == "done"]
+        if done["depth_layers"].nunique() < 2:
+            return
+        recommendation = recommend_run(self._out, results)
+        write_recommendation(self._out, results, epochs, recommendation)
+        answer = " ".join(recommendation.parts[:2])
+        if answer != self._said:
+            self._said = answer
+            self._console.print(f"so far, from {len(done)} rows: {answer}")
+        now = time.perf_counter()
+        self._next = now + max(FIRST, (now - began) / SHARE)
 
 
 def result_table(results: pd.DataFrame) -> Table:

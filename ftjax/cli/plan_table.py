@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ftjax.analysis.wording import duration
 from ftjax.axes import FRESH
 from ftjax.config import HALVING
 from ftjax.frozen.placement import Room, begun_bytes
@@ -132,10 +133,3 @@ def placement(trial: Trial) -> str:
         return where
     recomputed = f"{again} unit{'s' * (again > 1)} recomputed"
     return f"{where}, {recomputed}" if boundary else recomputed
-
-
-def duration(seconds: float) -> str:
-    """E.g. 45 s, 12 min, 3.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

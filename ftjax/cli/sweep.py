@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
     from ftjax import study
-    from ftjax.cli.answer import write_answer
+    from ftjax.cli.answer import AnswerSoFar, write_answer
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import is_first_process
     from ftjax.report.progress import Display, print_plan
@@ -52,23 +52,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process:
             sweep = one_core_each(sweep)
+        so_far = AnswerSoFar(out, console)
+        allowance = study.make_allowance(sweep, out, began)
         with Display(console, began=began) as display:
-            listen = study.make_listener(sweep, out, display.show)
-            outcome = run(sweep, out, listen, display.begin_round)
+            heard = [so_far.heard] if is_first_process() else []
+            listen = study.make_listener(sweep, out, display.show, *heard)
+            outcome = run(sweep, out, listen, display.begin_round, allowance)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
         took = time.perf_counter() - began
         study.record_time(out, seconds=took, forecast=display.forecast)
+        left_out = study.report_allowance(allowance, outcome, out)
         score = study.make_scorer(sweep, outcome, out)
         write_answer(out, outcome.results, outcome.epochs, console, score)
+        if left_out:
+            console.print(left_out)
         console.print(f"{took:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
-    # Of several rates, one that diverges is an answer.
+    # Of several settings, one that diverges is an answer if another one does not.
     several = bool(varied(axis_values(sweep.config)))
-    bad = ("failed",) if several else ENDED_BADLY
+    answered = several and bool((outcome.results["status"] == "done").any())
+    bad = ("failed",) if answered else ENDED_BADLY
     return 1 if any(e.status in bad for e in outcome.failed.values()) else 0
 
 

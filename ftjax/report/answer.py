@@ -24,6 +24,7 @@ from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.page import write_report
 from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
+from ftjax.sweep.allowance import read_report
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
@@ -62,14 +63,10 @@ def write_files(
     if not (results.status == "done").any():
         return None
     best = recommend_run(out, results)
-    write_json(out / "recommendation.json", best.to_json())
     trial = named_trial(results, best) if best.named else None
     if trial is not None:
         score_test(trial)
-    curve = drawing.rows_of(results, best)
-    plots.save(plots.depth_curve(curve, best.named), out / "depth_curve")
-    probes, correlations = compare_probes(out, results)
-    write_page(out, results, epochs, best, probes, correlations)
+    probes, correlations = write_recommendation(out, results, epochs, best)
     finding = ""
     if probes is not None:
         figure = probe_curves(probes, results, correlations)
@@ -78,6 +75,25 @@ def write_files(
     score = read_json(out / "test.json")
     said = "" if score is None else score_sentence(score, trial)
     return Answer(best, finding, said)
+
+
+def write_recommendation(
+    out: Path, results: pd.DataFrame, epochs: pd.DataFrame, best: Recommendation
+) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
+    """Writes recommendation, depth curve and page; returns the probes, as compared.
+
+    Args:
+        out: the run's folder.
+        results: as in results.csv.
+        epochs: as in epochs.csv.
+        best: the recommendation of them.
+    """
+    write_json(out / "recommendation.json", best.to_json())
+    curve = drawing.rows_of(results, best)
+    plots.save(plots.depth_curve(curve, best.named), out / "depth_curve")
+    probes, correlations = compare_probes(out, results)
+    write_page(out, results, epochs, best, probes, correlations)
+    return probes, correlations
 
 
 def compare_probes(
@@ -120,10 +136,12 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **settings,
     )
     about_images = tuple(saved.get("data_warnings", ()))
+    left_out = read_report(out) or {}
     return replace(
         answer,
         explanation=(*answer.explanation, *surface_sentences(results, read)),
         warnings=(*about_images, *answer.warnings),
+        left_out=left_out,
     )
 
 

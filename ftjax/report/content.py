@@ -170,9 +170,13 @@ def _setting_text(value: Any) -> str:
     return str(value)
 
 
-def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def notices(
+    results: pd.DataFrame, best: Recommendation | None = None
+) -> tuple[tuple[str, str], ...]:
     """What must not be overlooked, as (level, sentence); level is 'bad' or 'warn'."""
     found = []
+    if best is not None and best.left_out:
+        found.append(("warn", best.left_out["sentence"]))
     if "weights" in results and "random" in set(results["weights"]):
         found.append(
             (
@@ -195,7 +199,11 @@ def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     if "status" in results:
         for status, level, words in (
             ("failed", "bad", "Failed, and left out of every mean and fit"),
-            ("diverged", "bad", "Diverged, and left out of every mean and fit"),
+            (
+                "diverged",
+                "bad",
+                "Diverged: at chance in the figures, in no mean or fit",
+            ),
             (
                 "stopped",
                 "warn",

@@ -56,7 +56,7 @@ def write_report(path: str | Path, report: Report) -> Path:
             *time_facts(report.folder, report.every),
         ),
         main=main,
-        notices=notices(results),
+        notices=notices(results, best),
         sections=[section for section in found if section is not None],
         search_mass=round(100 * MASS),
     )

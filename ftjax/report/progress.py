@@ -71,16 +71,16 @@ class Display:
 
     Args:
         console: to print on.
-        began: when the command began, as of `time.perf_counter`.
+        began: when the command began, as of `time.perf_counter`; None: now.
 
     Attributes:
         forecast: seconds from then to the last trial, as they were to be expected after
             the first trial that was trained; None before it.
     """
 
-    def __init__(self, console: Console, *, began: float):
+    def __init__(self, console: Console, *, began: float | None = None):
         self.forecast: float | None = None
-        self._began = began
+        self._began = time.perf_counter() if began is None else began
         self._console = console
         notebook = console.is_jupyter and not console.quiet
         self._bar = NotebookBar() if notebook else terminal_bar(console)
@@ -140,7 +140,7 @@ class Display:
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status in ENDED_BADLY:
-            self._skip(trial, epochs - self._epochs[trial.id])
+            self._skip(trial, epochs - self._epochs.get(trial.id, 0))
             self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before
@@ -148,9 +148,9 @@ class Display:
             seconds, left = now - self._start[trial.id], self._seconds_left()
             if self.forecast is None and left is not None:
                 self.forecast = round(now - self._began + left, 1)
+            last = "; ".join(filter(None, (self._last[trial.id], event.message)))
             self._console.print(
-                f"{name}  {self._last[trial.id]}  {seconds:.0f} s, "
-                f"left {self._time_left()}"
+                f"{name}  {last}  {seconds:.0f} s, left {self._time_left()}"
             )
 
     def _skip(self, trial: Trial, epochs: int) -> None:

@@ -92,6 +92,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         val_size=config.val_size,
         test_size=config.test_size,
         strict=config.strict,
+        classes=config.classes,
         with_test=config.data not in SOURCES,
     )
     largest = max(hyper.batch_size for hyper in hypers)
@@ -159,12 +160,16 @@ def seeds_of(config: Config) -> range:
 def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
     """The hyperparameters of every setting that the command names, the base first."""
     values = axis_values(config)
+    patience_metric = (config.patience and config.metric) or "accuracy"
     made = (
         Hyperparameters(
             **without_views(setting),
             micro_batch=config.micro_batch or setting["batch_size"],
             warmup=config.warmup,
             class_weights=config.class_weights,
+            stop_accuracy=config.stop_accuracy,
+            patience=config.patience,
+            patience_metric=patience_metric,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )

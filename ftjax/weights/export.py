@@ -90,10 +90,10 @@ def export_keras(
     """
     if not path.name.endswith(".weights.h5"):
         raise ValueError(f"{path} must end in .weights.h5, or Keras will not load it")
-    if network.source == "torchvision":
+    if network.source not in ("keras", "lite"):
         raise ValueError(
             f"keras.applications has no network with the graph of {network.name} "
-            "(torchvision's strides or preprocessing); export to .keras"
+            f"({network.source}'s strides or preprocessing); export to .keras"
         )
     counts: dict[str, int] = {}
     buffer = io.BytesIO()

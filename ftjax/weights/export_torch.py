@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import linear_head
 from ftjax.trees import Tree
-from ftjax.weights.convert import leaf_shapes
-from ftjax.weights.torch_names import modules, tensor_name, timm_modules, torch_axes
+from ftjax.weights.convert import leaf_shapes, torch_axes
+from ftjax.weights.torch_names import modules, tensor_name, timm_modules
 
 VGG_HEAD = "classifier"  # of the linear head that `torch_code` gives VGG
 
