@@ -209,6 +209,9 @@ class Config:
     later commands on the same images and weights find them there. 0: none."""
     out: Path | None = None
     """Folder of the results. Default: runs/<model>-<data>."""
+    tensorboard: bool = False
+    """Write event files of every epoch into the folder tensorboard of the results, for
+    tensorboard --logdir."""
     resume: bool = True
     """Go on with what is in the folder; otherwise it must be new or empty."""
     budget: str | None = None

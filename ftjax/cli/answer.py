@@ -1,4 +1,4 @@
-"""From the tables of a sweep to its answer: table, figures, report, sentence."""
+"""What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
 import time
 from collections.abc import Callable
@@ -9,16 +9,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.analysis.rank_correlation import RankCorrelation
-from ftjax.analysis.recommendation import Recommendation
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
-from ftjax.machine.files import read_json, write_json
-from ftjax.report import depth_plot as plots
-from ftjax.report.answer import compare_probes, recommend_run, write_page
-from ftjax.report.drawing import rows_of
-from ftjax.report.final_score import named_trial, score_sentence
-from ftjax.report.probe_plots import probe_curves, probe_finding
+from ftjax.report.answer import recommend_run, write_files, write_recommendation
 from ftjax.sweep.events import Event
 
 FIRST = 30.0  # seconds before the first answer, and at least between two of them
@@ -52,48 +45,20 @@ def write_answer(
     # Names and errors stand in these texts as they are: no markup.
     show = partial(console.print, markup=False, highlight=False, emoji=False)
     show(result_table(results))
-    if not (results.status == "done").any():
+    answer = write_files(out, results, epochs, score_test)
+    if answer is None:
         show("no trial is done, so there is no answer yet")
         return
-    recommendation = recommend_run(out, results)
-    trial = named_trial(results, recommendation) if recommendation.named else None
-    if trial is not None:
-        score_test(trial)
-    probes, correlations = write_files(out, results, epochs, recommendation)
-    if probes is not None:
-        figure = probe_curves(probes, results, correlations)
-        plots.save(figure, out / "probe_curves")
-        show(f"{probe_finding(correlations)}.")
-    for warning in recommendation.warnings:
+    best = answer.best
+    if answer.probes:
+        show(answer.probes)
+    for warning in best.warnings:
         show(f"warning: {warning}", style="yellow")
-    for sentence in recommendation.explanation:
+    for sentence in best.explanation:
         show(sentence)
-    show(recommendation.sentence, style="bold")
-    score = read_json(out / "test.json")
-    if score is not None:
-        show(score_sentence(score, trial), style="bold")
-
-
-def write_files(
-    out: Path,
-    results: pd.DataFrame,
-    epochs: pd.DataFrame,
-    recommendation: Recommendation,
-) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
-    """Writes recommendation, depth curve and page; returns the probes, as compared.
-
-    Args:
-        out: the run's folder.
-        results: as in results.csv.
-        epochs: as in epochs.csv.
-        recommendation: of them.
-    """
-    write_json(out / "recommendation.json", recommendation.to_json())
-    curve = rows_of(results, recommendation)
-    plots.save(plots.depth_curve(curve, recommendation.named), out / "depth_curve")
-    probes, correlations = compare_probes(out, results)
-    write_page(out, results, epochs, recommendation, probes, correlations)
-    return probes, correlations
+    show(best.sentence, style="bold")
+    if answer.score:
+        show(answer.score, style="bold")
 
 
 class AnswerSoFar:
@@ -123,7 +88,7 @@ class AnswerSoFar:
         if done["depth_layers"].nunique() < 2:
             return
         recommendation = recommend_run(self._out, results)
-        write_files(self._out, results, epochs, recommendation)
+        write_recommendation(self._out, results, epochs, recommendation)
         answer = " ".join(recommendation.parts[:2])
         if answer != self._said:
             self._said = answer
