@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ftjax import study
+from ftjax import session
 from ftjax.analysis.recommend import recommend
 from ftjax.analysis.results_file import own_columns, read_results
 from ftjax.backbones import add_backbone
@@ -262,24 +262,24 @@ def sweep(
     console = make_console(quiet=not progress)
     began = time.perf_counter()
     try:
-        study.start_jax(config)
-        loaded, out = study.load(config, source)
+        session.start_jax(config)
+        loaded, out = session.load(config, source)
     except ValueError as error:
         raise ValueError(in_python(str(error))) from error
     print_plan(loaded, console)
     words = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    study.record(loaded, out, f"ftjax.sweep({words})")
+    session.record(loaded, out, f"ftjax.sweep({words})")
     with Display(console, began=began) as display:
-        listen = study.make_listener(loaded, out, display.show, on_event)
-        allowance = study.make_allowance(loaded, out, began)
+        listen = session.make_listener(loaded, out, display.show, on_event)
+        allowance = session.make_allowance(loaded, out, began)
         outcome = run_sweep(loaded, out, listen, display.begin_round, allowance)
     took = time.perf_counter() - began
-    study.record_time(out, seconds=took, forecast=display.forecast)
-    if left_out := study.report_allowance(allowance, outcome, out):
+    session.record_time(out, seconds=took, forecast=display.forecast)
+    if left_out := session.report_allowance(allowance, outcome, out):
         console.print(left_out)
     for event in outcome.failed.values():
         console.print(f"{event.status}: {event.trial.describe()}: {event.message}")
-    score = study.make_scorer(loaded, outcome, out)
+    score = session.make_scorer(loaded, outcome, out)
     write_files(out, outcome.results, outcome.epochs, score)
     return Run(out)
 

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
     from ftjax.predictor import load
     from ftjax.report.progress import Display
-    from ftjax.study import open_folder, start_jax
+    from ftjax.session import open_folder, start_jax
     from ftjax.sweep.prepare import prepare
     from ftjax.sweep.records import write_run
     from ftjax.sweep.run import run

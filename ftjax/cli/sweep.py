@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
-    from ftjax import study
+    from ftjax import session
     from ftjax.cli.answer import AnswerSoFar, write_answer
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import is_first_process
@@ -38,34 +38,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop_alike()
     try:
         try:
-            study.start_jax(config, own_process=own_process)
+            session.start_jax(config, own_process=own_process)
             console.quiet = not is_first_process()
-            sweep, out = study.load(config)
+            sweep, out = session.load(config)
         except ValueError as error:
             return refuse(error)
         print_plan(sweep, console)
         if config.plan:
             forecast = print_forecast(sweep, console)
             if forecast is not None:
-                study.record_forecast(out, forecast)
+                session.record_forecast(out, forecast)
             return 0
-        study.record(sweep, out, "ftjax sweep " + shlex.join(words))
+        session.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process:
             sweep = one_core_each(sweep)
         so_far = AnswerSoFar(out, console)
-        allowance = study.make_allowance(sweep, out, began)
+        allowance = session.make_allowance(sweep, out, began)
         with Display(console, began=began) as display:
             heard = [so_far.heard] if is_first_process() else []
-            listen = study.make_listener(sweep, out, display.show, *heard)
+            listen = session.make_listener(sweep, out, display.show, *heard)
             outcome = run(sweep, out, listen, display.begin_round, allowance)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
         took = time.perf_counter() - began
-        study.record_time(out, seconds=took, forecast=display.forecast)
-        left_out = study.report_allowance(allowance, outcome, out)
-        score = study.make_scorer(sweep, outcome, out)
+        session.record_time(out, seconds=took, forecast=display.forecast)
+        left_out = session.report_allowance(allowance, outcome, out)
+        score = session.make_scorer(sweep, outcome, out)
         write_answer(out, outcome.results, outcome.epochs, console, score)
         if left_out:
             console.print(left_out)

@@ -8,7 +8,7 @@ import pytest
 
 from ftjax.report.content import TIME_FILE, time_facts
 from ftjax.report.tensorboard import TensorBoard, masked_crc, varint
-from ftjax.study import record_forecast, record_time
+from ftjax.session import record_forecast, record_time
 from ftjax.sweep.events import Epoch, Event
 
 TRIAL = SimpleNamespace(
