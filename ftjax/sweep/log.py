@@ -32,6 +32,8 @@ class Log(NamedTuple):
         rows: one mapping per finished epoch.
         correct: per epoch, (n_val,) whether the answers were right.
         logits: per epoch, (n_val, classes) float16; of all epochs or of none.
+        steps: per epoch, (steps, 2) float32 loss and accuracy of each training step;
+            of all epochs or of none.
     """
 
     trial: Trial
@@ -39,15 +41,20 @@ class Log(NamedTuple):
     rows: list[dict[str, Any]]
     correct: list[np.ndarray]
     logits: list[np.ndarray]
+    steps: list[np.ndarray]
 
     def copy(self) -> "Log":
         """Another one, that does not change while this one grows."""
-        return self._replace(
-            rows=[*self.rows], correct=[*self.correct], logits=[*self.logits]
-        )
+        lists = {name: [*getattr(self, name)] for name in self._fields[2:]}
+        return self._replace(**lists)
 
     def add(
-        self, ended: Epoch, logits: np.ndarray, labels: np.ndarray, compiling: float
+        self,
+        ended: Epoch,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        steps: np.ndarray,
+        compiling: float,
     ) -> None:
         """Adds an epoch.
 
@@ -55,12 +62,15 @@ class Log(NamedTuple):
             ended: its numbers.
             logits: (n_val, classes).
             labels: (n_val,).
+            steps: (steps, 2) loss and accuracy of each; none of a probe.
             compiling: seconds of it for compilation.
         """
         self.rows.append({**ended._asdict(), "compile_seconds": compiling})
         self.correct.append(logits.argmax(-1) == labels)
         if len(self.logits) == len(self.correct) - 1:  # older versions kept none
             self.logits.append(as_kept(logits))
+        if len(steps) and len(self.steps) == len(self.rows) - 1:
+            self.steps.append(steps.astype(np.float32))
 
 
 def as_kept(logits: np.ndarray) -> np.ndarray:
@@ -107,12 +117,13 @@ def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
     store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
     saved = from_first_process(store.restore)
     if saved is None:
-        return Log(trial, store, [], [], []), state
+        return Log(trial, store, [], [], [], []), state
     leaves = dict(saved.leaves)
     correct = leaves.pop("val_correct").astype(bool)
     logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))
+    steps = leaves.pop("steps", np.empty((0, 0, 2), np.float32))
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
-    log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits])
+    log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits], [*steps])
     return log, unflatten(state, own)
 
 
@@ -134,6 +145,10 @@ def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
         kept = {"state": state, "val_correct": np.array(log.correct, np.uint8)}
         if len(log.logits) == len(log.correct):
             kept["val_logits"] = np.array(log.logits)
+        if len(log.steps) == len(log.rows):
+            kept["steps"] = np.array(log.steps)
+            # Before the checkpoint: a kill in between leaves a step too many, not less.
+            records.write_steps(out, log.trial.id, np.concatenate(log.steps))
         log.checkpoints.save(len(log.rows), kept, {"epochs": log.rows})
         records.write_trial(
             out,

@@ -85,6 +85,20 @@ def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
         write_atomically(path, file.read())
 
 
+def write_steps(out: Path, trial: str, steps: np.ndarray) -> None:
+    """Loss (nats) and accuracy of every training step: float32 (steps, 2)."""
+    with tempfile.TemporaryFile() as file:
+        np.save(file, steps.astype(np.float32), allow_pickle=False)
+        file.seek(0)
+        write_atomically(trial_folder(out, trial) / "steps.npy", file.read())
+
+
+def read_steps(out: Path, trial: str) -> np.ndarray | None:
+    """What `write_steps` wrote, or None: older versions kept none."""
+    path = trial_folder(out, trial) / "steps.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
 def write_logits(out: Path, trial: str, logits: np.ndarray) -> None:
     """Per epoch, the logits of the validation images: float16 (epochs, n, classes)."""
     with tempfile.TemporaryFile() as file:

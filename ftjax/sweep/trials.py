@@ -145,7 +145,7 @@ def train_trials(
                         step, source, state, rows, scales, rates, views
                     )
                     parts = [zip(*part, strict=True) for part in fetch(steps)]
-                    history = [metrics for part in parts for metrics in part]
+                    history = [own for each in zip(*parts, strict=True) for own in each]
                 else:
                     batches = epoch_batches(step, source, rows, scales, views)
                     for number, batch in enumerate(batches):
@@ -170,9 +170,10 @@ def train_trials(
                 )
                 seconds, compiling = watch.read(share=1 / len(logs))
                 states = unstack(whole(state), step.variants)
+                curves = step_numbers(history, work)
                 events = []
-                for log, own, row, answers, rule in zip(
-                    logs, states, numbers, logits, rules, strict=True
+                for log, own, row, answers, curve, rule in zip(
+                    logs, states, numbers, logits, curves, rules, strict=True
                 ):
                     trial, last = log.trial, Epoch(epoch, *row, len(rows), seconds)
                     if trial.id in failed or trial.id in ended:
@@ -180,7 +181,7 @@ def train_trials(
                     if not last.train_mode_loss < LARGEST_LOSS:  # nor is nan
                         failed[trial.id] = diverged(trial, last)
                         continue
-                    log.add(last, answers, data.val.labels, compiling)
+                    log.add(last, answers, data.val.labels, curve, compiling)
                     if rule:
                         ended[trial.id] = own, rule
                     newest[trial.id] = log.copy(), own
@@ -415,6 +416,22 @@ def end_epoch(
     numbers = np.broadcast_arrays(accuracy, loss, correct, val.loss, right, lost)
     rows = np.stack(numbers, axis=-1).reshape(len(logs), -1).tolist()
     return state, rows, logits, rules
+
+
+def step_numbers(
+    history: Sequence[tuple[np.ndarray, np.ndarray]], work: Work
+) -> np.ndarray:
+    """Loss (nats) and accuracy of every training step, (trials, steps, 2).
+
+    Args:
+        history: sums over the images of every part of every batch, in their order;
+            empty of probes.
+        work: what was trained.
+    """
+    hyper = work.trials[0].hyper
+    sums = np.array(history, np.float64)
+    sums = sums.reshape(-1, hyper.parts, 2, len(work.trials)).sum(axis=1)
+    return np.moveaxis(sums / hyper.batch_size, -1, 0)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:
