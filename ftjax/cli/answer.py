@@ -1,6 +1,7 @@
 """What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
 import time
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.analysis.wording import percent
+from ftjax.analysis.variance import Variance, share
+from ftjax.analysis.wording import percent, points
 from ftjax.axes import NAMES
 from ftjax.report.answer import recommend_run, write_files, write_recommendation
 from ftjax.sweep.events import Event
@@ -54,6 +56,8 @@ def write_answer(
         show(answer.probes)
     for warning in best.warnings:
         show(f"warning: {warning}", style="yellow")
+    for grid in best.effects.grids if best.effects else ():
+        show(effect_table(grid))
     for sentence in best.explanation:
         show(sentence)
     show(best.sentence, style="bold")
@@ -118,6 +122,30 @@ def result_table(results: pd.DataFrame) -> Table:
         else:
             cells += [row.status]
         table.add_row(*cells)
+    return table
+
+
+def effect_table(grid: Variance) -> Table:
+    """What depth and each varied axis add to the accuracy, and the seeds beside them.
+
+    Of a small p, chance alone hardly gives as much.
+    """
+    table = Table()
+    for name in ("Effect", "Share", "Worst to best, points", "95 %", "p"):
+        table.add_column(name, justify="left" if name == "Effect" else "right")
+    for effect in (*grid.main, *grid.pairs):
+        ends = effect.interval
+        table.add_row(
+            effect.title,
+            share(effect.share),
+            "-" if math.isnan(effect.range) else points(effect.range),
+            f"{points(ends[0])} to {points(ends[1])}" if ends else "-",
+            "-" if math.isnan(effect.probability) else f"{effect.probability:.2g}",
+        )
+    if len(grid.levels) > 2:
+        table.add_row("three and more together", share(grid.higher), *("---"))
+    if grid.seeds > 1:
+        table.add_row("seeds", share(grid.within), *("---"))
     return table
 
 

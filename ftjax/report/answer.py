@@ -14,6 +14,7 @@ from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
+from ftjax.analysis.variance import axis_effects
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
 from ftjax.machine.files import read_json, write_json
@@ -135,13 +136,16 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **read_logits_if_needed(out, results, settings.get("metric")),
         **settings,
     )
+    effects = axis_effects(results)
+    most = (effects.sentence,) if effects and effects.sentence else ()
     about_images = tuple(saved.get("data_warnings", ()))
     left_out = read_report(out) or {}
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, read)),
+        explanation=(*answer.explanation, *surface_sentences(results, read), *most),
         warnings=(*about_images, *answer.warnings),
         left_out=left_out,
+        effects=effects,
     )
 
 

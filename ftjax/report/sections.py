@@ -12,6 +12,7 @@ import pandas as pd
 
 from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.variance import Effects
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
@@ -31,6 +32,7 @@ from ftjax.report.content import (
     setting_table,
     trial_table,
 )
+from ftjax.report.effect_plots import effect_bars
 from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.inline import draw_image
 from ftjax.report.probe_plots import probe_curves
@@ -159,6 +161,8 @@ def by_axis(report: Report) -> Section | None:
     varied = varied_axes(rows)
     blocks = [axis_image(rows, report.named)] if varied else []
     chance = drawing.chance_level(report.best)
+    if report.best and report.best.effects:
+        blocks += effect_blocks(report.best.effects)
     blocks += [
         Block(
             "image",
@@ -196,6 +200,25 @@ def by_axis(report: Report) -> Section | None:
         shown = (Block("trials", table, "settings"),)
         blocks.append(Block("details", shown, f"All settings ({len(table.rows)} rows)"))
     return Section("What was tuned", tuple(blocks)) if blocks else None
+
+
+def effect_blocks(effects: Effects) -> list[Block]:
+    """Which axes matter, or why that cannot be told."""
+    if effects.reason:
+        return [Block("small", f"No analysis of variance: {effects.reason}.")]
+    return [
+        Block(
+            "image",
+            draw_image(
+                f"effects{number}",
+                lambda width, grid=grid: effect_bars(grid, width=width),
+                "Analysis of variance over all runs of the grid: main effects, "
+                "interactions (what two add beyond the sum of their effects) and "
+                "seeds, with their shares of the sum of squares.",
+            ),
+        )
+        for number, grid in enumerate(effects.grids, start=1)
+    ]
 
 
 def axis_image(rows: pd.DataFrame, named: Recommendation | None) -> Block:
