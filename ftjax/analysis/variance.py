@@ -18,6 +18,7 @@ from ftjax.analysis.wording import points
 from ftjax.axes import AXES
 from ftjax.stats.distributions import f_survival, student_t_quantile
 
+EPOCHS = "epochs"
 TITLES = {"depth_layers": "depth", "bn": "BatchNorm policy"}
 TITLES |= {axis.name: axis.title for axis in AXES}
 
@@ -137,9 +138,8 @@ def decompose(values: np.ndarray, levels: dict[str, tuple[Any, ...]]) -> Varianc
     cells = values.mean(axis=-1)
     inside = values - cells[..., None]
     common = inside.reshape(-1, seeds).mean(axis=0)
-    dof = (cells.size - 1) * (seeds - 1)
-    square = np.sum((inside - common) ** 2)
-    noise = math.sqrt(square / dof) if dof else math.nan
+    names = [*levels]
+    between, of_epochs = noise_of(inside - common, names)
     found: dict[tuple[int, ...], np.ndarray] = {}
     rest = cells - cells.mean()
     for order in (1, 2):
@@ -148,11 +148,11 @@ def decompose(values: np.ndarray, levels: dict[str, tuple[Any, ...]]) -> Varianc
             # Of what the main effects leave, an interaction is the mean.
             found[own] = rest.mean(axis=others, keepdims=True)
         rest = rest - sum(found[own] for own in found if len(own) == order)
-    names, known = [*levels], (values.size, total, noise, dof)
-    effects = (
-        make_effect(tuple(names[axis] for axis in own), part, *known)
-        for own, part in found.items()
-    )
+    effects = []
+    for own, part in found.items():
+        factors = tuple(names[axis] for axis in own)
+        noise = of_epochs if EPOCHS in factors else between
+        effects.append(make_effect(factors, part, values.size, total, *noise))
     return Variance(
         levels,
         seeds,
@@ -160,9 +160,42 @@ def decompose(values: np.ndarray, levels: dict[str, tuple[Any, ...]]) -> Varianc
         tuple(effects),
         share_of(float(np.sum(rest**2)) * seeds, total),
         share_of(float(np.sum(inside**2)), total),
-        noise,
-        dof,
+        *between,
     )
+
+
+def noise_of(
+    residuals: np.ndarray, names: Sequence[str]
+) -> tuple[tuple[float, int], tuple[float, int]]:
+    """Noise of a run as trials differ, and as the epochs of one trial do.
+
+    Epochs that are read off one trial share its luck, so what is compared between
+    trials is known less well than the number of rows says (a split plot: Montgomery
+    2017, chapter 14). Without that axis both are the same.
+
+    Args:
+        residuals: (levels of the first factor, ..., seeds), less the cells' means and
+            what a seed does to all cells.
+        names: of the factors.
+
+    Returns:
+        Twice the standard deviation, nan with one seed, and its degrees of freedom.
+    """
+    trials, more = residuals[..., 0].size, residuals.shape[-1] - 1
+    if EPOCHS not in names:
+        both = deviation(residuals, (trials - 1) * more)
+        return both, both
+    axis = names.index(EPOCHS)
+    count = residuals.shape[axis]
+    shared = residuals.mean(axis=axis, keepdims=True)
+    trials //= count
+    between = deviation(shared * math.sqrt(count), (trials - 1) * more)
+    return between, deviation(residuals - shared, trials * (count - 1) * more)
+
+
+def deviation(residuals: np.ndarray, dof: int) -> tuple[float, int]:
+    """Standard deviation, nan where nothing is left to estimate it from, and `dof`."""
+    return (math.sqrt(np.sum(residuals**2) / dof) if dof else math.nan), dof
 
 
 def share_of(squares: float, total: float) -> float:

@@ -140,13 +140,19 @@ def effect_table(grid: Variance) -> Table:
             share(effect.share),
             "-" if math.isnan(effect.range) else points(effect.range),
             f"{points(ends[0])} to {points(ends[1])}" if ends else "-",
-            "-" if math.isnan(effect.probability) else f"{effect.probability:.2g}",
+            _chance(effect.probability),
         )
     if len(grid.levels) > 2:
         table.add_row("three and more together", share(grid.higher), *("---"))
     if grid.seeds > 1:
         table.add_row("seeds", share(grid.within), *("---"))
     return table
+
+
+def _chance(probability: float) -> str:
+    if math.isnan(probability):
+        return "-"
+    return f"{probability:.3f}" if probability >= 0.001 else "<0.001"
 
 
 def _number(row, column: str) -> str:

@@ -26,6 +26,7 @@ from ftjax.report.page import write_report
 from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
 from ftjax.sweep.allowance import read_report
+from ftjax.sweep import records
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
@@ -189,6 +190,12 @@ def read_logits_if_needed(
     return {"logits": read_logits(out, results)}
 
 
+def read_steps(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
+    """By trial, loss and accuracy of every training step, (steps, 2), where kept."""
+    read = {trial: records.read_steps(out, trial) for trial in set(results["trial"])}
+    return {trial: steps for trial, steps in read.items() if steps is not None}
+
+
 def classes_of_run(
     out: Path, results: pd.DataFrame, best: Recommendation
 ) -> tuple[Table, ...]:
@@ -238,6 +245,7 @@ def write_page(
             command=saved["command"],
             probes=probes,
             correlations=correlations,
+            steps=read_steps(out, results),
             classes=classes_of_run(out, results, recommendation),
         ),
     )

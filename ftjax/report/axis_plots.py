@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from ftjax.analysis.surface import surface_axes
 from ftjax.analysis.tuning import tuned_rows
@@ -105,16 +106,21 @@ def draw_cells(
             va="center",
             color=color,
             size=8,
+            zorder=3,
         )
     ridge = [
         (int(np.nanargmax(own)), row)
         for row, own in enumerate(values)
         if np.isfinite(own).any()
     ]
-    ax.plot(*zip(*ridge, strict=True), color=MARK, lw=1.2, alpha=0.6)
+    outline = [withStroke(linewidth=4.5, foreground=PAPER)]
+    line = {"color": MARK, "lw": 2.2, "zorder": 2.5, "path_effects": outline}
+    ax.plot(*zip(*ridge, strict=True), **line)
     for column, row in ridge:
-        corner = column - 0.47, row - 0.45
-        ax.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, ec=MARK, lw=2))
+        # Filled, so that the line runs from cell to cell and not across the numbers.
+        shade = ax.images[0].to_rgba(values[row, column])
+        frame = {"fc": shade, "ec": MARK, "lw": 2.2, "zorder": 2.6}
+        ax.add_patch(Rectangle((column - 0.45, row - 0.42), 0.9, 0.84, **frame))
     ax.set_xticks(range(len(table.columns)), [f"{depth:g}" for depth in table.columns])
     ax.set_yticks(range(len(table.index)), [number(value) for value in table.index])
     ax.set_xlabel("layers unfrozen")
