@@ -120,3 +120,16 @@ def test_axes_varied_one_at_a_time_have_ranges():
         "Varied one at a time, learning rate matters most: 6.0 +- 0.1 points from its "
         "worst to its best value (L2 penalty 2.0 +- 0.1 points)"
     )
+
+
+def test_epochs_of_a_trial_are_judged_by_the_noise_within_it():
+    """Luck of whole trials is noise between rates, and none between their epochs."""
+    luck = 0.01 * np.array([[1, -1], [-1, 1]])  # by rate and seed
+    values = 0.8 + np.array([0, 0.02])[:, None] + luck[:, None, :]
+    grid = decompose(values, {"lr": (0.001, 0.01), "epochs": (2, 5)})
+    rate, epochs, _ = grid.effects
+    # Four trials of two epochs: 8 squares, (2 - 1)(2 - 1) degrees of freedom.
+    assert grid.dof == 1 and grid.run_noise == pytest.approx(np.sqrt(8e-4))
+    assert rate.stderr == pytest.approx(np.sqrt(8e-4 * 2 / 4))
+    assert epochs.range == pytest.approx(0.02)
+    assert epochs.stderr == pytest.approx(0, abs=1e-12)
