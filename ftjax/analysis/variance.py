@@ -384,7 +384,9 @@ def say_range(effect: Effect) -> str:
 
 
 def share(value: float) -> str:
-    """A share of the variance: 0.614 -> '61 %'."""
+    """A share of the variance: 0.614 -> '61 %', 0.001 -> '<1 %'."""
+    if 0 < value < 0.005:
+        return "<1 %"
     return f"{100 * value:.0f} %"
 
 

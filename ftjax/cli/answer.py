@@ -1,7 +1,7 @@
 """What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
-import time
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

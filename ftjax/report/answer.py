@@ -25,8 +25,8 @@ from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.page import write_report
 from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
-from ftjax.sweep.allowance import read_report
 from ftjax.sweep import records
+from ftjax.sweep.allowance import read_report
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 

@@ -13,7 +13,6 @@ from ftjax.analysis.tuning import tuned_rows
 from ftjax.analysis.wording import number
 from ftjax.axes import AXES
 from ftjax.report.drawing import (
-    INK,
     MARK,
     NOTHING,
     PAPER,
@@ -25,6 +24,7 @@ from ftjax.report.drawing import (
     setting_line,
 )
 
+ON_LIGHT, ON_DARK = "#101418", "#f7fbff"  # on cells, which look the same by night
 CELL_TEXT = 9  # columns above which the cells bear no numbers
 
 
@@ -95,7 +95,7 @@ def draw_cells(
         if not (known or cross):
             continue
         dark = value - low > 0.55 * max(high - low, 1e-9)
-        color = PAPER if dark else INK
+        color = ON_DARK if dark else ON_LIGHT
         text = [f"{100 * value:.1f}"] if known else []
         text += ["\N{MULTIPLICATION SIGN}"] if cross else []
         ax.text(

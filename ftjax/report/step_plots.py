@@ -12,7 +12,7 @@ from ftjax.analysis.wording import number
 from ftjax.axes import Axis
 from ftjax.report.drawing import AS_PERCENT, STYLE, WIDE, finished, new_figure
 
-SHARE = 20  # of the steps, one part is the width of the running mean
+SHARE = 10  # of the steps, one part is the width of the running mean
 MOST_POINTS = 200  # of a line
 MOST_LINES = 6
 Curves = dict[str, np.ndarray]  # (steps, 2) loss and accuracy by name
@@ -92,7 +92,7 @@ def step_curves(curves: Curves, title: str, *, width: float = WIDE) -> Figure:
     figure = new_figure(width, 3.4 if wide else 5.4, title)
     panels = figure.subplots(*((1, 2) if wide else (2, 1)))
     # Neither end of the map: one fades on white, the other on black.
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.3, 0.78, len(curves)))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.35, 0.78, len(curves)))
     for (name, curve), color in zip(curves.items(), colors, strict=True):
         places, means = smooth(curve)
         for ax, values in zip(panels, means.T, strict=True):
