@@ -277,13 +277,17 @@ def read_checkpoint(folder: Path, model: str) -> dict[str, np.ndarray]:
     """Parameters and statistics of a checkpoint, by our names of tensors.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not what was written.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing: the trial's checkpoint was removed")
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, folder.parent.name)
     try:
         saved = checkpoints.restore()
+    except records.Damaged as error:
+        raise ValueError(
+            f"{error}; remove {folder.parent}, and the sweep's command trains it again"
+        ) from None
     finally:
         checkpoints.close()
     if saved is None:

@@ -74,6 +74,10 @@ class Display:
     def show(self, event: Event) -> None:
         """Shows one event of the sweep."""
         trial = event.trial
+        if event.status == "damaged":
+            what = f"{trial.describe(self._varied)}: {event.message}"
+            self._console.print(f"damaged  {what}; it is trained again", style="yellow")
+            return
         total, number = len(self._goals), self._numbers[trial.id]
         name = f"trial {number}/{total}  {trial.describe(self._varied)}"
         epochs = self._goals[trial.id]

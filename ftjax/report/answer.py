@@ -20,6 +20,7 @@ from ftjax.report import drawing
 from ftjax.report.content import Table, class_tables
 from ftjax.report.page import write_report
 from ftjax.report.sections import Report
+from ftjax.sweep import records
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
@@ -91,11 +92,9 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     found = {}
     for row in last_rows(results).itertuples():
-        path = out / "trials" / str(row.trial) / "val_logits.npz"
-        if not path.is_file():
+        logits = records.read_logits(out, str(row.trial))
+        if logits is None:
             continue
-        with np.load(path, allow_pickle=False) as file:
-            logits = file["logits"]
         if logits.ndim == 3:
             logits = logits[min(int(row.epochs), len(logits)) - 1]
         found[str(row.trial)] = logits

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ftjax.frozen.start import Start
 from ftjax.machine.files import write_atomically
 from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
-from ftjax.sweep.checkpoint import Checkpoints
+from ftjax.sweep.checkpoint import Checkpoints, Saved
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.trial import Trial
 from ftjax.training.step import State
@@ -62,19 +63,25 @@ class Log(NamedTuple):
             self.logits.append(logits.astype(np.float16))
 
 
-def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
+def read_log(
+    out: Path, trial: Trial, state: State, listen: Listener = lambda event: None
+) -> tuple[Log, State]:
     """A trial as its newest checkpoint left it.
 
     Args:
         out: the run's folder.
         trial: which one.
         state: at its start; returned if there is no checkpoint.
+        listen: is told where a checkpoint was damaged and is set aside.
 
     Returns:
         The log, and the state, on the host if it is from a checkpoint.
     """
-    store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
-    saved = from_first_process(store.restore)
+    folder = records.trial_folder(out, trial.id) / "checkpoint"
+    store = Checkpoints(folder, trial.id)
+    saved, why = from_first_process(partial(restore_whole, store))
+    if why:
+        listen(Event(trial, "damaged", message=why))
     if saved is None:
         return Log(trial, store, [], [], []), state
     leaves = dict(saved.leaves)
@@ -83,6 +90,17 @@ def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
     log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits])
     return log, unflatten(state, own)
+
+
+def restore_whole(store: Checkpoints) -> tuple[Saved | None, str]:
+    """The newest checkpoint, and an empty text; what is damaged is set aside, and told.
+
+    Either may be missing.
+    """
+    try:
+        return store.restore(), ""
+    except records.Damaged as error:
+        return None, f"{error}; set aside as {store.set_aside()}"
 
 
 @contextmanager
@@ -132,9 +150,9 @@ def finish(
         trainable={part.unit.name: part.trainable for part in suffix},
         batch_norm={part.unit.name: part.batch_norm for part in suffix},
     )
-    records.write_correct(out, log.trial.id, np.array(log.correct, bool))
+    files = records.write_correct(out, log.trial.id, np.array(log.correct, bool))
     if log.logits and len(log.logits) == len(log.correct):
-        records.write_logits(out, log.trial.id, np.array(log.logits))
+        files |= records.write_logits(out, log.trial.id, np.array(log.logits))
     records.write_trial(
         out,
         log.trial.id,
@@ -143,6 +161,7 @@ def finish(
         epochs=log.rows,
         frozen_intact=not changed,
         message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
+        files=files,
     )
 
 

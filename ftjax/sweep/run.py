@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ftjax.machine.mesh import from_first_process
 from ftjax.machine.workers import in_threads
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
+from ftjax.sweep.records import set_aside_damaged
 from ftjax.sweep.results import Tables
 from ftjax.sweep.strategies import Found, Round, choose_strategy
 from ftjax.sweep.trials import train_trials
@@ -62,6 +64,10 @@ def run(
     round = next(strategy)
     while True:
         begin_round(round)
+        for trial in round.plan.trials:
+            damaged = from_first_process(partial(set_aside_damaged, out, trial.id))
+            if damaged:
+                listen(Event(trial, "damaged", message=damaged))
         tables = Tables(start, data, round.plan, out, round.stopped)
 
         def tell(event: Event, tables: Tables = tables) -> None:

@@ -110,7 +110,16 @@ def train_trials(
     one_program = fused and isinstance(source.train, jax.Array)
     newest: dict[str, tuple[Log, State]] = {}
     with recording_failures(work.trials, out, listen) as failed, clock.at_work():
-        logs, state = restore(group, out)
+        logs, state = restore(group, out, listen)
+        if len({len(log.rows) for log in logs}) > 1:  # a checkpoint was damaged
+            for log in logs:
+                log.checkpoints.close()
+            for trial in work.trials:
+                alone = work._replace(trials=(trial,))
+                train_trials(
+                    alone, start, data, out=out, listen=listen, mesh=mesh, fused=fused
+                )
+            return
         with closing_all(logs), in_background(KEEP_EVERY) as call:
             for epoch in range(len(logs[0].rows) + 1, work.last + 1):
                 watch = clock.Stopwatch()
@@ -214,7 +223,7 @@ def balanced_weights(data: Dataset) -> np.ndarray:
     return (counts.sum() / present / np.maximum(counts, 1)).astype(np.float32)
 
 
-def restore(group: Group, out: Path) -> tuple[list[Log], State]:
+def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State]:
     """The trials as their checkpoints left them, or at their start; states stacked."""
     logs, states, mesh, start = [], [], group.step.mesh, group.start
     for trial in group.work.trials:
@@ -228,7 +237,7 @@ def restore(group: Group, out: Path) -> tuple[list[Log], State]:
             optimizer=optimizer,
             hyper=trial.hyper.numbers,
         )
-        log, own = read_log(out, trial, state)
+        log, own = read_log(out, trial, state, listen)
         logs.append(log)
         states.append(own if own is state else replicate(own, mesh))
         del params, batch_stats, state, own
