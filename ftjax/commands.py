@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import ftjax
+from ftjax.cli.console import guard
 
 COMMANDS = {
     "sweep": "how many top layers to unfreeze: train at many depths",
@@ -19,6 +20,7 @@ COMMANDS = {
 }
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)

@@ -19,7 +19,7 @@ from ftjax.batch_norm import FROZEN
 from ftjax.data.decode import decode_image, resize_square
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
-from ftjax.machine.files import read_json
+from ftjax.machine.files import Damaged, read_json
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.training.suffix import make_suffix
@@ -284,8 +284,8 @@ def read_checkpoint(folder: Path, model: str) -> dict[str, np.ndarray]:
     checkpoints = Checkpoints(folder, folder.parent.name)
     try:
         saved = checkpoints.restore()
-    except records.Damaged as error:
-        raise ValueError(
+    except Damaged as error:
+        raise Damaged(
             f"{error}; remove {folder.parent}, and the sweep's command trains it again"
         ) from None
     finally:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ftjax.cli.console import Where, conditions, make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, guard, make_console, parse, refuse
 
 SUFFIXES = {"keras": ".weights.h5", "safetensors": ".safetensors"}
 
@@ -40,6 +40,7 @@ class Options:
     """Open no network connection."""
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax export", description=__doc__)

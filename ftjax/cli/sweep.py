@@ -3,7 +3,8 @@
     ftjax sweep
     ftjax sweep --model effnetlite0 --data my_images/ --seeds 3
 
-Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
+Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input, 3 a
+file cannot be read or written (disk full, damaged), 130 stopped by Ctrl-C.
 """
 
 import os
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ftjax.axes import varied
-from ftjax.cli.console import make_console, parse, print_error, refuse
+from ftjax.cli.console import guard, make_console, parse, print_error, refuse
 from ftjax.config import Config, axis_values, complete, to_json
 
 if TYPE_CHECKING:
     from ftjax.sweep.prepare import Sweep
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments

@@ -10,6 +10,10 @@ from typing import Any
 from ftjax.machine.atomic import atomic_file
 
 
+class Damaged(ValueError):
+    """A file that is not what was written."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader sees the old or the new one, never a part.
 
@@ -39,14 +43,14 @@ def read_json(path: Path) -> Any:
     """Reads plain values; None if there is no such file.
 
     Raises:
-        ValueError: the file is not JSON.
+        Damaged: the file is not JSON.
     """
     if not path.exists():
         return None
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(
+        raise Damaged(
             f"{path} is damaged ({error}); remove it, or choose another --out"
         ) from None
 

@@ -21,7 +21,7 @@ from ftjax.report.content import Table, class_tables
 from ftjax.report.page import write_report
 from ftjax.report.sections import Report
 from ftjax.sweep import records
-from ftjax.sweep.results import read_correct, read_probes
+from ftjax.sweep.results import count_versions, read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
 
@@ -65,10 +65,18 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **settings,
     )
     about_images = tuple(saved.get("data_warnings", ()))
+    made = count_versions(out, results)
+    several = ()
+    if len(made) > 1:
+        counts = "; ".join(f"{n} by {name}" for name, n in made.most_common())
+        several = (
+            f"The trials are of {len(made)} versions or devices, which may round "
+            f"differently: {counts}.",
+        )
     return replace(
         answer,
         explanation=(*answer.explanation, *surface_sentences(results, read)),
-        warnings=(*about_images, *answer.warnings),
+        warnings=(*about_images, *several, *answer.warnings),
     )
 
 

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ftjax.machine.files import set_aside
-from ftjax.sweep.records import Damaged
+from ftjax.machine.files import Damaged, set_aside
 from ftjax.trees import flatten
 
 LAYOUT = "layout"  # of the vectors; a key of the metadata
@@ -76,6 +75,9 @@ class Checkpoints:
         """Writes all arrays of `state`, and `meta` with them, as one unit.
 
         Of several processes the first one needs all of every array (`mesh.fetch`).
+
+        Raises:
+            OSError: it cannot be written.
         """
         if self._manager is None:
             return
@@ -85,8 +87,12 @@ class Checkpoints:
             state=ocp.args.StandardSave(vectors),
             meta=ocp.args.JsonSave({**meta, DIGEST: digest(vectors, meta)}),
         )
-        with _orbax:
-            self._manager.save(step, args=args)
+        try:
+            with _orbax:
+                self._manager.save(step, args=args)
+        except Exception as error:  # TensorStore has errors of its own
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            raise OSError(f"{self._directory} cannot be written: {why[0]}") from error
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint; None if there is none, or not here."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ftjax.frozen.start import Start, with_fresh_head
-from ftjax.machine.files import read_json, set_aside, write_json
+from ftjax.machine.files import Damaged, read_json, set_aside, write_json
 from ftjax.sweep.log import closing_all, read_log
-from ftjax.sweep.records import RECORD, Damaged, trial_folder
+from ftjax.sweep.records import RECORD, trial_folder
 from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.evaluate import evaluate
 from ftjax.training.step import init_state

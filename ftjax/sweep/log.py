@@ -12,7 +12,7 @@ import numpy as np
 
 from ftjax.frozen.proof import changed_leaves
 from ftjax.frozen.start import Start
-from ftjax.machine.files import write_atomically
+from ftjax.machine.files import Damaged, write_atomically
 from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints, Saved
@@ -99,7 +99,7 @@ def restore_whole(store: Checkpoints) -> tuple[Saved | None, str]:
     """
     try:
         return store.restore(), ""
-    except records.Damaged as error:
+    except Damaged as error:
         return None, f"{error}; set aside as {store.set_aside()}"
 
 
@@ -178,10 +178,15 @@ def recording_failures(
 
     Yields:
         Trial -> why it failed, to be filled in; an error that ends it is that of all.
+
+    Raises:
+        OSError: of files; no trial is to blame for it.
     """
     failed: dict[str, Exception] = {}
     try:
         yield failed
+    except OSError:
+        raise
     except Exception as error:
         if jax.process_count() > 1:
             raise  # the other processes may not have failed, and would wait

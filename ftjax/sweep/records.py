@@ -19,6 +19,7 @@ import pandas as pd
 from ftjax.data import Dataset
 from ftjax.machine.describe import describe
 from ftjax.machine.files import (
+    Damaged,
     json_digest,
     read_json,
     set_aside,
@@ -43,10 +44,6 @@ EPOCH_COLUMNS = (
 
 RECORD, CORRECT, LOGITS = "trial.json", "val_correct.npy", "val_logits.npz"
 DIGEST = "sha256"  # key of a record: of all else in it
-
-
-class Damaged(ValueError):
-    """A file of the store that is not what was written."""
 
 
 def trial_folder(out: Path, trial: str) -> Path:

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pandas as pd
 import pytest
 from tiny_run import run, table
@@ -124,16 +125,44 @@ def test_what_is_damaged_is_set_aside_and_trained_again(images, tmp_path, capsys
         if file.is_file():
             file.write_bytes(b"")
     record = json.loads((folder / old / "trial.json").read_text())
-    plain = {k: v for k, v in record.items() if k not in ("sha256", "files")}
+    later = ("sha256", "files", "environment")
+    plain = {k: v for k, v in record.items() if k not in later}
     (folder / old / "trial.json").write_text(json.dumps(plain))
     capsys.readouterr()
     assert run(images, tmp_path, *words) == 0
     said = capsys.readouterr().out
     assert "kept 1 of 4 finished trials" in said  # that of an earlier version
     assert said.count("set aside as") == 4  # of the third its checkpoint as well
+    assert "The trials are of 2 versions or devices" in said
+    assert "; 1 by a version that kept no account." in " ".join(said.split())
     pd.testing.assert_frame_equal(table(tmp_path), right)
     assert {path.name for path in folder.rglob("*.damaged-1")} == {
         "trial.json.damaged-1",
         "val_correct.npy.damaged-1",
         "checkpoint.damaged-1",
     }
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    images, tmp_path, capsys, monkeypatch
+):
+    words = "--depths 0 7 18 --bn follow --epochs 1 --trials-at-once 1".split()
+    saved, save = [], ocp.CheckpointManager.save
+
+    def fill(self, *args, **kwargs):
+        saved.append(self)
+        if len(saved) > 1:
+            raise OSError(28, "No space left on device")
+        return save(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", fill)
+        with pytest.raises(SystemExit) as stop:
+            run(images, tmp_path, *words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 3 and error.count("\n") == 1
+    assert "No space left on device" in error
+    assert run(images, tmp_path, *words) == 0
+    assert "kept 1 of 3 finished trials" in capsys.readouterr().out
+    assert (table(tmp_path).status == "done").all()
