@@ -184,6 +184,11 @@ class Config:
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID. Each needs the same arguments, weights and images; the first
     writes the results."""
+    shard: str | None = None
+    """i/n: train the i-th of n parts of the trials, i from 0 to n - 1, so that n
+    commands with one --out share the work; the same command without it adds what is
+    missing and gives the answer. auto: from a Slurm job array; auto/n: from an Indexed
+    Job of Kubernetes. Default: all, less what other commands on --out are training."""
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""

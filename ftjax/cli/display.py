@@ -78,6 +78,10 @@ class Display:
             what = f"{trial.describe(self._varied)}: {event.message}"
             self._console.print(f"damaged  {what}; it is trained again", style="yellow")
             return
+        if event.status == "elsewhere":
+            who = f"{event.message} trains {trial.describe(self._varied)}"
+            self._console.print(f"waiting: {who}")
+            return
         total, number = len(self._goals), self._numbers[trial.id]
         name = f"trial {number}/{total}  {trial.describe(self._varied)}"
         epochs = self._goals[trial.id]
@@ -91,7 +95,7 @@ class Display:
         elif event.status == "epoch":
             self._epoch_ended(event)
         elif event.status in ENDED_BADLY:
-            self._skip(trial, epochs - self._epochs[trial.id])
+            self._skip(trial, epochs - self._epochs.get(trial.id, 0))
             self._console.print(f"{name}  {event.status}: {event.message}")
         elif event.status == "done":
             self._skip(trial, epochs - self._epochs[trial.id])  # those it had before

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax.sweep.records import write_run
     from ftjax.sweep.results import write_probes
     from ftjax.sweep.run import run
+    from ftjax.sweep.shards import parse_shard
 
     if own_process:
         stop_alike()
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             start_jax(config, own_process)
             console.quiet = not is_first_process()
+            if config.shard is not None:
+                config = replace(config, shard=str(parse_shard(config.shard)))
             sweep = prepare(complete(config))
             out = from_first_process(partial(open_folder, sweep.config))
         except ValueError as error:
@@ -82,7 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if data.test is not None:
                 score_test(out, sweep.start, trials[trial], *data.test)
 
-        write_answer(out, outcome.results, outcome.epochs, console, score)
+        if outcome.left:
+            console.print(
+                f"shard {sweep.config.shard} has ended its trials; {len(outcome.left)} "
+                "of other shards have not ended. The same command without --shard adds "
+                "what is missing and gives the answer"
+            )
+        else:
+            write_answer(out, outcome.results, outcome.epochs, console, score)
         console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")

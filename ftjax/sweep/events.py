@@ -40,10 +40,11 @@ class Event(NamedTuple):
     Attributes:
         trial: which one.
         status: `kept` (it was done before), `damaged` (what was kept of it is not what
-            was written, and is set aside), `started`, `epoch`, `done`, `failed`, or
-            `diverged` (its loss is no number, or beyond all reason).
+            was written, and is set aside), `elsewhere` (another command trains it,
+            which is waited for), `started`, `epoch`, `done`, `failed`, or `diverged`
+            (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
-        message: why it failed or diverged, or what was damaged.
+        message: why it failed or diverged, what was damaged, or who trains it.
     """
 
     trial: Trial

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +11,15 @@ import pandas as pd
 
 from ftjax.machine.mesh import from_first_process
 from ftjax.machine.workers import in_threads
+from ftjax.sweep.claims import set_damaged_aside
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
-from ftjax.sweep.records import set_aside_damaged
 from ftjax.sweep.results import Tables
+from ftjax.sweep.shards import parse_shard
 from ftjax.sweep.strategies import Found, Round, choose_strategy
 from ftjax.sweep.trials import train_trials
-from ftjax.sweep.work_queue import open_queue
+from ftjax.sweep.work_queue import has_ended, open_queue
 
 RoundListener = Callable[[Round], None]
 
@@ -31,12 +32,15 @@ class Outcome(NamedTuple):
         results: one row per point that was asked for.
         epochs: one row per point and epoch.
         failed: how trials failed, by id.
+        left: ids of the trials that other shards have not ended yet; what comes after
+            them was not begun.
     """
 
     plan: Plan
     results: pd.DataFrame
     epochs: pd.DataFrame
     failed: dict[str, Event]
+    left: Sequence[str] = ()
 
 
 def run(
@@ -49,7 +53,8 @@ def run(
 
     Finished trials are kept, interrupted ones go on from their last epoch. A trial
     that fails is recorded and the others go on. Where several are trained side by side
-    (`trials_at_once`), the events of one come between those of another.
+    (`trials_at_once`), the events of one come between those of another. A shard ends
+    with the first round that the other shards have not ended.
 
     Args:
         sweep: what to train.
@@ -58,14 +63,16 @@ def run(
         begin_round: called before the trials of a round are trained.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
-    strategy = choose_strategy(sweep, out)
+    strategy, shard = choose_strategy(sweep, out), parse_shard(sweep.config.shard)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
     while True:
-        begin_round(round)
+        own = shard.of(round.plan.trials, round.goals)
+        goals = {id: epochs for id, epochs in round.goals.items() if id in own}
+        begin_round(round._replace(goals=goals))
         for trial in round.plan.trials:
-            damaged = from_first_process(partial(set_aside_damaged, out, trial.id))
+            damaged = from_first_process(partial(set_damaged_aside, out, trial.id))
             if damaged:
                 listen(Event(trial, "damaged", message=damaged))
         tables = Tables(start, data, round.plan, out, round.stopped)
@@ -88,13 +95,20 @@ def run(
             mesh=budget.mesh,
             fused=budget.fused,
         )
-        with open_queue(sweep, round.plan, round.goals, out=out, listen=tell) as queue:
+        with open_queue(sweep, round.plan, goals, out=out, listen=tell) as queue:
             # `map` holds on to no trial's activations, as a loop's variable would.
             train_all = partial(deque, map(train, queue), maxlen=0)
             with in_threads(train_all, queue.count - 1):
                 train_all()
+        for trial in round.plan.trials:  # other commands may have trained some
+            tables.update(trial.id)
         tables.write()
-        found = Found(tables.results, tables.epochs, frozenset(failed))
+        results = tables.results
+        badly = frozenset(results["trial"][results["status"].isin(ENDED_BADLY)])
+        found = Found(results, tables.epochs, badly)
+        left = [id for id in round.goals if not has_ended(out, id, round.goals[id])]
+        if left:  # of other shards
+            return Outcome(round.plan, found.results, found.epochs, failed, left)
         try:
             round = strategy.send(found)
         except StopIteration:

@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import sleep
 
 from ftjax.frozen.cache import ActivationCache
+from ftjax.frozen.forward import Activations
 from ftjax.machine import clock
+from ftjax.machine.files import json_digest
 from ftjax.machine.mesh import VARIANT, axis_size, from_first_process
+from ftjax.machine.workers import stop_point
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import newest_step
+from ftjax.sweep.claims import DEATHS, Claims, read_owner
 from ftjax.sweep.compile_ahead import compile_ahead, compile_threads
-from ftjax.sweep.events import Event, Listener
-from ftjax.sweep.log import recording_failures
+from ftjax.sweep.events import ENDED_BADLY, Event, Listener
+from ftjax.sweep.log import record_failure, recording_failures
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import Budget, trials_at_once
@@ -22,54 +27,138 @@ from ftjax.sweep.trial import Trial
 from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
+POLL = 1.0  # seconds between two looks at what another command trains
 
 
 class WorkQueue:
     """An iterator that several threads share; each item is trained by who takes it.
 
+    Who asks for the next item has ended the last one, and other commands may have its
+    trials from then on. What another command trains is left to it, and waited for at
+    the end: should that command die, it is trained here.
+
     Args:
         groups: trials that are trained at once and the last epoch of each, from the
             earliest cut on.
-        cache: the activations that they train on.
+        make_cache: of the activations that they train on.
         ready: waits until what they call is compiled.
+        before: digests of their records when this command began.
         out: the run's folder.
-        listen: is told of trials that start, or fail before they do.
+        listen: is told of trials that start, or fail before they do, or are trained by
+            another command.
         count: threads that are to share it.
     """
 
     def __init__(
         self,
         groups: Iterator[tuple[Trials, int]],
-        cache: ActivationCache,
+        make_cache: Callable[[], ActivationCache],
         ready: Callable[[], None],
+        before: Mapping[str, str],
         *,
         out: Path,
         listen: Listener,
         count: int,
     ):
         self.count = count
-        self._groups, self._cache, self._ready = groups, cache, ready
+        self._groups, self._ready = groups, ready
+        self._make_cache, self._cache, self._at = make_cache, make_cache(), 0
         self._out, self._listen = out, listen
-        self._turn = threading.Lock()
+        self._turn, self._own = threading.Lock(), threading.local()
+        self._claims = Claims(out)
+        self._elsewhere: list[tuple[Trials, int]] = []
+        self._before = before
 
     def __iter__(self) -> Iterator[Work]:
         return self
 
     def __next__(self) -> Work:
         with self._turn:
+            for trial in getattr(self._own, "trials", ()):
+                self._claims.give_back(trial.id)
+            self._own.trials = ()
             while True:
-                trials, last = next(self._groups)
+                trials, last = self._take()
                 for trial in trials:
                     self._listen(Event(trial, "started"))
                 with (
                     recording_failures(trials, self._out, self._listen) as failed,
                     clock.at_work(),
                 ):
-                    first = trials[0]
-                    activations = self._cache.at(first.placement, first.hyper.view_set)
+                    activations = self._activations(trials[0])
                 self._ready()  # before the next one, who calls the same programs
                 if not failed:
+                    self._own.trials = trials
                     return Work(trials, activations, last)
+
+    def close(self) -> None:
+        """Lets others have what is still held."""
+        self._claims.give_all_back()
+
+    def _activations(self, trial: Trial) -> Activations:
+        placement = trial.placement
+        if placement.boundary < self._at:  # what was waited for comes late
+            self._cache = self._make_cache()
+        self._at = placement.boundary
+        return self._cache.at(placement, trial.hyper.view_set)
+
+    def _take(self) -> tuple[Trials, int]:
+        """The next trials that nobody has and nobody has ended; waits for others."""
+        for trials, last in self._groups:
+            free = [trial for trial in trials if self._is_free(trial, last)]
+            if len(free) == len(trials):
+                return trials, last
+            if free:  # fewer than its programs were made for: one by one
+                self._elsewhere += [((trial,), last) for trial in free]
+                for trial in free:
+                    self._claims.give_back(trial.id)
+        told = False
+        while self._elsewhere:
+            waiting, self._elsewhere = self._elsewhere, []
+            for number, ((trial,), last) in enumerate(waiting):
+                if self._is_free(trial, last):
+                    self._elsewhere += waiting[number + 1 :]
+                    return (trial,), last
+            if self._elsewhere:
+                if not told:
+                    for (trial,), _ in self._elsewhere:
+                        owner = read_owner(self._out, trial.id) or "another command"
+                        self._listen(Event(trial, "elsewhere", message=str(owner)))
+                told = True
+                stop_point()
+                sleep(POLL)
+        raise StopIteration
+
+    def _is_free(self, trial: Trial, last: int) -> bool:
+        """Takes a trial if it is there to be trained; tells if it has ended instead."""
+        deaths = from_first_process(partial(self._claims.take, trial.id))
+        if deaths is None:
+            self._elsewhere.append(((trial,), last))
+            return False
+        ended, message = from_first_process(partial(self._ended, trial, last))
+        if not ended and deaths >= DEATHS:
+            error = RuntimeError(
+                f"its process died {deaths} times in epoch "
+                f"{newest_step(checkpoint_folder(self._out, trial)) + 1}; was the "
+                "memory too short? The same command tries it again"
+            )
+            ended = "failed"
+            message = record_failure(self._out, trial, error, ended)
+        if not ended:
+            return True
+        self._claims.give_back(trial.id)
+        self._listen(Event(trial, ended, message=message))
+        return False
+
+    def _ended(self, trial: Trial, last: int) -> tuple[str, str]:
+        """How another command has ended a trial meanwhile; empty if none has."""
+        record = records.read_trial(self._out, trial.id) or {}
+        if is_done(self._out, trial.id, last):
+            return "kept", ""
+        status = record.get("status", "")
+        if status in ENDED_BADLY and json_digest(record) != self._before[trial.id]:
+            return status, record["message"]
+        return "", ""
 
 
 @contextmanager
@@ -91,7 +180,7 @@ def open_queue(
         listen: is told of trials that were done before, start, or fail.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
-    missing = []
+    missing, before = [], {}
     for trial in plan.trials:
         if trial.id not in goals:
             continue
@@ -100,9 +189,11 @@ def open_queue(
             listen(Event(trial, "kept"))
         else:
             missing.append(trial)
+            before[trial.id] = json_digest(records.read_trial(out, trial.id) or {})
     most = trials_at_once(start, budget, plan.trials, sweep.num_images)
     count = most if len(missing) > 1 else 1
-    cache = ActivationCache(
+    make_cache = partial(
+        ActivationCache,
         start,
         data,
         budget.room,
@@ -113,13 +204,30 @@ def open_queue(
     )
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
-        yield WorkQueue(groups, cache, ready, out=out, listen=listen, count=count)
+        queue = WorkQueue(
+            groups, make_cache, ready, before, out=out, listen=listen, count=count
+        )
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+
+def checkpoint_folder(out: Path, trial: Trial) -> Path:
+    """Where a trial keeps its checkpoint."""
+    return records.trial_folder(out, trial.id) / "checkpoint"
 
 
 def is_done(out: Path, trial: str, epochs: int) -> bool:
     """Whether a trial has been trained so far."""
     record = records.read_trial(out, trial) or {}
     return record.get("status") == "done" and len(record["epochs"]) >= epochs
+
+
+def has_ended(out: Path, trial: str, epochs: int) -> bool:
+    """Whether a trial has been trained so far, or cannot be."""
+    record = from_first_process(partial(records.read_trial, out, trial)) or {}
+    return record.get("status") in ENDED_BADLY or is_done(out, trial, epochs)
 
 
 def group_trials(
@@ -139,7 +247,7 @@ def group_trials(
     """
 
     def kind(trial: Trial) -> tuple:
-        done = partial(newest_step, records.trial_folder(out, trial.id) / "checkpoint")
+        done = partial(newest_step, checkpoint_folder(out, trial))
         had = from_first_process(done) if budget.seeds_at_once > 1 else None
         return trial.cut, trial.policy, trial.hyper.program, goals[trial.id], had
 
