@@ -149,6 +149,13 @@ class Output:
             os.close(nowhere)
 
 
+def time_text(seconds: float) -> str:
+    """E.g. 1:02:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
 @contextmanager
 def guard() -> Iterator[None]:
     """Around a command, as a decorator: its output never fails, its files may.

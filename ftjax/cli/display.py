@@ -8,6 +8,7 @@ from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES
+from ftjax.cli.console import time_text
 from ftjax.sweep.events import ENDED_BADLY, Event
 from ftjax.sweep.strategies import Round
 from ftjax.sweep.trial import Trial
@@ -129,7 +130,4 @@ class Display:
     def _time_left(self) -> str:
         if not self._done:
             return "?"
-        seconds = self._left * self._seconds / self._done
-        minutes, seconds = divmod(int(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}"
+        return time_text(self._left * self._seconds / self._done)

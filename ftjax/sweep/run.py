@@ -76,6 +76,7 @@ def run(
             if damaged:
                 listen(Event(trial, "damaged", message=damaged))
         tables = Tables(start, data, round.plan, out, round.stopped)
+        tables.write()
 
         def tell(event: Event, tables: Tables = tables) -> None:
             with turn:
