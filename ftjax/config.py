@@ -189,6 +189,17 @@ class Config:
     commands with one --out share the work; the same command without it adds what is
     missing and gives the answer. auto: from a Slurm job array; auto/n: from an Indexed
     Job of Kubernetes. Default: all, less what other commands on --out are training."""
+    engine: Literal["local", "ray", "submitit"] = "local"
+    """Where trials are trained: local (this process), ray (the cluster that RAY_ADDRESS
+    names, or one that is started here), submitit (a Slurm job array; processes of this
+    machine where there is no Slurm). All machines must see --out, images and weights
+    at the same paths."""
+    workers: int | None = None
+    """Processes that --engine starts. Default: one per GPU, TPU or machine of the Ray
+    cluster; submitit needs a number."""
+    job: tuple[str, ...] = ()
+    """Parameters of submitit's jobs as name=value, e.g. gpus_per_node=1
+    slurm_partition=gpu timeout_min=600."""
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""

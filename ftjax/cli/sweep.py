@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax.cli.plan_table import print_forecast
     from ftjax.machine.mesh import from_first_process, is_first_process
     from ftjax.sweep.cores import one_core_each
+    from ftjax.sweep.engines import open_engine
     from ftjax.sweep.events import ENDED_BADLY
     from ftjax.sweep.final_score import score_test
     from ftjax.sweep.prepare import prepare
+    from ftjax.sweep.process import start_jax
     from ftjax.sweep.records import write_run
     from ftjax.sweep.results import write_probes
     from ftjax.sweep.run import run
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 config = replace(config, shard=str(parse_shard(config.shard)))
             sweep = prepare(complete(config))
             out = from_first_process(partial(open_folder, sweep.config))
+            engine = open_engine(sweep.config, out)
         except ValueError as error:
             return refuse(error)
         print_plan(sweep, console)
@@ -72,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.probes:
             size = sweep.hyper.micro_batch
             write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
-        if own_process:
+        if own_process and config.engine == "local":
             sweep = one_core_each(sweep)
-        with Display(console) as display:
-            outcome = run(sweep, out, display.show, display.begin_round)
+        with engine as elsewhere, Display(console) as display:
+            show, begin = display.show, display.begin_round
+            outcome = run(sweep, out, show, begin, train_round=elsewhere)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
@@ -112,30 +116,6 @@ def stop_alike() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), stop)
-
-
-def start_jax(config: Config, own_process: bool) -> None:
-    """Chooses how JAX compiles and runs; comes before all other use of it.
-
-    Args:
-        config: what to train.
-        own_process: whether nobody else has objects in this process.
-
-    Raises:
-        ValueError: the processes of --distributed cannot be joined.
-    """
-    from ftjax.machine import xla
-    from ftjax.machine.heap import keep_freed_memory
-
-    xla.tune_xla()
-    if config.mesh != "auto" or config.distributed:  # then they share batches
-        xla.give_devices_threads()
-    if config.distributed:
-        xla.join_processes()
-    keep_freed_memory()
-    if own_process:
-        xla.collect_garbage_rarely()
-    xla.use_compilation_cache()
 
 
 def open_folder(config: Config) -> Path:

@@ -1,5 +1,6 @@
 """Runs a sweep: one pass over the frozen part, trials from the earliest cut on."""
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from ftjax.machine.mesh import from_first_process
 from ftjax.machine.workers import in_threads
 from ftjax.sweep.claims import set_damaged_aside
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
+from ftjax.sweep.follow import Follower, TrainRound
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.results import Tables
@@ -48,6 +50,9 @@ def run(
     out: Path,
     listen: Listener = lambda event: None,
     begin_round: RoundListener = lambda round: None,
+    *,
+    only: int | None = None,
+    train_round: TrainRound | None = None,
 ) -> Outcome:
     """Trains what is missing in `out`, round by round, as the strategy asks.
 
@@ -61,15 +66,19 @@ def run(
         out: the run's folder.
         listen: called after every event of a trial.
         begin_round: called before the trials of a round are trained.
+        only: number of the one round that is trained, from 1; those before it have
+            ended. None: all.
+        train_round: trains a round elsewhere; None: here.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
     strategy, shard = choose_strategy(sweep, out), parse_shard(sweep.config.shard)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
-    while True:
+    for number in itertools.count(1):
         own = shard.of(round.plan.trials, round.goals)
         goals = {id: epochs for id, epochs in round.goals.items() if id in own}
+        goals = goals if only in (None, number) else {}
         begin_round(round._replace(goals=goals))
         for trial in round.plan.trials:
             damaged = from_first_process(partial(set_damaged_aside, out, trial.id))
@@ -96,11 +105,16 @@ def run(
             mesh=budget.mesh,
             fused=budget.fused,
         )
-        with open_queue(sweep, round.plan, goals, out=out, listen=tell) as queue:
-            # `map` holds on to no trial's activations, as a loop's variable would.
-            train_all = partial(deque, map(train, queue), maxlen=0)
-            with in_threads(train_all, queue.count - 1):
-                train_all()
+        if train_round is not None:
+            follower = Follower(out, round.plan, goals, tell)
+            train_round(number, follower.look)
+            follower.look(ended=True)
+        elif goals:
+            with open_queue(sweep, round.plan, goals, out=out, listen=tell) as queue:
+                # `map` holds on to no trial's activations, as a loop's variable would.
+                train_all = partial(deque, map(train, queue), maxlen=0)
+                with in_threads(train_all, queue.count - 1):
+                    train_all()
         for trial in round.plan.trials:  # other commands may have trained some
             tables.update(trial.id)
         tables.write()
@@ -108,9 +122,10 @@ def run(
         badly = frozenset(results["trial"][results["status"].isin(ENDED_BADLY)])
         found = Found(results, tables.epochs, badly)
         left = [id for id in round.goals if not has_ended(out, id, round.goals[id])]
-        if left:  # of other shards
+        if left or number == only:  # of other shards
             return Outcome(round.plan, found.results, found.epochs, failed, left)
         try:
             round = strategy.send(found)
         except StopIteration:
-            return Outcome(round.plan, found.results, found.epochs, failed)
+            break
+    return Outcome(round.plan, found.results, found.epochs, failed)
