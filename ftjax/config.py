@@ -218,6 +218,9 @@ class Config:
     """Folder of the results. Default: runs/<model>-<data>."""
     resume: bool = True
     """Go on with what is in the folder; otherwise it must be new or empty."""
+    keep_optimizer: bool = True
+    """Keep Adam's moments of finished trials, two thirds of a checkpoint, so that more
+    epochs go on from the last one; without them they start from the first one again."""
     plan: bool = False
     """Print what would be trained, with FLOPs and memory, and stop."""
     offline: bool = False

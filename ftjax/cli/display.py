@@ -83,6 +83,9 @@ class Display:
             who = f"{event.message} trains {trial.describe(self._varied)}"
             self._console.print(f"waiting: {who}")
             return
+        if event.status == "again":
+            self._console.print(f"{trial.describe(self._varied)}  {event.message}")
+            return
         total, number = len(self._goals), self._numbers[trial.id]
         name = f"trial {number}/{total}  {trial.describe(self._varied)}"
         epochs = self._goals[trial.id]

@@ -41,7 +41,8 @@ class Event(NamedTuple):
         trial: which one.
         status: `kept` (it was done before), `damaged` (what was kept of it is not what
             was written, and is set aside), `elsewhere` (another command trains it,
-            which is waited for), `started`, `epoch`, `done`, `failed`, or `diverged`
+            which is waited for), `again` (it ran out of memory, and is trained again
+            in smaller parts), `started`, `epoch`, `done`, `failed`, or `diverged`
             (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
         message: why it failed or diverged, what was damaged, or who trains it.

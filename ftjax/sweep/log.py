@@ -20,7 +20,7 @@ from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.trial import Trial
 from ftjax.training.step import State
 from ftjax.training.suffix import SuffixUnit
-from ftjax.trees import unflatten
+from ftjax.trees import flatten, unflatten
 
 
 class Log(NamedTuple):
@@ -88,6 +88,11 @@ def read_log(
     correct = leaves.pop("val_correct").astype(bool)
     logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
+    optimizer = {k: v for k, v in flatten(state).items() if k.startswith("opt_state/")}
+    if optimizer and not optimizer.keys() & own.keys():
+        if len(saved.meta["epochs"]) < trial.hyper.epochs:  # no way on but from 0
+            return Log(trial, store, [], [], []), state
+        own |= jax.device_get(optimizer)  # of no use any more
     log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits])
     return log, unflatten(state, own)
 
@@ -113,11 +118,21 @@ def closing_all(logs: Iterable[Log]) -> Iterator[None]:
             log.checkpoints.close()
 
 
-def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
-    """Writes what trials have reached, unless it is kept."""
+def keep(out: Path, reached: Iterable[tuple[Log, State]], keep_optimizer: bool) -> None:
+    """Writes what trials have reached, unless it is kept.
+
+    Args:
+        out: the run's folder.
+        reached: logs, and the states after their last epoch.
+        keep_optimizer: whether what goes on only with more epochs is kept at the end.
+    """
     for log, state in reached:
         if log.checkpoints.newest() == len(log.rows):
             continue
+        hyper = log.trial.hyper
+        ended = len(log.rows) >= hyper.epochs
+        if ended and not (keep_optimizer and hyper.grows):
+            state = state._replace(opt_state={})
         kept = {"state": state, "val_correct": np.array(log.correct, np.uint8)}
         if len(log.logits) == len(log.correct):
             kept["val_logits"] = np.array(log.logits)

@@ -96,21 +96,22 @@ def run(
                     failed[event.trial.id] = event
                 listen(event)
 
-        train = partial(
-            train_trials,
-            start=start,
-            data=data,
-            out=out,
-            listen=tell,
-            mesh=budget.mesh,
-            fused=budget.fused,
-        )
         if train_round is not None:
             follower = Follower(out, round.plan, goals, tell)
             train_round(number, follower.look)
             follower.look(ended=True)
         elif goals:
             with open_queue(sweep, round.plan, goals, out=out, listen=tell) as queue:
+                train = partial(
+                    train_trials,
+                    start=start,
+                    data=data,
+                    out=out,
+                    listen=queue.tell,
+                    mesh=budget.mesh,
+                    fused=budget.fused,
+                    keep_optimizer=sweep.config.keep_optimizer,
+                )
                 # `map` holds on to no trial's activations, as a loop's variable would.
                 train_all = partial(deque, map(train, queue), maxlen=0)
                 with in_threads(train_all, queue.count - 1):

@@ -89,6 +89,7 @@ def train_trials(
     listen: Listener,
     mesh: Mesh | None = None,
     fused: bool = False,
+    keep_optimizer: bool = True,
 ) -> None:
     """Trains trials of one cut, policy and program at once, from their checkpoints on.
 
@@ -104,6 +105,7 @@ def train_trials(
         listen: called after every epoch of a trial, and when it is done or has failed.
         mesh: devices that share batches and trials.
         fused: whether an epoch is one program, if the activations are on the device.
+        keep_optimizer: whether a finished trial keeps the state of its optimizer.
     """
     group = make_group(work, start, data, mesh)
     step, source = group.step, group.source
@@ -114,11 +116,18 @@ def train_trials(
         if len({len(log.rows) for log in logs}) > 1:  # a checkpoint was damaged
             for log in logs:
                 log.checkpoints.close()
+            alone = partial(
+                train_trials,
+                start=start,
+                data=data,
+                out=out,
+                listen=listen,
+                mesh=mesh,
+                fused=fused,
+                keep_optimizer=keep_optimizer,
+            )
             for trial in work.trials:
-                alone = work._replace(trials=(trial,))
-                train_trials(
-                    alone, start, data, out=out, listen=listen, mesh=mesh, fused=fused
-                )
+                alone(work._replace(trials=(trial,)))
             return
         with closing_all(logs), in_background(KEEP_EVERY) as call:
             for epoch in range(len(logs[0].rows) + 1, work.last + 1):
@@ -168,7 +177,7 @@ def train_trials(
                     log.add(ended, answers, data.val.labels, compiling)
                     newest[trial.id] = log.copy(), own
                     events.append(Event(trial, "epoch", ended))
-                call(keep, out, [*newest.values()])
+                call(keep, out, [*newest.values()], keep_optimizer)
                 for event in events:
                     listen(event)
                 if len(failed) == len(logs):

@@ -54,7 +54,7 @@ class WorkQueue:
         groups: Iterator[tuple[Trials, int]],
         make_cache: Callable[[], ActivationCache],
         ready: Callable[[], None],
-        before: Mapping[str, str],
+        before: dict[str, str],
         *,
         out: Path,
         listen: Listener,
@@ -88,8 +88,24 @@ class WorkQueue:
                     activations = self._activations(trials[0])
                 self._ready()  # before the next one, who calls the same programs
                 if not failed:
-                    self._own.trials = trials
+                    self._own.trials, self._own.last = trials, last
                     return Work(trials, activations, last)
+
+    def tell(self, event: Event) -> None:
+        """Passes on what happens to a trial that this thread has.
+
+        One that ran out of memory is trained again after all others, with half as many
+        images at a time, if its numbers are then the same but for rounding.
+        """
+        if event.status == "failed" and is_out_of_memory(event.message):
+            smaller = event.trial.with_smaller_parts()
+            if smaller is not None:
+                record = records.read_trial(self._out, smaller.id) or {}
+                self._before[smaller.id] = json_digest(record)
+                self._elsewhere.append(((smaller,), self._own.last))
+                parts = f"again with {smaller.hyper.micro_batch} images at a time"
+                event = Event(smaller, "again", message=f"{event.message}; {parts}")
+        self._listen(event)
 
     def close(self) -> None:
         """Lets others have what is still held."""
@@ -211,6 +227,11 @@ def open_queue(
             yield queue
         finally:
             queue.close()
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether a trial failed for want of memory, by what JAX or Python says."""
+    return "RESOURCE_EXHAUSTED" in message or message.startswith("MemoryError")
 
 
 def checkpoint_folder(out: Path, trial: Trial) -> Path:

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from tiny_run import PLAIN, TINY, run, table
 
+import ftjax
 from experiments import sweep as command
 from ftjax.config import RATES, Config, complete
 from ftjax.machine.files import write_json
-from ftjax.sweep import records, resources
+from ftjax.sweep import records, resources, trials
+from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.claims import Claims, Owner
 from ftjax.sweep.prepare import prepare
 from ftjax.sweep.results import write_probes
@@ -173,6 +175,53 @@ def test_what_another_command_trains_is_waited_for(
     whole = table(finished)
     whole = whole[(whole.bn == "follow") & (whole.depth_layers <= 7)]
     pd.testing.assert_frame_equal(table(tmp_path), whole.reset_index(drop=True))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_trial_without_optimizer_is_smaller_and_starts_anew(
+    finished, images, tmp_path, capsys
+):
+    words = "--depths 7 --bn follow --no-keep-optimizer --epochs".split()
+    assert run(images, tmp_path, *words, 1) == 0
+    (trial,) = table(tmp_path).trial
+    store = Checkpoints(records.trial_folder(tmp_path, trial) / "checkpoint", trial)
+    names = store.restore().leaves
+    store.close()
+    assert any("params/" in name for name in names)
+    assert not any("opt_state" in name for name in names)
+    assert ftjax.load(tmp_path, 7, bn="follow").trial == trial
+    assert run(images, tmp_path, *words, 2) == 0
+    own, whole = (records.read_logits(out, trial) for out in (tmp_path, finished))
+    np.testing.assert_array_equal(own, whole)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_out_of_memory_is_tried_in_smaller_parts_where_that_is_sound(
+    finished, images, tmp_path, capsys, monkeypatch
+):
+    step = trials.train_step
+
+    def short(suffix, state, batch, *args, **kwargs):
+        parts = [*batch]
+        if len(parts[0].x) > 4:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return step(suffix, state, parts, *args, **kwargs)
+
+    monkeypatch.setattr(trials, "train_step", short)
+    words = "--depths 7 --epochs 2 --optimizer sgd".split()
+    assert run(images, tmp_path, *words, "--bn", "follow", "frozen") == 1
+    said = capsys.readouterr()
+    assert "again with 8 images" in said.out and "again with 4 images" in said.out
+    assert said.err.count("failed:") == 1 and "bn follow" in said.err
+    status = table(tmp_path).set_index("bn").status
+    assert status.to_dict() == {"follow": "failed", "frozen": "done"}
+    monkeypatch.undo()
+    assert run(images, tmp_path / "whole", *words, "--bn", "frozen") == 0
+    own, whole = (
+        records.read_logits(out, table(tmp_path).trial.iloc[1])
+        for out in (tmp_path, tmp_path / "whole")
+    )
+    np.testing.assert_allclose(own, whole, rtol=2**-9, atol=2**-9)  # of float16
 
 
 @pytest.mark.usefixtures("undrawn")
