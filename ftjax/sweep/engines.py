@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from time import sleep
@@ -91,7 +92,7 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
 
     Devices are the GPUs that the cluster names, else its TPUs, else its machines.
     """
-    import ray
+    ray = import_module("ray")
 
     own = not ray.is_initialized()
     if own:
@@ -100,7 +101,8 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
         there = ray.cluster_resources()
         device = next((kind for kind in ("GPU", "TPU") if there.get(kind)), None)
         machines = sum(node["Alive"] for node in ray.nodes())
-        count = config.workers or int(there[device] if device else machines)
+        most = int(there[device or "CPU"])
+        count = min(config.workers or (most if device else machines), most)
         needs: dict[str, Any] = {"num_cpus": 1}
         if device:
             needs |= {"num_gpus": 1} if device == "GPU" else {"resources": {"TPU": 1}}
@@ -120,12 +122,9 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
                 look()
                 try:
                     ray.get(ended)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
                 except ray.exceptions.RayError as error:
-                    raise OSError(
-                        f"a worker of --engine ray is lost: {error}"
-                    ) from None
+                    why = getattr(error, "cause", error)
+                    raise OSError(f"a worker of --engine ray ended: {why}") from None
 
         yield train_round
     finally:
@@ -142,7 +141,7 @@ def submitit_workers(
     A job that Slurm preempts or that reaches its time limit is queued again; one that
     is killed is sent again.
     """
-    import submitit
+    submitit = import_module("submitit")
 
     count = config.workers
     executor = submitit.AutoExecutor(folder=out / "jobs")
@@ -160,11 +159,8 @@ def submitit_workers(
         parts = [
             (str(Shard(index, count)), number, os.getcwd()) for index in range(count)
         ]
-        jobs = dict(
-            zip(
-                parts, executor.map_array(Job(), *zip(*parts, strict=True)), strict=True
-            )
-        )
+        sent = executor.map_array(Job(), *zip(*parts, strict=True))
+        jobs = dict(zip(parts, sent, strict=True))
         left = dict.fromkeys(parts, RETRIES)
         try:
             while jobs:
@@ -174,11 +170,15 @@ def submitit_workers(
                     error = jobs.pop(part).exception()
                     if isinstance(error, submitit.core.utils.UncompletedJobError):
                         left[part] -= 1
-                        if not left[part]:
-                            raise OSError(f"a job is lost: {error}") from None
-                        jobs[part] = executor.submit(Job(), *part)
                     elif error is not None:
-                        raise error
+                        left[part] = 0
+                    if error is not None:
+                        if not left[part]:
+                            logs = out / "jobs"
+                            raise OSError(
+                                f"a job ended in an error; its log is in {logs}"
+                            )
+                        jobs[part] = executor.submit(Job(), *part)
         finally:
             for job in jobs.values():
                 job.cancel()

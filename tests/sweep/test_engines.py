@@ -15,7 +15,7 @@ from tiny_run import TINY, run, table
 
 from ftjax.sweep import records
 
-WORDS = "--depths 0 7 18 19 --bn follow frozen --epochs 400".split()
+WORDS = "--depths 0 7 18 19 --bn follow frozen --epochs 150".split()
 WORKERS = "--workers", "2"
 
 
@@ -67,8 +67,13 @@ def wait_for_owner(out, process):
 def whole(images, tmp_path_factory):
     """The same by a single process."""
     out = tmp_path_factory.mktemp("whole")
-    assert start(images, out).wait() == 0
+    finish(start(images, out))
     return out
+
+
+def finish(process):
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
 
 
 @pytest.mark.slow
@@ -83,10 +88,8 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
         assert driver.poll() is None
         time.sleep(0.05)
     os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    driver = start(images, tmp_path, "--engine", engine, *WORKERS)
-    _, said = driver.communicate(timeout=600)
-    assert driver.returncode == 0, said
+    driver.communicate()
+    finish(start(images, tmp_path, "--engine", engine, *WORKERS))
     for name in ("results.csv", "epochs.csv"):
         own, other = (table(out, name) for out in (tmp_path, whole))
         pd.testing.assert_frame_equal(own, other, check_exact=True)
