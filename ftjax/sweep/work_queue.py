@@ -73,10 +73,11 @@ class WorkQueue:
         return self
 
     def __next__(self) -> Work:
+        # Before the turn: who has it may wait for a command that waits for these.
+        for trial in getattr(self._own, "trials", ()):
+            self._claims.give_back(trial.id)
+        self._own.trials = ()
         with self._turn:
-            for trial in getattr(self._own, "trials", ()):
-                self._claims.give_back(trial.id)
-            self._own.trials = ()
             while True:
                 trials, last = self._take()
                 for trial in trials:
