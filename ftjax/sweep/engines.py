@@ -96,7 +96,11 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
 
     own = not ray.is_initialized()
     if own:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+        quiet = {"log_to_driver": False, "include_dashboard": False}
+        try:
+            ray.init(**quiet, logging_level="error")
+        except Exception as error:  # a machine that is too busy, or no such address
+            raise OSError(f"Ray does not start: {error}") from None
     try:
         there = ray.cluster_resources()
         device = next((kind for kind in ("GPU", "TPU") if there.get(kind)), None)
