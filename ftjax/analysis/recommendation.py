@@ -63,6 +63,7 @@ class Recommendation:
         conditions: that the answer holds under.
         caveats: what the sentence begins with.
         parts: sentences that it goes on with.
+        left_out: what --budget had no time for, as of budget.json; empty without.
     """
 
     depth_layers: int
@@ -103,6 +104,7 @@ class Recommendation:
     conditions: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    left_out: dict[str, Any] = field(default_factory=dict)
 
     @property
     def named(self) -> "Recommendation | None":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from ftjax.backbones.alexnet import alexnet, alexnet_torch
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite
 from ftjax.backbones.resnet import resnet
@@ -31,8 +32,43 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet152_torch": partial(resnet, "resnet152", torchvision=True),
     "vgg16_torch": partial(vgg, "vgg16", torchvision=True),
     "vgg19_torch": partial(vgg, "vgg19", torchvision=True),
+    "alexnet": alexnet,
+    "alexnet_ksh": partial(alexnet, "alexnet_ksh"),
+    "alexnet_torch": alexnet_torch,
     "tiny": tiny,
 }
+
+
+OWN = frozenset(BACKBONES)
+
+
+def add_backbone(backbone: Backbone) -> None:
+    """Makes a backbone of one's own known by its name, in this process.
+
+    A backbone that was added before under that name is replaced: trials are told apart
+    by the name, so give another graph another name.
+
+    Raises:
+        ValueError: the name is of a network of ftjax, or it cannot be trained.
+    """
+    if backbone.name in OWN:
+        raise ValueError(
+            f"model {backbone.name!r} is a network of ftjax; give yours another name"
+        )
+    if not backbone.body or not hasattr(backbone.body[0].module, "preprocessing"):
+        raise ValueError(
+            f"model {backbone.name!r}: its first unit's module needs a field "
+            "`preprocessing`, a Preprocessing that it calls on the images"
+        )
+    names = [unit.name for unit in backbone.body]
+    if len(set(names)) < len(names):
+        raise ValueError(f"model {backbone.name!r}: two units have one name")
+    if not any(unit.parameter_keys for unit in backbone.body):
+        raise ValueError(
+            f"model {backbone.name!r}: no unit has a Layer with a key, so there is "
+            "nothing to unfreeze"
+        )
+    BACKBONES[backbone.name] = lambda: backbone
 
 
 def make_backbone(name: str) -> Backbone:

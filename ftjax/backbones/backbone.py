@@ -107,13 +107,44 @@ class Backbone:
     The body's layers count as depth. The head is drawn anew for every trial, always
     trained, and has its own learning rate.
 
+    One of your own is made of Linen modules. Every module is called as `module(x,
+    batch_norm=(), momentum=None, residual_scale=None)`; the first one has a field
+    `preprocessing` and calls it on the images. A layer with parameters is named in the
+    module by the `key` of its `Layer`. BatchNorm is `ftjax.backbones.layers.BatchNorm`,
+    told by `batch_norm` (the keys that use batch statistics) and `momentum`:
+
+        class Block(nn.Module):
+            features: int
+            preprocessing: Preprocessing | None = None
+
+            @nn.compact
+            def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+                if self.preprocessing is not None:
+                    x = self.preprocessing(x)
+                x = nn.Conv(self.features, (3, 3), strides=2, name="conv")(x)
+                norm = BatchNorm(name="bn")
+                x = norm(x, use_batch_stats="bn" in batch_norm, momentum=momentum)
+                return nn.relu(x)
+
+        conv = Layer("a_conv", "Conv2D", "conv")
+        norm = Layer("a_bn", "BatchNormalization", "bn")
+        units = Unit("a", Block(8, Preprocessing()), (conv, norm)), ...
+        mine = Backbone("mine", units, smallest_size=8, native_size=32)
+        ftjax.sweep("my_images", model=mine, weights="mine.safetensors")
+
+    Its weights are a file of `ftjax.save_weights`, or `random`.
+
     Attributes:
         name: as given to `--model`.
         body: units that hold pretrained weights, input first.
         smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
-        source: whose graph it is: `keras`, `torchvision` or `lite`. Networks of one
-            name differ between them in strides, padding, epsilon and preprocessing.
+        source: whose graph it is: `keras`, `torchvision`, `lite` or `caffe`. Networks
+            of one name differ between them in strides, padding, epsilon and
+            preprocessing.
+        flat: whether the body's output is a vector for each image, (batch, c), which
+            the head takes as it is; else it is a map, which the head averages.
+        head_dropout: share of that vector that the head drops in training.
         head: units between the body's output and the logits; empty without a head.
     """
 
@@ -122,6 +153,8 @@ class Backbone:
     smallest_size: int
     native_size: int
     source: str = "keras"
+    flat: bool = False
+    head_dropout: float = 0.0
     head: tuple[Unit, ...] = ()
 
     @property

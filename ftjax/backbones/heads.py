@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from ftjax.axes import LINEAR, parse_head
 from ftjax.backbones.backbone import (
@@ -20,7 +18,7 @@ from ftjax.backbones.backbone import (
     draw_variables,
     variable_shapes,
 )
-from ftjax.backbones.layers import global_average_pool
+from ftjax.backbones.layers import drop_out, global_average_pool
 from ftjax.kernels.normalization import at_least_float32
 from ftjax.trees import Tree
 
@@ -71,27 +69,6 @@ class Classifier(nn.Module):
         return nn.Dense(self.num_classes, dtype=dtype, name="predictions")(x)
 
 
-def drop_out(x: jax.Array, rate: float, numbers: jax.Array | None) -> jax.Array:
-    """Dropout (Srivastava et al. 2014): 0, or 1 / (1 - rate) times the input.
-
-    An image's mask is drawn from its number alone, so it is the same in whatever part
-    of a batch, and on whatever device, the image is.
-
-    Args:
-        x: (batch, c).
-        rate: share of the inputs that is dropped.
-        numbers: (batch,) float32, one per image; None outside of training.
-    """
-    if not rate or numbers is None:
-        return x
-
-    def keep(number):
-        key = jax.random.key(jax.lax.bitcast_convert_type(number, jnp.uint32))
-        return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
-
-    return jnp.where(jax.vmap(keep)(numbers), x / (1 - rate), 0.0)
-
-
 def classifier(num_classes: int, dropout: float = 0.0) -> Unit:
     """The unit that gives the logits."""
     layer = Layer("predictions", "Dense", "predictions")
@@ -104,7 +81,9 @@ def linear_head(num_classes: int) -> tuple[Unit, ...]:
     return Unit("avg_pool", AveragePool(), (layer,)), classifier(num_classes)
 
 
-def make_head(num_classes: int, head: str = LINEAR) -> tuple[Unit, ...]:
+def make_head(
+    num_classes: int, head: str = LINEAR, *, pool: bool = True, dropout: float = 0.0
+) -> tuple[Unit, ...]:
     """Global average pooling, hidden layers and a linear classifier.
 
     Dropout after a layer belongs to the unit that reads it.
@@ -112,9 +91,10 @@ def make_head(num_classes: int, head: str = LINEAR) -> tuple[Unit, ...]:
     Args:
         num_classes: of the classifier.
         head: as of `axes.parse_head`.
+        pool: whether it takes maps, and averages them.
+        dropout: share of what it takes that its first layer drops.
     """
-    pool, _ = linear_head(num_classes)
-    units, dropout = [pool], 0.0
+    units = list(linear_head(num_classes)[:1]) if pool else []
     for number, (width, after) in enumerate(parse_head(head) or (), start=1):
         name = f"{HIDDEN}{number}"
         layer = Layer(name, "Dense", "dense")
@@ -125,7 +105,10 @@ def make_head(num_classes: int, head: str = LINEAR) -> tuple[Unit, ...]:
 
 def with_head(backbone: Backbone, num_classes: int, head: str = LINEAR) -> Backbone:
     """The backbone followed by a head; arguments as of `make_head`."""
-    return replace(backbone, head=make_head(num_classes, head))
+    units = make_head(
+        num_classes, head, pool=not backbone.flat, dropout=backbone.head_dropout
+    )
+    return replace(backbone, head=units)
 
 
 def is_of_head(unit: str) -> bool:

@@ -15,12 +15,13 @@ from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
 from ftjax.kernels.convolution import (
-    conv_by_products,
     conv_reference,
+    grouped_conv_by_products,
     pixelwise_product,
 )
 from ftjax.kernels.depthwise import (
@@ -152,6 +153,48 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
+def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
+    """Means of x (n, h, w, c) over side x side bins: (n, side, side, c).
+
+    Of n pixels, bin i has those from floor(i n / side) to ceil((i + 1) n / side), as in
+    PyTorch's AdaptiveAvgPool2d: they overlap where side does not divide n.
+    """
+    if x.shape[1:3] == (side, side):
+        return x
+    rows, columns = (_bins(pixels, side) for pixels in x.shape[1:3])
+    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns).astype(x.dtype)
+
+
+def _bins(pixels: int, side: int) -> np.ndarray:
+    """(side, pixels) float32: the share of each pixel in the mean of each bin."""
+    shares = np.zeros((side, pixels), np.float32)
+    for i in range(side):
+        first, last = i * pixels // side, -(-(i + 1) * pixels // side)
+        shares[i, first:last] = 1 / (last - first)
+    return shares
+
+
+def drop_out(x: jax.Array, rate: float, numbers: jax.Array | None) -> jax.Array:
+    """Dropout (Srivastava et al. 2014): 0, or 1 / (1 - rate) times the input.
+
+    An image's mask is drawn from its number alone, so it is the same in whatever part
+    of a batch, and on whatever device, the image is.
+
+    Args:
+      x: (batch, ...).
+      rate: share of the inputs that is dropped.
+      numbers: (batch,) float32, one per image; None outside of training.
+    """
+    if not rate or numbers is None:
+        return x
+
+    def keep(number):
+        key = jax.random.key(lax.bitcast_convert_type(number, jnp.uint32))
+        return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(keep)(numbers), x / (1 - rate), 0.0)
+
+
 def scale_images(
     x: jax.Array, gates: jax.Array, *, lowering: str | None = None
 ) -> jax.Array:
@@ -228,8 +271,8 @@ class Conv(nn.Module):
         pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
         if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
             y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
-        elif self.groups == 1 and _resolve(self.lowering, x.dtype) == "cpu":
-            y = conv_by_products(x, kernel, self.strides, pads)
+        elif _resolve(self.lowering, x.dtype) == "cpu":
+            y = grouped_conv_by_products(x, kernel, self.strides, pads, self.groups)
         else:
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
         if bias is not None:

@@ -37,6 +37,9 @@ class Preprocessing:
 # keras.applications.imagenet_utils.preprocess_input, mode "caffe".
 CAFFE = Preprocessing(mean=(103.939, 116.779, 123.68), bgr=True)
 
+# Mean of Caffe's imagenet_mean.binaryproto, of BVLC's AlexNet and CaffeNet.
+BVLC = Preprocessing(mean=(104.007, 116.669, 122.679), bgr=True)
+
 # tensorflow/tpu efficientnet lite: (x - 127) / 128.
 LITE = Preprocessing(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 

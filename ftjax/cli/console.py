@@ -1,10 +1,7 @@
-"""What all commands share: arguments, width of the output, and errors on one line.
+"""What all commands share: arguments, errors on one line, output that never fails.
 
 Exit codes: 2 is wrong arguments or input, 3 a file that cannot be read or written, 130
 Ctrl-C; a command names its own.
-
-Names of classes, files and errors come from outside, and Rich would read a `[/x]` in
-them as markup: consoles made here print everything as it is.
 """
 
 import io
@@ -24,10 +21,9 @@ from typing import Annotated, Any, TextIO, TypeVar
 import tyro
 from rich.console import Console
 
+from ftjax.machine.console import PLAIN
+from ftjax.machine.console import make_console as make_console
 from ftjax.machine.files import Damaged
-
-LOG_WIDTH = 160  # columns of a log file or pipe
-PLAIN = {"markup": False, "highlight": False, "emoji": False}
 
 Options = TypeVar("Options")
 Where = Annotated[
@@ -88,14 +84,6 @@ def one_line(box: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
 
 
-def make_console() -> Console:
-    """Standard output: a terminal or notebook has its own width, a log LOG_WIDTH."""
-    console = Console(**PLAIN)
-    if console.is_terminal or console.is_jupyter:
-        return console
-    return Console(width=LOG_WIDTH, **PLAIN)
-
-
 def print_error(line: str) -> None:
     """One line on standard error, whatever its length and characters."""
     Console(stderr=True, **PLAIN).print(line, soft_wrap=True)
@@ -147,13 +135,6 @@ class Output:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-
-
-def time_text(seconds: float) -> str:
-    """E.g. 1:02:03."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from ftjax.cli.console import guard, make_console, parse, refuse, time_text
+from ftjax.analysis.wording import duration
+from ftjax.cli.console import guard, make_console, parse, refuse
 from ftjax.machine.paths import expand_user
 
 
@@ -46,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trial.owner is not None:
             console.print(
                 f"running  {trial.name}: {trial.had} of {trial.epochs} epochs kept, "
-                f"{trial.owner}, for {time_text(now - trial.owner.since)}"
+                f"{trial.owner}, for {duration(now - trial.owner.since)}"
             )
         elif trial.message:
             console.print(f"{trial.status}  {trial.name}: {trial.message}")
     seconds = seconds_left(trials)
     if counts["running"] + counts["left"] and seconds is not None:
         idle = "" if counts["running"] else ", once it goes on"
-        console.print(f"time left about {time_text(seconds)}{idle}")
+        console.print(f"time left about {duration(seconds)}{idle}")
     return 0

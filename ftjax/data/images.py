@@ -4,7 +4,7 @@ Scaling to what the weights expect happens on the device; here an image stays 0.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ import numpy as np
 
 from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, load_or_build
+from ftjax.data.classes import choose_classes
 from ftjax.data.decode import RULE, decoder_versions
 from ftjax.data.index import Source, Split
 from ftjax.data.parts import choose_parts
@@ -110,6 +111,7 @@ class Dataset:
 def load(
     name: str,
     *,
+    source: Source | None = None,
     data_dir: str | Path | None = None,
     image_size: int,
     train_size: int | Collection[int] | None = None,
@@ -119,6 +121,7 @@ def load(
     cache_dir: str | Path | None = None,
     with_test: bool = False,
     strict: bool = False,
+    classes: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Decodes the chosen images of a source to one size.
@@ -130,6 +133,7 @@ def load(
 
     Args:
         name: digits, cifar10, food101, stanford_dogs or the path of a folder.
+        source: the images themselves (`arrays.open_arrays`), instead of a name's.
         data_dir: where TFDS data sets lie prepared (see `sources.open_source`).
         image_size: pixels a side, at least 8.
         train_size: number of training images; a smaller set is a prefix of a larger
@@ -147,6 +151,7 @@ def load(
         with_test: also decode the official test split (food101: 25,250 images).
         strict: refuse a folder of which any file is skipped, refused, or in two parts;
             otherwise such files are left out, and `Dataset.report` names them.
+        classes: as of `choose_classes`; the images of all others are left out.
         progress: called with (decoded, total) while files are scanned and while a split
             is being decoded.
 
@@ -159,7 +164,7 @@ def load(
         )
     cache = expand_user(cache_dir) if cache_dir else cache_folder()
     with closing(Spool(cache / "images", image_size)) as spool:
-        source = open_source(
+        source = source or open_source(
             name,
             data_dir=data_dir,
             cache_dir=cache,
@@ -168,6 +173,7 @@ def load(
                 scan_folder, size=image_size, keep=spool.put, progress=progress
             ),
         )
+        source = choose_classes(source, classes)
         chosen = choose_parts(
             source,
             train_sizes=_sizes(train_size),
@@ -217,6 +223,7 @@ def load_object_masks(
     train_size: int | Collection[int] | None = None,
     val_size: int | None = None,
     test_size: int | None = None,
+    classes: Sequence[str] = (),
     count: int,
 ) -> np.ndarray | None:
     """Where the objects are in the first validation images that `load` gives.
@@ -232,6 +239,7 @@ def load_object_masks(
         ValueError: bad source or unreadable image.
     """
     source = open_source(name, data_dir=data_dir, cache_dir=cache_folder())
+    source = choose_classes(source, classes)
     if (source.val or source.train).boxes is None:
         return None
     chosen = choose_parts(

@@ -106,6 +106,7 @@ def open_run(folder: Path, bn: str | None, seed: int, where: Sequence[str] = ())
     config = saved["config"]
     names = "data_dir image_size train_size val_size test_size".split()
     source = {"name": config["data"], **{name: config.get(name) for name in names}}
+    source["classes"] = config.get("classes", ())
     dataset = load_data(**source)
     if not set(rows["data_hash"]) <= {dataset.content_hash, *dataset.smaller.values()}:
         raise ValueError(

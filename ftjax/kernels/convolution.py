@@ -120,6 +120,21 @@ def _conv_backward(strides, pads, residuals, grad):
 conv_by_products.defvjp(_conv_forward, _conv_backward)
 
 
+def grouped_conv_by_products(
+    x: jax.Array, kernel: jax.Array, strides: int, pads: Pads, groups: int
+) -> jax.Array:
+    """A convolution for each group of channels, side by side.
+
+    XLA:CPU's own grouped convolution and its gradients reach 2 to 12 GFLOP/s.
+    """
+    if groups == 1:
+        return conv_by_products(x, kernel, strides, pads)
+    pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+    return jnp.concatenate(
+        [conv_by_products(*pair, strides, pads) for pair in pairs], -1
+    )
+
+
 def _input_gradient(x, kernel, grad, strides: int, pads: Pads) -> jax.Array:
     """The convolution of grad with the kernel turned round."""
     reach = [

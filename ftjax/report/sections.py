@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.recommend import Recommendation
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
@@ -83,7 +84,8 @@ class Report(NamedTuple):
 
     def of_its_curve(self) -> "Report":
         """The same, with the rows of the setting that the answer names alone."""
-        results, epochs = drawing.rows_of(self.results, self.best), self.epochs
+        results = drawing.rows_of(self.results, self.best)
+        epochs = hold_ended(self.epochs, results)
         if "trial" in epochs and "trial" in results:
             epochs = epochs[epochs["trial"].isin(results["trial"])]
         return self._replace(results=results, epochs=epochs, every=self.results)
@@ -156,14 +158,18 @@ def by_axis(report: Report) -> Section | None:
     rows = report.results if report.every is None else report.every
     varied = varied_axes(rows)
     blocks = [axis_image(rows, report.named)] if varied else []
+    chance = drawing.chance_level(report.best)
     blocks += [
         Block(
             "image",
             draw_image(
                 f"axis-{axis}",
-                lambda width, axis=axis: depth_by_axis(rows, axis, width=width),
+                lambda width, axis=axis: depth_by_axis(
+                    rows, axis, chance=chance, width=width
+                ),
                 "Mean over the seeds of trials that went to the last epoch; the best "
-                "depth of each value is framed. Of other settings, each cell's best.",
+                "depth of each value is framed. Of other settings, each cell's best. "
+                "A cross: training diverged, which counts as guessing.",
             ),
         )
         for axis in axes_of(rows)

@@ -65,10 +65,10 @@ def open_engine(config: Config, out: Path) -> AbstractContextManager[TrainRound 
         if config.workers or config.job:
             raise ValueError("--workers and --job are of --engine ray and submitit")
         return nullcontext()
-    if config.shard or config.distributed:
+    if config.shard or config.distributed or config.budget:
         raise ValueError(
-            f"--engine {config.engine} deals out the shards itself: leave --shard and "
-            "--distributed out"
+            f"--engine {config.engine} deals out the shards itself: leave --shard, "
+            "--distributed and --budget out"
         )
     if find_spec(config.engine) is None:
         raise ValueError(

@@ -45,7 +45,8 @@ class Event(NamedTuple):
             in smaller parts), `started`, `epoch`, `done`, `failed`, or `diverged`
             (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
-        message: why it failed or diverged, what was damaged, or who trains it.
+        message: why it failed or diverged, by which rule it ended early, what was
+            damaged, or who trains it.
     """
 
     trial: Trial

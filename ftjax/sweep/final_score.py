@@ -12,7 +12,7 @@ import numpy as np
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine.files import Damaged, read_json, set_aside, write_json
 from ftjax.sweep.log import closing_all, read_log
-from ftjax.sweep.records import RECORD, trial_folder
+from ftjax.sweep.records import RECORD, read_trial, trial_folder
 from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.evaluate import evaluate
 from ftjax.training.step import init_state
@@ -56,7 +56,8 @@ def score_test(
     )
     log, state = read_log(out, trial, state)
     with closing_all([log]):
-        if len(log.rows) < trial.hyper.epochs:
+        record = read_trial(out, trial.id) or {"epochs": ()}
+        if not log.rows or len(log.rows) < len(record["epochs"]):
             set_aside(trial_folder(out, trial.id) / RECORD)
             raise Damaged(
                 f"the checkpoint of trial {trial.id} is damaged or missing, so the "

@@ -7,7 +7,7 @@ from ftjax.machine.files import Damaged
 from ftjax.sweep import records
 from ftjax.sweep.events import ENDED_BADLY, Epoch, Event, Listener
 from ftjax.sweep.plan import Plan
-from ftjax.sweep.work_queue import is_done
+from ftjax.sweep.work_queue import ended as how_ended
 
 TrainRound = Callable[[int, Callable[[], None]], None]  # number of a round, look
 
@@ -30,8 +30,9 @@ class Follower:
         self._had: dict[str, int] = {}  # epochs that were told of, or there before
         self._begun: set[str] = set()
         for trial in [*self._going]:
-            if is_done(out, trial.id, goals[trial.id]):
-                listen(Event(trial, "kept"))
+            event = how_ended(out, trial, goals[trial.id])
+            if event is not None:
+                listen(event)
                 self._going.remove(trial)
             else:
                 record = records.read_trial(out, trial.id) or {"epochs": ()}
@@ -52,7 +53,8 @@ class Follower:
             if record is None:
                 continue
             goal, status = self._goals[trial.id], record["status"]
-            done = is_done(self._out, trial.id, goal)
+            event = how_ended(self._out, trial, goal)
+            done = event is not None and event.status == "kept"
             new = record["epochs"][self._had[trial.id] : goal]
             if (new or done or ended) and trial.id not in self._begun:
                 self._begun.add(trial.id)

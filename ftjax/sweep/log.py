@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ftjax.analysis.metrics import image_scores
 from ftjax.frozen.proof import changed_leaves
 from ftjax.frozen.start import Start
 from ftjax.machine.files import Damaged, write_atomically
@@ -17,7 +18,7 @@ from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints, Saved
 from ftjax.sweep.events import Epoch, Event, Listener
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.training.step import State
 from ftjax.training.suffix import SuffixUnit
 from ftjax.trees import flatten, unflatten
@@ -60,7 +61,37 @@ class Log(NamedTuple):
         self.rows.append({**ended._asdict(), "compile_seconds": compiling})
         self.correct.append(logits.argmax(-1) == labels)
         if len(self.logits) == len(self.correct) - 1:  # older versions kept none
-            self.logits.append(logits.astype(np.float16))
+            self.logits.append(as_kept(logits))
+
+
+def as_kept(logits: np.ndarray) -> np.ndarray:
+    """As float16; what is beyond its range becomes its largest number."""
+    most = np.finfo(np.float16).max
+    return np.clip(logits, -most, most).astype(np.float16)
+
+
+def stopped_by(
+    hyper: Hyperparameters,
+    trained: float,
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+) -> str:
+    """The rule by which a trial ends after its newest epoch, '' if it goes on.
+
+    Args:
+        hyper: of the trial.
+        trained: accuracy in training mode, mean over the newest epoch.
+        logits: of every epoch, (n_val, classes) each.
+        labels: (n_val,).
+    """
+    if hyper.stop_accuracy is not None and trained >= hyper.stop_accuracy:
+        return "stop_accuracy"
+    if hyper.patience is not None:
+        metric = hyper.patience_metric
+        values = [image_scores(own, labels, metric).mean() for own in logits]
+        if len(values) - 1 - int(np.argmax(values)) >= hyper.patience:
+            return "patience"
+    return ""
 
 
 def read_log(
@@ -147,7 +178,12 @@ def keep(out: Path, reached: Iterable[tuple[Log, State]], keep_optimizer: bool) 
 
 
 def finish(
-    out: Path, log: Log, state: State, start: Start, suffix: Sequence[SuffixUnit]
+    out: Path,
+    log: Log,
+    state: State,
+    start: Start,
+    suffix: Sequence[SuffixUnit],
+    stopped_by: str = "",
 ) -> None:
     """Proves the freeze and records the trial as done.
 
@@ -157,6 +193,7 @@ def finish(
         state: after its last epoch.
         start: the pretrained network.
         suffix: what of it was trained.
+        stopped_by: the rule by which it ended, if one did.
     """
     changed = changed_leaves(
         start.digests,
@@ -177,6 +214,7 @@ def finish(
         frozen_intact=not changed,
         message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
         files=files,
+        stopped_by=stopped_by,
     )
 
 

@@ -7,7 +7,7 @@ from ftjax.machine import xla
 from ftjax.machine.heap import keep_freed_memory
 
 
-def start_jax(config: Config, own_process: bool) -> None:
+def start_jax(config: Config, *, own_process: bool = False) -> None:
     """Chooses how JAX compiles and runs; comes before all other use of it.
 
     Args:

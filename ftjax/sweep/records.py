@@ -33,8 +33,9 @@ RESULT_COLUMNS = (
     "image_size batch_size train_size val_size optimizer lr head_lr_factor "
     "weight_decay drop_connect head_bias_lr_factor momentum l2 l1 layer_decay "
     "schedule warmup label_smoothing clip augment views class_weights head head_init "
-    "head_start accuracy loss val_accuracy val_loss train_mode_accuracy seconds "
-    "compile_seconds flops frozen_intact status"
+    "head_start stop_accuracy patience accuracy loss val_accuracy val_loss "
+    "train_mode_accuracy stopped_epoch stopped_by seconds compile_seconds flops "
+    "frozen_intact status"
 ).split()
 EPOCH_COLUMNS = (
     "trial model data depth_layers depth_units bn seed epoch accuracy loss "
@@ -61,6 +62,7 @@ def write_trial(
     frozen_intact: bool | None = None,
     message: str = "",
     files: Mapping[str, str] | None = None,
+    stopped_by: str = "",
 ) -> None:
     """Writes a trial's record.
 
@@ -72,6 +74,8 @@ def write_trial(
         epochs: one mapping per finished epoch.
         frozen_intact: verdict of the proof of freeze.
         message: why it failed.
+        stopped_by: the rule by which it ended early, if it did: `stop_accuracy` or
+            `patience`.
         files: digests of what was written beside the record, by name.
     """
     record = {
@@ -79,6 +83,7 @@ def write_trial(
         "status": status,
         "frozen_intact": frozen_intact,
         "message": message,
+        **({"stopped_by": stopped_by} if stopped_by else {}),
         "config": dict(canonical),
         "epochs": list(epochs),
         "files": dict(files or {}),

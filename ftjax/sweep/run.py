@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from ftjax.machine.mesh import from_first_process
-from ftjax.machine.workers import in_threads
+from ftjax.machine.workers import Stopped, in_threads
+from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.claims import set_damaged_aside
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.follow import Follower, TrainRound
@@ -50,6 +52,7 @@ def run(
     out: Path,
     listen: Listener = lambda event: None,
     begin_round: RoundListener = lambda round: None,
+    allowance: Allowance | None = None,
     *,
     only: int | None = None,
     train_round: TrainRound | None = None,
@@ -66,12 +69,15 @@ def run(
         out: the run's folder.
         listen: called after every event of a trial.
         begin_round: called before the trials of a round are trained.
+        allowance: of time; what it does not suffice for is left out, and a trial that
+            is trained when it ends stays at its last epoch.
         only: number of the one round that is trained, from 1; those before it have
             ended. None: all.
         train_round: trains a round elsewhere; None: here.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
-    strategy, shard = choose_strategy(sweep, out), parse_shard(sweep.config.shard)
+    strategy = choose_strategy(sweep, out, allowance)
+    shard = parse_shard(sweep.config.shard)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
@@ -94,6 +100,8 @@ def run(
                     tables.write()
                 if event.status in ENDED_BADLY:
                     failed[event.trial.id] = event
+                if allowance is not None:
+                    allowance.heard(event)
                 listen(event)
 
         if train_round is not None:
@@ -101,7 +109,10 @@ def run(
             train_round(number, follower.look)
             follower.look(ended=True)
         elif goals:
-            with open_queue(sweep, round.plan, goals, out=out, listen=tell) as queue:
+            limits = {} if allowance is None else {"take": allowance.take}
+            queue = open_queue(sweep, round.plan, goals, out=out, listen=tell, **limits)
+            left = None if allowance is None else allowance.left
+            with suppress(*() if allowance is None else (Stopped,)), queue as queue:
                 train = partial(
                     train_trials,
                     start=start,
@@ -114,7 +125,7 @@ def run(
                 )
                 # `map` holds on to no trial's activations, as a loop's variable would.
                 train_all = partial(deque, map(train, queue), maxlen=0)
-                with in_threads(train_all, queue.count - 1):
+                with in_threads(train_all, queue.count - 1, left):
                     train_all()
         for trial in round.plan.trials:  # other commands may have trained some
             tables.update(trial.id)
@@ -122,9 +133,10 @@ def run(
         results = tables.results
         badly = frozenset(results["trial"][results["status"].isin(ENDED_BADLY)])
         found = Found(results, tables.epochs, badly)
-        left = [id for id in round.goals if not has_ended(out, id, round.goals[id])]
-        if left or number == only:  # of other shards
-            return Outcome(round.plan, found.results, found.epochs, failed, left)
+        going = [trial for trial in round.plan.trials if trial.id in round.goals]
+        waiting = [t.id for t in going if not has_ended(out, t, round.goals[t.id])]
+        if (waiting and shard.count > 1) or number == only:
+            return Outcome(round.plan, found.results, found.epochs, failed, waiting)
         try:
             round = strategy.send(found)
         except StopIteration:

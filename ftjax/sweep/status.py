@@ -69,7 +69,9 @@ def trial_status(out: Path, row: dict) -> TrialStatus:
         plain = plain._replace(had=len(kept), seconds=seconds)
         if record["status"] in ENDED_BADLY:
             plain = plain._replace(status=record["status"], message=record["message"])
-        elif plain.had == epochs and record["status"] == "done":
+        elif record["status"] == "done" and (
+            plain.had == epochs or record.get("stopped_by")
+        ):
             return plain._replace(status="done")
     owner = running_owner(out, trial)
     if owner is not None:

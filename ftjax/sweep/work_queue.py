@@ -28,6 +28,7 @@ from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
 POLL = 1.0  # seconds between two looks at what another command trains
+Take = Callable[[Trials, int], bool]
 
 
 class WorkQueue:
@@ -47,6 +48,8 @@ class WorkQueue:
         listen: is told of trials that start, or fail before they do, or are trained by
             another command.
         count: threads that are to share it.
+        take: whether trials are still to be trained to an epoch; others are passed
+            over.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class WorkQueue:
         out: Path,
         listen: Listener,
         count: int,
+        take: Take,
     ):
-        self.count = count
+        self.count, self._take = count, take
         self._groups, self._ready = groups, ready
         self._make_cache, self._cache, self._at = make_cache, make_cache(), 0
         self._out, self._listen = out, listen
@@ -79,7 +83,11 @@ class WorkQueue:
         self._own.trials = ()
         with self._turn:
             while True:
-                trials, last = self._take()
+                trials, last = self._next_free()
+                if not self._take(trials, last):
+                    for trial in trials:
+                        self._claims.give_back(trial.id)
+                    continue
                 for trial in trials:
                     self._listen(Event(trial, "started"))
                 with (
@@ -119,7 +127,7 @@ class WorkQueue:
         self._at = placement.boundary
         return self._cache.at(placement, trial.hyper.view_set)
 
-    def _take(self) -> tuple[Trials, int]:
+    def _next_free(self) -> tuple[Trials, int]:
         """The next trials that nobody has and nobody has ended; waits for others."""
         for trials, last in self._groups:
             free = [trial for trial in trials if self._is_free(trial, last)]
@@ -152,30 +160,29 @@ class WorkQueue:
         if deaths is None:
             self._elsewhere.append(((trial,), last))
             return False
-        ended, message = from_first_process(partial(self._ended, trial, last))
-        if not ended and deaths >= DEATHS:
+        event = from_first_process(partial(self._ended, trial, last))
+        if event is None and deaths >= DEATHS:
+            epoch = newest_step(checkpoint_folder(self._out, trial)) + 1
             error = RuntimeError(
-                f"its process died {deaths} times in epoch "
-                f"{newest_step(checkpoint_folder(self._out, trial)) + 1}; was the "
-                "memory too short? The same command tries it again"
+                f"its process died {deaths} times in epoch {epoch}; was the memory too "
+                "short? The same command tries it again"
             )
-            ended = "failed"
-            message = record_failure(self._out, trial, error, ended)
-        if not ended:
+            message = record_failure(self._out, trial, error, "failed")
+            event = Event(trial, "failed", message=message)
+        if event is None:
             return True
         self._claims.give_back(trial.id)
-        self._listen(Event(trial, ended, message=message))
+        self._listen(event)
         return False
 
-    def _ended(self, trial: Trial, last: int) -> tuple[str, str]:
-        """How another command has ended a trial meanwhile; empty if none has."""
+    def _ended(self, trial: Trial, last: int) -> Event | None:
+        """How another command has ended a trial meanwhile; None if none has."""
+        event = ended(self._out, trial, last)
         record = records.read_trial(self._out, trial.id) or {}
-        if is_done(self._out, trial.id, last):
-            return "kept", ""
-        status = record.get("status", "")
-        if status in ENDED_BADLY and json_digest(record) != self._before[trial.id]:
-            return status, record["message"]
-        return "", ""
+        if event is None and record.get("status") == "failed":
+            if json_digest(record) != self._before[trial.id]:
+                return Event(trial, "failed", message=record["message"])
+        return event
 
 
 @contextmanager
@@ -186,6 +193,7 @@ def open_queue(
     *,
     out: Path,
     listen: Listener,
+    take: Take = lambda trials, last: True,
 ) -> Iterator[WorkQueue]:
     """The queue of what is missing; what the trials call is compiled within it.
 
@@ -195,18 +203,20 @@ def open_queue(
         goals: trial -> number of epochs it is trained to; others wait.
         out: the run's folder.
         listen: is told of trials that were done before, start, or fail.
+        take: as of `WorkQueue`.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
     missing, before = [], {}
     for trial in plan.trials:
         if trial.id not in goals:
             continue
-        done = from_first_process(partial(is_done, out, trial.id, goals[trial.id]))
-        if done:
-            listen(Event(trial, "kept"))
-        else:
+        found = partial(ended, out, trial, goals[trial.id])
+        event = from_first_process(found)
+        if event is None:
             missing.append(trial)
             before[trial.id] = json_digest(records.read_trial(out, trial.id) or {})
+        else:
+            listen(event)
     most = trials_at_once(start, budget, plan.trials, sweep.num_images)
     count = most if len(missing) > 1 else 1
     make_cache = partial(
@@ -222,7 +232,14 @@ def open_queue(
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
         queue = WorkQueue(
-            groups, make_cache, ready, before, out=out, listen=listen, count=count
+            groups,
+            make_cache,
+            ready,
+            before,
+            out=out,
+            listen=listen,
+            count=count,
+            take=take,
         )
         try:
             yield queue
@@ -240,16 +257,27 @@ def checkpoint_folder(out: Path, trial: Trial) -> Path:
     return records.trial_folder(out, trial.id) / "checkpoint"
 
 
-def is_done(out: Path, trial: str, epochs: int) -> bool:
-    """Whether a trial has been trained so far."""
-    record = records.read_trial(out, trial) or {}
-    return record.get("status") == "done" and len(record["epochs"]) >= epochs
+def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
+    """How a trial ended in an earlier command; None if it is to be trained.
+
+    One that was done before has so many epochs, or was ended by a rule. One that
+    diverged would do so again; one that failed is tried again.
+    """
+    record = records.read_trial(out, trial.id) or {}
+    if record.get("status") == "diverged":
+        return Event(trial, "diverged", message=record["message"])
+    done = record.get("status") == "done" and (
+        len(record["epochs"]) >= epochs or bool(record.get("stopped_by"))
+    )
+    return Event(trial, "kept") if done else None
 
 
-def has_ended(out: Path, trial: str, epochs: int) -> bool:
-    """Whether a trial has been trained so far, or cannot be."""
-    record = from_first_process(partial(records.read_trial, out, trial)) or {}
-    return record.get("status") in ENDED_BADLY or is_done(out, trial, epochs)
+def has_ended(out: Path, trial: Trial, epochs: int) -> bool:
+    """Whether a trial has been trained so far, or has failed."""
+    record = from_first_process(partial(records.read_trial, out, trial.id)) or {}
+    return record.get("status") in ENDED_BADLY or (
+        from_first_process(partial(ended, out, trial, epochs)) is not None
+    )
 
 
 def group_trials(

@@ -20,6 +20,8 @@ from ftjax.training.step import Batch, State, train_step
 from ftjax.training.suffix import SuffixUnit
 from ftjax.trees import Tree
 
+BODY = 1  # sets its units' draws apart from those of the head
+
 
 class Step(NamedTuple):
     """What all steps of a trial, or of stacked trials, have in common; static.
@@ -155,9 +157,15 @@ def epoch_scales(
                 for index, unit in enumerate(network.body)
                 if index >= first and unit.drop_share
             }
-        for index, unit in enumerate(network.head):
+        places = {(index,): unit for index, unit in enumerate(network.head)}
+        places |= {
+            (index, BODY): unit
+            for index, unit in enumerate(network.body)
+            if index >= first
+        }
+        for place, unit in places.items():
             if unit.dropout:
-                rng = np.random.default_rng([seed, epoch, index])
+                rng = np.random.default_rng([seed, epoch, *place])
                 own[unit.name] = rng.random((steps, batch_size), np.float32)
         drawn.append(own)
     if len(drawn) == 1:

@@ -113,6 +113,39 @@ def arrange(
     return tensor if tensor.shape == shape else None
 
 
+def torch_axes(ndim: int) -> tuple[int, ...]:
+    """PyTorch's OIHW (or out, in) to HWIO (in, out); also right for depthwise."""
+    return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
+
+
+def torch_origin(
+    name: str, target: Target, shapes: Mapping[Target, tuple[int, ...]]
+) -> Origin:
+    """Where a leaf comes from in the order of PyTorch, Caffe and ONNX.
+
+    A dense kernel behind a map reads it as (height, width, channels) here, and as
+    (channels, height, width) there.
+
+    Args:
+        name: of the tensor in the file.
+        target: of the leaf.
+        shapes: of every leaf of the network, in its order.
+    """
+    shape = shapes[target]
+    if len(shape) == 2:
+        order = list(shapes)
+        before = [
+            shapes[other]
+            for other in order[: order.index(target)]
+            if other.leaf == "kernel"
+        ]
+        channels = before[-1][-1]
+        side = math.isqrt(shape[0] // channels)
+        if len(before[-1]) == 4 and side > 1:
+            return Origin(name, (2, 3, 1, 0), (shape[1], channels, side, side))
+    return Origin(name, torch_axes(len(shape)))
+
+
 def leaf_shapes(network: Backbone, size: int) -> dict[Target, tuple[int, ...]]:
     """Shape of every leaf of a network, by target.
 

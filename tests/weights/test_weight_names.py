@@ -181,7 +181,7 @@ def test_an_unknown_network_of_pytorch_is_an_error():
     """It was taken for a ResNet, and its tensors for those of `layer<i>`."""
     for network in (make_backbone(name) for name in BACKBONES):
         if network.source in TORCH.sources:
-            assert len(torch_names.modules(network)) > 10
+            assert len(torch_names.modules(network)) >= 7
     stranger = replace(make_backbone("vgg16_torch"), name="densenet")
     tensors = {"features.0.weight": np.zeros((64, 3, 3, 3))}
     line = "PyTorch's names of the modules of densenet are not known, only those of"
