@@ -13,7 +13,7 @@ COMMANDS = {
     "compare": "what several runs say together: networks, data, one rule for all",
     "cuts": "where a network can be cut, and what a depth unfreezes",
     "predict": "classify image files with a trained depth",
-    "export": "take a trained depth to Keras or safetensors",
+    "export": "take a trained depth to Keras, ONNX, PyTorch or safetensors",
     "simulate": "what the search over depths is worth, on planted curves",
     "pretrain": "train a network from random weights",
     "alexnet-study": "small sets of images: the second paper's figures and claims",

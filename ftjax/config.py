@@ -171,6 +171,12 @@ class Config:
     frozen part runs in every step. Default: 4."""
     warmup: float = 0.0
     """Epochs in which the learning rate rises from 0."""
+    stop_accuracy: float | None = None
+    """Training accuracy (mean over an epoch's batches, in training mode) from which a
+    trial ends early, e.g. 0.995. Default: no trial does."""
+    patience: int | None = None
+    """Epochs without a better validation accuracy, or --metric where it is given, after
+    which a trial ends early. Default: no trial does."""
     vary: Literal["all", "one"] = "all"
     """Of options with several values: all combinations, or one at a time around the
     first values."""
@@ -207,8 +213,15 @@ class Config:
     later commands on the same images and weights find them there. 0: none."""
     out: Path | None = None
     """Folder of the results. Default: runs/<model>-<data>."""
+    tensorboard: bool = False
+    """Write event files of every epoch into the folder tensorboard of the results, for
+    tensorboard --logdir."""
     resume: bool = True
     """Go on with what is in the folder; otherwise it must be new or empty."""
+    budget: str | None = None
+    """Time for this command, e.g. 90s, 30m, 2h: a coarse spread of depths is trained
+    first, then what else fits, and the answer says what was left out; the same command
+    goes on with that. Drawing the last page comes on top. Default: no limit."""
     plan: bool = False
     """Print what would be trained, with FLOPs and memory, and stop."""
     offline: bool = False
@@ -247,11 +260,16 @@ def complete(config: Config) -> Config:
     config = with_axes(config)
     if config.first_seed < 0:
         raise ValueError(f"--first-seed {config.first_seed} must be 0 or more")
-    counts = "seeds", "micro_batch", "val_size", "test_size"
+    counts = "seeds", "micro_batch", "val_size", "test_size", "patience"
     for name in (*counts, "seeds_at_once", "trials_at_once"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} {value} is too small: 1 or more")
+    if config.stop_accuracy is not None and not 0 < config.stop_accuracy <= 1:
+        raise ValueError(
+            f"--stop-accuracy {config.stop_accuracy} must be a share in (0, 1], "
+            "e.g. 0.995"
+        )
     for batch_size in config.batch_size:
         if config.micro_batch and batch_size % config.micro_batch:
             raise ValueError(
@@ -288,6 +306,13 @@ def complete(config: Config) -> Config:
             "--distributed does not go with --disk-gb: every process would need the "
             "same files; leave --disk-gb out"
         )
+    if config.budget is not None:
+        parse_time(config.budget)
+        if config.search or config.distributed:
+            raise ValueError(
+                "--budget does not go with --search halving or --distributed; it takes "
+                "a grid, --lr auto, or --depths auto"
+            )
     for name in ("disk_gb", "device_gb", "warmup"):
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
@@ -331,10 +356,15 @@ def with_axes(config: Config) -> Config:
     if values["augment"] != (NO_AUGMENTATION,):
         values["views"] = values["views"] or (DEFAULT_VIEWS,)
     several = [axis.flag for axis in varied(values)]
-    if searches and several:
+    if config.depths == ("auto",) and (others := set(several) - {"--lr"}):
         raise ValueError(
-            f"{' and '.join(several)}: several values do not go with --depths auto, "
-            "--search or --distributed; give one, or name the depths"
+            f"--depths auto takes several values of --lr and --bn, not of "
+            f"{' and '.join(sorted(others))}: give one, or name the depths"
+        )
+    if (config.search or config.distributed) and several:
+        raise ValueError(
+            f"{' and '.join(several)}: several values do not go with --search or "
+            "--distributed; give one, or leave these out"
         )
     if values["optimizer"] == ("adam",) and values["momentum"] != (SGD_MOMENTUM,):
         raise ValueError("--momentum is of --optimizer sgd; adam has its own")
@@ -396,6 +426,22 @@ def as_tuple(value: Any) -> tuple:
     if isinstance(value, tuple | list):
         return tuple(dict.fromkeys(value))
     return (value,)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of 90s, 30m or 2h.
+
+    Raises:
+        ValueError: it is none of these, or not positive.
+    """
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--budget {text} must be a time such as 90s, 30m or 2h")
+    return seconds
 
 
 def flag(name: str) -> str:

@@ -17,9 +17,12 @@ from ftjax.backbones.heads import with_head
 from ftjax.backbones.preprocessing import check_range
 from ftjax.batch_norm import FROZEN
 from ftjax.data.decode import decode_image, resize_square
+from ftjax.data.formats import EXTENSIONS
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
 from ftjax.machine.files import read_json
+from ftjax.machine.paths import expand_user
+from ftjax.stats.temperature import fit_temperature
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.training.suffix import make_suffix
@@ -60,6 +63,8 @@ class Predictor:
         bn: BatchNorm policy it was trained with.
         val_accuracy: on the run's validation set, 0..1.
         bits: of the values of its 16-bit images, None if it had none.
+        temperature: that its logits are divided by before they become probabilities,
+            fitted on the validation images (`fit_temperature`).
     """
 
     network: Backbone
@@ -72,6 +77,7 @@ class Predictor:
     bn: str
     val_accuracy: float
     bits: int | None = None
+    temperature: float = 1.0
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, classes) of images at the network's size.
@@ -100,7 +106,8 @@ class Predictor:
     def predict(self, images: np.ndarray) -> list[Prediction]:
         """Classes of images at the network's size; arguments as of `logits`."""
         answers = []
-        for row in np.asarray(jax.nn.softmax(self.logits(images))):
+        scaled = self.logits(images) / self.temperature
+        for row in np.asarray(jax.nn.softmax(scaled)):
             best = int(row.argmax())
             answers.append(Prediction(self.class_names[best], float(row[best]), row))
         return answers
@@ -111,7 +118,33 @@ class Predictor:
         Raises:
             ValueError: a file is missing or is no image.
         """
-        return self.predict(np.stack([self.read(path) for path in paths]))
+        paths = list(paths)
+        answers = []
+        for first in range(0, len(paths), BATCH_SIZE):  # they may be many
+            some = paths[first : first + BATCH_SIZE]
+            answers += self.predict(np.stack([self.read(path) for path in some]))
+        return answers
+
+    def predict_table(self, paths: Iterable[str | Path]) -> pd.DataFrame:
+        """Classes of image files and of all images in folders, also inner ones.
+
+        Returns:
+            A row per file: `file`, `class`, `probability`, and `p_<class>` for every
+            class.
+
+        Raises:
+            ValueError: nothing is found, or a file is missing or is no image.
+        """
+        files = list_images(paths)
+        answers = self.predict_files(files)
+        table = pd.DataFrame(
+            [answer.probabilities for answer in answers],
+            columns=[f"p_{name}" for name in self.class_names],
+        )
+        table.insert(0, "probability", [answer.probability for answer in answers])
+        table.insert(0, "class", [answer.class_name for answer in answers])
+        table.insert(0, "file", [str(file) for file in files])
+        return table
 
     def read(self, path: str | Path) -> np.ndarray:
         """An image file at the network's size: uint8 (image_size, image_size, 3)."""
@@ -126,6 +159,30 @@ class Predictor:
     def resize(self, image: np.ndarray) -> np.ndarray:
         """uint8 (height, width, 3) to the network's size, as in training."""
         return resize_square(image, self.image_size)
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given, and the image files in folders, in order of their names.
+
+    Raises:
+        ValueError: a folder has none, or nothing is given.
+    """
+    files = []
+    for path in map(expand_user, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inner = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in EXTENSIONS and file.is_file()
+        )
+        if not inner:
+            raise ValueError(f"{path} holds no images: files {' '.join(EXTENSIONS)}")
+        files += inner
+    if not files:
+        raise ValueError("no image files: give some, or a folder of them")
+    return files
 
 
 def load(
@@ -203,7 +260,16 @@ def load(
         bn=trained["batch_norm"],
         val_accuracy=record["epochs"][-1]["val_accuracy"],
         bits=run.get("data_bits"),
+        temperature=temperature_of(run_dir, record["trial"]),
     )
+
+
+def temperature_of(run_dir: Path, trial: str) -> float:
+    """Fitted on the validation logits that the trial kept; 1 where it kept none."""
+    logits, labels = records.read_logits(run_dir, trial), records.read_labels(run_dir)
+    if logits is None or labels is None or logits.shape[1] != len(labels):
+        return 1.0
+    return fit_temperature(logits[-1], labels)
 
 
 def choose_trial(

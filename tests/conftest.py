@@ -78,8 +78,8 @@ def undraw():
     """
 
     def patch(monkeypatch):
-        monkeypatch.setattr("ftjax.cli.answer.plots.save", lambda *_: None)
-        monkeypatch.setattr("ftjax.cli.answer.write_page", lambda *_: None)
+        monkeypatch.setattr("ftjax.report.answer.plots.save", lambda *_: None)
+        monkeypatch.setattr("ftjax.report.answer.write_page", lambda *_: None)
 
     return patch
 

@@ -74,7 +74,10 @@ def test_the_rate_is_tuned_unless_a_search_or_the_user_says_otherwise(
         ),
         ({"train_size": (0, 500)}, "--train-size 0 must be 1 or more"),
         ({"warmup": -1.0}, "--warmup -1.0 must be 0 or more"),
-        ({"depths": ("auto",), "l2": (0, 1)}, "--l2: several values do not go with"),
+        (
+            {"depths": ("auto",), "l2": (0, 1)},
+            "several values of --lr and --bn, not of --l2",
+        ),
         ({"lr": "auto", "l2": (0, 1)}, "--lr auto does not go with several .* --l2"),
         (
             {"lr": 1e-4, "batch_size": (8, 12), "micro_batch": 8},

@@ -22,6 +22,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init
 from ftjax.backbones.heads import with_head
 from ftjax.machine.files import read_json
+from ftjax.stats.temperature import fit_temperature
 from ftjax.sweep import records
 from ftjax.sweep.results import read_correct
 from ftjax.weights.export import export_keras, export_safetensors, keras_code
@@ -78,7 +79,8 @@ def test_files_are_cut_and_resized_as_in_training(run_dir, images):
     resized = np.stack([predictor.resize(image) for image in images])
     np.testing.assert_array_equal(resized[0], predictor.read(paths[0]))
     for answer, row in zip(answers, predictor.logits(resized), strict=True):
-        expected = np.exp(row) / np.exp(row).sum()
+        expected = np.exp(row / predictor.temperature)
+        expected /= expected.sum()
         np.testing.assert_allclose(answer.probabilities, expected, rtol=1e-5)
         assert answer.class_name == predictor.class_names[row.argmax()]
         assert answer.probability == answer.probabilities.max()
@@ -216,8 +218,37 @@ def test_export_command_gives_the_same_network(run_dir, tmp_path, capsys):
     with safe_open(path, framework="np") as file:
         assert file.metadata()["model"] == "tiny"
         assert file.metadata()["class_names"] == '["blue", "red"]'
+        assert json.loads(file.metadata()["preprocessing"])["std"] == [128.0] * 3
+        assert file.metadata()["weights_licence"].startswith("none: the network star")
+        advice = read_json(run_dir / "recommendation.json")
+        assert file.metadata()["answer"] == advice["sentence"]
+    assert export_command.main([*arguments, "--format", "keras"]) == 2
+    assert "must end in .keras for format keras" in capsys.readouterr().err
+    arguments[-1] = str(tmp_path / "t.weights.h5")
     assert export_command.main([*arguments, "--format", "keras"]) == 2
     assert "keras.applications has no tiny" in capsys.readouterr().err
+
+
+def test_probabilities_are_those_of_the_validation_images(run_dir, images, tmp_path):
+    run = ftjax.open(run_dir)
+    predictor = run.load(7, bn="frozen")
+    logits = records.read_logits(run_dir, predictor.trial)[-1]
+    labels = records.read_labels(run_dir)
+    assert predictor.temperature == fit_temperature(logits, labels) != 1
+    table = run.predict(images / "val", depth=7, bn="frozen")
+    names = [*predictor.class_names]
+    assert list(table) == ["file", "class", "probability", "p_blue", "p_red"]
+    assert len(table) == 24 and table["file"].is_monotonic_increasing
+    assert (table[[f"p_{name}" for name in names]].sum(axis=1) - 1).abs().max() < 1e-6
+    right = np.mean([f"/{row._2}/" in row.file for row in table.itertuples()])
+    assert right == predictor.val_accuracy
+    path = tmp_path / "p.csv"
+    words = [str(run_dir), str(images / "val"), "--depth", "7", "--bn", "frozen"]
+    assert predict_command.main([*words, "--csv", str(path)]) == 0
+    read = pd.read_csv(path)
+    pd.testing.assert_frame_equal(read, table, rtol=1e-5, check_dtype=False)
+    with pytest.raises(ValueError, match="holds no images"):
+        run.predict(run_dir / "trials")
 
 
 def test_importing_the_package_does_not_start_jax():

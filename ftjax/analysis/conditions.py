@@ -27,6 +27,8 @@ CONDITIONS = (
     *(name for name in NAMES if name not in _FIRST),
     "warmup",
     "class_weights",
+    "stop_accuracy",
+    "patience",
 )
 RISE = 0.002  # accuracy; a smaller gain in the last epoch is below what a run shows
 LEARNED = 0.25  # of the way from chance to 1: below it hardly anything was learned
@@ -60,7 +62,13 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
     words += _unusual(conditions, skip=(*tuned, "head_start"))
     if "epochs" in conditions:
         count = conditions["epochs"]
-        words.append(f"{count} epoch{'s' * (count != 1)}")
+        ends = []
+        if "stop_accuracy" in conditions:
+            ends.append(f"at {percent(conditions['stop_accuracy'])} in training")
+        if "patience" in conditions:
+            ends.append(f"after {conditions['patience']} without gain")
+        most = f" at most (ended {' or '.join(ends)})" if ends else ""
+        words.append(f"{count} epoch{'s' * (count != 1)}{most}")
     augment = None if "augment" in tuned else conditions.get("augment")
     if augment not in (None, "none", "None", False, 0, ""):
         augment = "on" if augment is True or augment == 1 else augment

@@ -164,6 +164,30 @@ def split_settings(
     ]
 
 
+def hold_ended(epochs: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """The epochs, those of trials that ended early held to where they might have gone.
+
+    --stop-accuracy and --patience end trials of one plan after different epochs; means
+    over seeds and comparisons of depths at one epoch need all of them at each.
+
+    Args:
+        epochs: rows of epochs.csv.
+        results: rows of results.csv.
+    """
+    if not {"trial", "stopped_epoch"} <= set(results) or "trial" not in epochs:
+        return epochs
+    ended = pd.to_numeric(results["stopped_epoch"], errors="coerce")
+    early = results[ended < results["epochs"]]
+    parts = [epochs]
+    for row in early.drop_duplicates(["trial", "depth_layers", "bn"]).itertuples():
+        same = (epochs["trial"] == row.trial) & (epochs["bn"] == row.bn)
+        same &= epochs["depth_layers"] == row.depth_layers
+        last = epochs[same & (epochs["epoch"] == row.stopped_epoch)].head(1)
+        more = range(int(row.stopped_epoch) + 1, int(row.epochs) + 1)
+        parts += [last.assign(epoch=epoch) for epoch in more]
+    return pd.concat(parts, ignore_index=True) if len(early) else epochs
+
+
 def stopped_depths(results: pd.DataFrame, bn: str) -> tuple[int, ...]:
     """Depths of one policy that a search stopped early, increasing."""
     if "status" not in results:

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 
 class Placement(NamedTuple):
-    """One trial to run."""
+    """One trial to run; the rate is None where the search is over depths alone."""
 
     depth_layers: int
     bn: str
     seed: int
+    lr: float | None = None
 
 
 class Decision(NamedTuple):

@@ -15,7 +15,13 @@ import pandas as pd
 from ftjax.analysis.best_set import CONFIDENCE
 from ftjax.analysis.compare import Comparison, compare_cells
 from ftjax.analysis.conditions import condition_words, conditions_of, leading_caveats
-from ftjax.analysis.curves import VALUE, DepthCurve, clean_results, stopped_depths
+from ftjax.analysis.curves import (
+    VALUE,
+    DepthCurve,
+    clean_results,
+    hold_ended,
+    stopped_depths,
+)
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain
 from ftjax.analysis.fits import QuadraticFit, fit_quadratic
@@ -310,7 +316,7 @@ def recommend(
     caveats: tuple[str, ...] = ()
     if shape != "chance":
         caveats = leading_caveats(
-            epochs=_epochs_of(epochs, rows),
+            epochs=_epochs_of(epochs, results, rows),
             bn=curve.bn,
             contenders=contenders,
             val_size=size,
@@ -371,11 +377,14 @@ def recommend(
     )
 
 
-def _epochs_of(epochs: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
+def _epochs_of(
+    epochs: pd.DataFrame | None, results: pd.DataFrame, rows: pd.DataFrame
+) -> pd.DataFrame | None:
     """The epochs of the trials that are compared, None where they are not known."""
     needed = {"depth_layers", "bn", "epoch", "val_accuracy"}
     if epochs is None or not needed <= set(epochs.columns):
         return None
     if "trial" not in epochs or "trial" not in rows:
         return epochs
+    epochs = hold_ended(epochs, results)
     return epochs[epochs["trial"].isin(rows["trial"])]

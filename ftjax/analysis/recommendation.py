@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ftjax.analysis.fits import QuadraticFit
+from ftjax.analysis.variance import Effects
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Recommendation:
         conditions: that the answer holds under.
         caveats: what the sentence begins with.
         parts: sentences that it goes on with.
+        left_out: what --budget had no time for, as of budget.json; empty without.
+        effects: how much depth and every varied axis matter; None where none was
+            varied.
     """
 
     depth_layers: int
@@ -103,6 +107,8 @@ class Recommendation:
     conditions: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    left_out: dict[str, Any] = field(default_factory=dict)
+    effects: Effects | None = None
 
     @property
     def named(self) -> "Recommendation | None":

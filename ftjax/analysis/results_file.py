@@ -13,18 +13,7 @@ from ftjax.analysis.rows import check_units
 def read_results(
     path: Path, *, total_layers: int | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read anybody's table and give it this project's column names.
-
-    Args:
-        path: CSV file.
-        total_layers: layers of the whole network, for tables that do not say.
-
-    Returns:
-        The table and sentences about what was assumed.
-
-    Raises:
-        ValueError: no such file, no table in it, or a column is missing or not numeric.
-    """
+    """Reads anybody's table as CSV; result and errors as of `own_columns`."""
     try:
         table = pd.read_csv(path)
     except FileNotFoundError:
@@ -32,12 +21,33 @@ def read_results(
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot read {path} as CSV: {reason}") from None
+    return own_columns(table, str(path), total_layers=total_layers)
+
+
+def own_columns(
+    table: pd.DataFrame, name_of_table: str, *, total_layers: int | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Gives anybody's table this project's column names.
+
+    Args:
+        table: columns `depth_layers` or `depth`, `val_accuracy` or `accuracy`, and any
+            others; it is not changed.
+        name_of_table: for messages.
+        total_layers: layers of the whole network, for tables that do not say.
+
+    Returns:
+        The table and sentences about what was assumed.
+
+    Raises:
+        ValueError: a column is missing or not numeric.
+    """
     notes = []
+    table = table.copy()
     table.columns = [str(column).strip() for column in table.columns]
     for name, other in (("depth_layers", "depth"), ("val_accuracy", "accuracy")):
         if name not in table and other not in table:
             raise ValueError(
-                f"{path} has no column {name} or {other}; "
+                f"{name_of_table} has no column {name} or {other}; "
                 f"found: {', '.join(table.columns)}"
             )
         if name not in table:
@@ -48,7 +58,7 @@ def read_results(
         text = table[name][table[name].notna() & numbers.isna()].tolist()
         if text:
             raise ValueError(
-                f"{path}: column {name} holds {text[0]!r}, which is no number"
+                f"{name_of_table}: column {name} holds {text[0]!r}, which is no number"
             )
         table[name] = numbers
     check_units(table["val_accuracy"].to_numpy(float))

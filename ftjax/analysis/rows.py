@@ -17,12 +17,15 @@ SETTINGS = (
     *(name for name in NAMES if name != "epochs"),  # those are read off one trial
     "warmup",
     "class_weights",
+    "stop_accuracy",
+    "patience",
 )
 KEYS = ("depth_layers", "bn", "seed")
 # What a trial is called or what was measured on it.
 _MEASURED = (
     "trial accuracy loss seconds flops trainable_params trainable_percent epochs "
-    "depth_units depth_percent total_layers total_units frozen_intact status steps"
+    "depth_units depth_percent total_layers total_units frozen_intact status steps "
+    "stopped_epoch stopped_by"
 ).split()
 _ENDINGS = ("_accuracy", "_loss", "_seconds", "_f1", "_auroc", "_auc")
 _BEGINNINGS = ("val_", "test_")

@@ -152,8 +152,10 @@ def surface_sentences(
     """A sentence for each axis along which all depths were trained to the end."""
     found = []
     for axis in surface_axes(results):
-        done = results[results["status"] == "done"] if "status" in results else results
-        counts = done.groupby(axis)["depth_layers"].nunique()
+        ended = results
+        if "status" in results:  # what diverged was tried, and is not the best
+            ended = results[results["status"].isin(["done", "diverged"])]
+        counts = ended.groupby(axis)["depth_layers"].nunique()
         if counts.min() < counts.max():
             continue  # a search over this axis left gaps: nothing to compare
         made = surface(results, axis, read_correct)

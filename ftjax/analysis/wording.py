@@ -218,3 +218,10 @@ def recommendation_parts(
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def duration(seconds: float) -> str:
+    """E.g. 45 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -39,6 +39,38 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
+OWN = frozenset(BACKBONES)
+
+
+def add_backbone(backbone: Backbone) -> None:
+    """Makes a backbone of one's own known by its name, in this process.
+
+    A backbone that was added before under that name is replaced: trials are told apart
+    by the name, so give another graph another name.
+
+    Raises:
+        ValueError: the name is of a network of ftjax, or it cannot be trained.
+    """
+    if backbone.name in OWN:
+        raise ValueError(
+            f"model {backbone.name!r} is a network of ftjax; give yours another name"
+        )
+    if not backbone.body or not hasattr(backbone.body[0].module, "preprocessing"):
+        raise ValueError(
+            f"model {backbone.name!r}: its first unit's module needs a field "
+            "`preprocessing`, a Preprocessing that it calls on the images"
+        )
+    names = [unit.name for unit in backbone.body]
+    if len(set(names)) < len(names):
+        raise ValueError(f"model {backbone.name!r}: two units have one name")
+    if not any(unit.parameter_keys for unit in backbone.body):
+        raise ValueError(
+            f"model {backbone.name!r}: no unit has a Layer with a key, so there is "
+            "nothing to unfreeze"
+        )
+    BACKBONES[backbone.name] = lambda: backbone
+
+
 def make_backbone(name: str) -> Backbone:
     """The backbone of that name.
 

@@ -107,6 +107,33 @@ class Backbone:
     The body's layers count as depth. The head is drawn anew for every trial, always
     trained, and has its own learning rate.
 
+    One of your own is made of Linen modules. Every module is called as `module(x,
+    batch_norm=(), momentum=None, residual_scale=None)`; the first one has a field
+    `preprocessing` and calls it on the images. A layer with parameters is named in the
+    module by the `key` of its `Layer`. BatchNorm is `ftjax.backbones.layers.BatchNorm`,
+    told by `batch_norm` (the keys that use batch statistics) and `momentum`:
+
+        class Block(nn.Module):
+            features: int
+            preprocessing: Preprocessing | None = None
+
+            @nn.compact
+            def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+                if self.preprocessing is not None:
+                    x = self.preprocessing(x)
+                x = nn.Conv(self.features, (3, 3), strides=2, name="conv")(x)
+                norm = BatchNorm(name="bn")
+                x = norm(x, use_batch_stats="bn" in batch_norm, momentum=momentum)
+                return nn.relu(x)
+
+        conv = Layer("a_conv", "Conv2D", "conv")
+        norm = Layer("a_bn", "BatchNormalization", "bn")
+        units = Unit("a", Block(8, Preprocessing()), (conv, norm)), ...
+        mine = Backbone("mine", units, smallest_size=8, native_size=32)
+        ftjax.sweep("my_images", model=mine, weights="mine.safetensors")
+
+    Its weights are a file of `ftjax.save_weights`, or `random`.
+
     Attributes:
         name: as given to `--model`.
         body: units that hold pretrained weights, input first.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftjax.cli.console import make_console, parse, print_error, refuse
-from ftjax.cli.sweep import open_folder, start_jax, stop_alike
+from ftjax.cli.sweep import stop_alike
 from ftjax.config import Config, complete, to_json
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     own_process = arguments is None
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
-    from ftjax.cli.display import Display
+    from ftjax.report.progress import Display
+    from ftjax.session import open_folder, start_jax
     from ftjax.study.points import FULL, QUICK
     from ftjax.sweep.cores import one_core_each
     from ftjax.sweep.prepare import prepare
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             config = make_config(options, design, seeds)
-            start_jax(config, own_process)
+            start_jax(config, own_process=own_process)
             sweep = prepare(complete(config))
             layers = len(sweep.start.network.layers)
             points = tuple(design.points(options.modes, seeds, layers))
@@ -205,7 +206,7 @@ def write_answer(
     ]
     findings = [finding for finding in findings if finding.mode in options.modes]
     answer = recommended(design, measured)
-    read_steps = lambda trial: None  # TODO steps
+    read_steps = partial(records.read_steps, folder)
     study = Study(design, measured, weigh(measured), outcome.epochs, read_steps, moved)
     write_study(
         folder,

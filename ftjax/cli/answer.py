@@ -1,5 +1,7 @@
-"""From the tables of a sweep to its answer: table, figures, report, sentence."""
+"""What a sweep has found, printed: its table, warnings, reasons and sentence."""
 
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,14 +10,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.analysis.wording import percent
+from ftjax.analysis.variance import Variance, share
+from ftjax.analysis.wording import percent, points
 from ftjax.axes import NAMES
-from ftjax.machine.files import read_json, write_json
-from ftjax.report import depth_plot as plots
-from ftjax.report.answer import compare_probes, recommend_run, write_page
-from ftjax.report.drawing import rows_of
-from ftjax.report.final_score import named_trial, score_sentence
-from ftjax.report.probe_plots import probe_curves, probe_finding
+from ftjax.report.answer import recommend_run, write_files, write_recommendation
+from ftjax.sweep.events import Event
+
+FIRST = 30.0  # seconds before the first answer, and at least between two of them
+SHARE = 0.05  # of the time that answers take while trials are trained
 
 NUMBERS = {
     "Accuracy": "accuracy",
@@ -45,30 +47,58 @@ def write_answer(
     # Names and errors stand in these texts as they are: no markup.
     show = partial(console.print, markup=False, highlight=False, emoji=False)
     show(result_table(results))
-    if not (results.status == "done").any():
+    answer = write_files(out, results, epochs, score_test)
+    if answer is None:
         show("no trial is done, so there is no answer yet")
         return
-    recommendation = recommend_run(out, results)
-    write_json(out / "recommendation.json", recommendation.to_json())
-    trial = named_trial(results, recommendation) if recommendation.named else None
-    if trial is not None:
-        score_test(trial)
-    curve = rows_of(results, recommendation)
-    plots.save(plots.depth_curve(curve, recommendation.named), out / "depth_curve")
-    probes, correlations = compare_probes(out, results)
-    write_page(out, results, epochs, recommendation, probes, correlations)
-    if probes is not None:
-        figure = probe_curves(probes, results, correlations)
-        plots.save(figure, out / "probe_curves")
-        show(f"{probe_finding(correlations)}.")
-    for warning in recommendation.warnings:
+    best = answer.best
+    if answer.probes:
+        show(answer.probes)
+    for warning in best.warnings:
         show(f"warning: {warning}", style="yellow")
-    for sentence in recommendation.explanation:
+    for grid in best.effects.grids if best.effects else ():
+        show(effect_table(grid))
+    for sentence in best.explanation:
         show(sentence)
-    show(recommendation.sentence, style="bold")
-    score = read_json(out / "test.json")
-    if score is not None:
-        show(score_sentence(score, trial), style="bold")
+    show(best.sentence, style="bold")
+    if answer.score:
+        show(answer.score, style="bold")
+
+
+class AnswerSoFar:
+    """Writes page and recommendation anew while a sweep goes on, and says the answer.
+
+    That takes seconds, in which less is trained: no more than `SHARE` of the time.
+
+    Args:
+        out: the run's folder.
+        console: to print on.
+    """
+
+    def __init__(self, out: Path, console: Console):
+        self._out, self._console = out, console
+        self._next = time.perf_counter() + FIRST
+        self._said = ""
+
+    def heard(self, event: Event) -> None:
+        """Looks whether it is time, after a trial has ended; the tables are written."""
+        began = time.perf_counter()
+        if event.status != "done" or began < self._next:
+            return
+        results, epochs = (
+            pd.read_csv(self._out / name) for name in ("results.csv", "epochs.csv")
+        )
+        done = results[results["status"] == "done"]
+        if done["depth_layers"].nunique() < 2:
+            return
+        recommendation = recommend_run(self._out, results)
+        write_recommendation(self._out, results, epochs, recommendation)
+        answer = " ".join(recommendation.parts[:2])
+        if answer != self._said:
+            self._said = answer
+            self._console.print(f"so far, from {len(done)} rows: {answer}")
+        now = time.perf_counter()
+        self._next = now + max(FIRST, (now - began) / SHARE)
 
 
 def result_table(results: pd.DataFrame) -> Table:
@@ -93,6 +123,36 @@ def result_table(results: pd.DataFrame) -> Table:
             cells += [row.status]
         table.add_row(*cells)
     return table
+
+
+def effect_table(grid: Variance) -> Table:
+    """What depth and each varied axis add to the accuracy, and the seeds beside them.
+
+    Of a small p, chance alone hardly gives as much.
+    """
+    table = Table()
+    for name in ("Effect", "Share", "Worst to best, points", "95 %", "p"):
+        table.add_column(name, justify="left" if name == "Effect" else "right")
+    for effect in (*grid.main, *grid.pairs):
+        ends = effect.interval
+        table.add_row(
+            effect.title,
+            share(effect.share),
+            "-" if math.isnan(effect.range) else points(effect.range),
+            f"{points(ends[0])} to {points(ends[1])}" if ends else "-",
+            _chance(effect.probability),
+        )
+    if len(grid.levels) > 2:
+        table.add_row("three and more together", share(grid.higher), *("---"))
+    if grid.seeds > 1:
+        table.add_row("seeds", share(grid.within), *("---"))
+    return table
+
+
+def _chance(probability: float) -> str:
+    if math.isnan(probability):
+        return "-"
+    return f"{probability:.3f}" if probability >= 0.001 else "<0.001"
 
 
 def _number(row, column: str) -> str:

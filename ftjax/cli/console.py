@@ -1,8 +1,4 @@
-"""What all commands share: arguments, width of the output, and errors on one line.
-
-Names of classes, files and errors come from outside, and Rich would read a `[/x]` in
-them as markup: consoles made here print everything as it is.
-"""
+"""What all commands share: arguments, and errors on one line."""
 
 import io
 import re
@@ -13,8 +9,8 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-LOG_WIDTH = 160  # columns of a log file or pipe
-PLAIN = {"markup": False, "highlight": False, "emoji": False}
+from ftjax.machine.console import PLAIN
+from ftjax.machine.console import make_console as make_console
 
 Options = TypeVar("Options")
 Where = Annotated[
@@ -73,14 +69,6 @@ def one_line(box: str) -> str:
     text = text.partition(" Got errors:")[0].replace("{None}|", "")
     text = re.sub(r"^Missing from .*?: ", "missing: ", text)
     return text[:1].lower() + text[1:].rstrip(".")
-
-
-def make_console() -> Console:
-    """Standard output: a terminal or notebook has its own width, a log LOG_WIDTH."""
-    console = Console(**PLAIN)
-    if console.is_terminal or console.is_jupyter:
-        return console
-    return Console(width=LOG_WIDTH, **PLAIN)
 
 
 def print_error(line: str) -> None:

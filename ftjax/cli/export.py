@@ -1,10 +1,11 @@
-"""Takes a trained trial to Keras or to safetensors.
+"""Takes a trained network home: to Keras, ONNX, PyTorch or safetensors.
 
-    ftjax export runs/resnet50-mine --depth 32 --format keras
-    ftjax export runs/resnet50-mine --out my.safetensors
+    ftjax export runs/resnet50-mine --format keras
+    ftjax export runs/resnet50-mine --format onnx --depth 32 --out my.onnx
 
-For Keras it prints the code that builds the model and loads the file. Without --depth:
-the depth that the run recommends. Exit codes: 0 done, 2 bad arguments or input.
+Prints the code that loads the file. Every file says its preprocessing, its classes, the
+licence of the pretrained weights and the run's answer. Without --depth: the depth that
+the run recommends. Exit codes: 0 done, 2 bad arguments or input.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,10 @@ import tyro
 
 from ftjax.cli.console import Where, conditions, make_console, parse, refuse
 
-SUFFIXES = {"keras": ".weights.h5", "safetensors": ".safetensors"}
-
 
 @dataclass(frozen=True)
 class Options:
-    """Writes a trained trial as a file of weights."""
+    """Writes a trained network as a file."""
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder that --out of the sweep named."""
@@ -32,10 +31,12 @@ class Options:
     """Seed of the trial."""
     where: Where = ()
     """Conditions on the trial's row of results.csv, e.g. lr=0.001 bn=frozen."""
-    format: Literal["keras", "safetensors"] = "safetensors"
-    """Kind of file."""
+    format: Literal["keras", "onnx", "safetensors", "torch"] = "safetensors"
+    """keras (a whole .keras model), onnx, torch (names of timm or torchvision), or
+    safetensors (our own names, read back by --weights)."""
     out: Path | None = None
-    """The file. Default: <run_dir>/<model>-depth<L><suffix>."""
+    """The file. Default: <run_dir>/<model>-depth<L><suffix>. With --format keras and a
+    name ending in .weights.h5: weights for the model of keras.applications."""
     offline: bool = False
     """Open no network connection."""
 
@@ -44,10 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax export", description=__doc__)
     # JAX starts here, not at import: a wrong argument is answered at once.
+    from ftjax.exports import export_network
     from ftjax.predictor import load
-    from ftjax.weights.export import export_keras, export_safetensors, keras_code
 
-    code = ""
     try:
         predictor = load(
             options.run_dir,
@@ -57,18 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
             where=conditions(options.where),
             offline=options.offline,
         )
-        network, size = predictor.network, predictor.image_size
-        suffix = SUFFIXES[options.format]
-        name = f"{network.name}-depth{predictor.depth_layers}{suffix}"
-        path = options.out or options.run_dir.expanduser() / name
-        weights = (network, predictor.params, predictor.batch_stats)
-        if options.format == "keras":
-            code = keras_code(network, image_size=size, file_name=str(path))
-            export_keras(path, *weights)
-        else:
-            export_safetensors(
-                path, *weights, image_size=size, class_names=predictor.class_names
-            )
+        run_dir = options.run_dir.expanduser()
+        path, code = export_network(
+            predictor, run_dir, format=options.format, path=options.out
+        )
     except ValueError as error:
         return refuse(error)
     console = make_console()

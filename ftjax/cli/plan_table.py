@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ftjax.analysis.wording import duration
 from ftjax.axes import FRESH
 from ftjax.config import HALVING
 from ftjax.frozen.placement import Room, begun_bytes
@@ -12,19 +13,23 @@ from ftjax.sweep.cost import measure_cost, trainable_params
 from ftjax.sweep.forecast import measure_rates, passed_flops, views_cost
 from ftjax.sweep.memory import available_bytes, count_programs
 from ftjax.sweep.prepare import Sweep
-from ftjax.sweep.resources import needed_memory, trials_at_once
+from ftjax.sweep.resources import largest_trials, needed_memory, trials_at_once
 from ftjax.sweep.trial import Trial
 
 CHOICES = (1, 4, 8)  # numbers of views whose cost is told
 
 
-def print_forecast(sweep: Sweep, console: Console) -> None:
-    """FLOPs, memory and seconds of every trial, after a calibration on one batch."""
+def print_forecast(sweep: Sweep, console: Console) -> float | None:
+    """FLOPs, memory and seconds of every trial, after a calibration on one batch.
+
+    Returns:
+        Seconds in all, compilation included; None where a search has yet to decide.
+    """
     config, start, data, budget, _ = sweep
     trials = sweep.plan().trials
     if not trials:
         console.print("--depths auto decides after the first trials what to train")
-        return
+        return None
     rates = measure_rates(start, data, budget, trials)
     network, size = start.network, start.image_size
     cost = measure_cost(network, size)
@@ -57,6 +62,8 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
         )
     console.print(table)
     programs = count_programs(start, trials)
+    timed = count_programs(start, largest_trials(trials)[:1])
+    compiling = rates.compile_seconds * programs / timed
     count = trials_at_once(start, budget, trials, sweep.num_images)
     memory = needed_memory(start, budget, trials, sweep.num_images, count)
     available = available_bytes()
@@ -65,9 +72,10 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
     lines = [
         f"{most}{total / 1e12:.1f} TFLOP in all, {passed / 1e12:.1f} of them once for "
         "the frozen part",
-        f"about {duration(seconds)} and the time to compile {programs} programs of "
-        f"single units (measured on one batch: training {rates.train / 1e9:.1f}, "
-        f"inference {rates.inference / 1e9:.1f} GFLOP/s; the first one compiled in "
+        f"about {duration(seconds + compiling)} in all: {duration(seconds)} of "
+        f"training and {duration(compiling)} to compile {programs} programs of single "
+        f"units (measured on one batch: training {rates.train / 1e9:.1f}, inference "
+        f"{rates.inference / 1e9:.1f} GFLOP/s; {timed} programs compiled in "
         f"{rates.compile_seconds:.0f} s)",
         f"memory: at least {sum(memory) / 1e9:.2f}{limit} GB: parameters "
         f"{memory.params / 1e9:.2f}, optimizer {memory.optimizer / 1e9:.2f}, "
@@ -95,6 +103,7 @@ def print_forecast(sweep: Sweep, console: Console) -> None:
         )
     for line in lines:
         console.print(line)
+    return seconds + compiling
 
 
 def views_lines(room: Room, trials: Sequence[Trial]) -> Iterator[str]:
@@ -124,10 +133,3 @@ def placement(trial: Trial) -> str:
         return where
     recomputed = f"{again} unit{'s' * (again > 1)} recomputed"
     return f"{where}, {recomputed}" if boundary else recomputed
-
-
-def duration(seconds: float) -> str:
-    """E.g. 45 s, 12 min, 3.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

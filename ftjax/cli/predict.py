@@ -2,6 +2,9 @@
 
     ftjax predict runs/effnetlite0-digits image.jpg
     ftjax predict runs/effnetlite0-digits *.png --depth 54 --top 3
+    ftjax predict runs/effnetlite0-digits new_images/ --csv answers.csv
+
+Probabilities are calibrated on the run's validation images.
 
 Without --depth: the depth that the run recommends. Exit codes: 0 done, 2 bad arguments
 or input.
@@ -27,7 +30,7 @@ class Options:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE ..."),
     ]
-    """Image files."""
+    """Image files, and folders of them."""
     depth: int | None = None
     """Layers unfrozen from the top. Default: the recommended depth."""
     bn: str | None = None
@@ -38,6 +41,8 @@ class Options:
     """Conditions on the trial's row of results.csv, e.g. lr=0.001 bn=frozen."""
     top: int = 1
     """How many classes to show."""
+    csv: Path | None = None
+    """Write a table instead: a row per file, a column of probabilities per class."""
     offline: bool = False
     """Open no network connection."""
 
@@ -50,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         # JAX starts here, not at import: a wrong argument is answered at once.
         from ftjax.machine import xla
         from ftjax.predictor import load
+        from ftjax.weights.export import write_file
 
         xla.tune_xla()
         xla.use_compilation_cache()
@@ -61,16 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
             where=conditions(options.where),
             offline=options.offline,
         )
-        predictions = predictor.predict_files(options.images)
+        table = predictor.predict_table(options.images)
+        if options.csv is not None:
+            write_file(options.csv, table.to_csv(index=False).encode())
     except ValueError as error:
         return refuse(error)
     console = make_console()
-    for path, prediction in zip(options.images, predictions, strict=True):
-        order = prediction.probabilities.argsort()[::-1][: options.top]
-        shown = ", ".join(
-            f"{predictor.class_names[i]} {prediction.probabilities[i]:.3f}"
-            for i in order
-        )
+    if options.csv is not None:
+        console.print(f"{options.csv}: {len(table)} images", soft_wrap=True)
+        return 0
+    probabilities = table.iloc[:, 3:].to_numpy()
+    for path, row in zip(table["file"], probabilities, strict=True):
+        order = row.argsort()[::-1][: options.top]
+        shown = ", ".join(f"{predictor.class_names[i]} {row[i]:.3f}" for i in order)
         console.print(f"{path}: {shown}", soft_wrap=True)
     return 0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftjax.cli.console import make_console, parse, print_error, refuse
-from ftjax.cli.sweep import open_folder, start_jax, stop_alike
+from ftjax.cli.sweep import stop_alike
 from ftjax.config import Config, complete, to_json
 from ftjax.machine.paths import expand_user
 
@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     own_process = arguments is None
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
-    from ftjax.cli.display import Display
     from ftjax.predictor import load
+    from ftjax.report.progress import Display
+    from ftjax.session import open_folder, start_jax
     from ftjax.sweep.prepare import prepare
     from ftjax.sweep.records import write_run
     from ftjax.sweep.run import run
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             config = make_config(options)
-            start_jax(config, own_process)
+            start_jax(config, own_process=own_process)
             sweep = prepare(complete(config))
             folder = open_folder(sweep.config)
         except ValueError as error:

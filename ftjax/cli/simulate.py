@@ -24,13 +24,20 @@ from ftjax.machine.paths import expand_user
 from ftjax.search.simulate import Case, Summary, cases, simulate, summarize
 
 FEW_IMAGES_MORE = 3  # times as many sweeps with 100 images: they are quick
-SLOW = ("auto", "halving")  # a search asks many times: fewer sweeps of these
+SLOW = (
+    "auto",
+    "halving",
+    "surface grid",
+    "surface auto",
+)  # a search asks many times: fewer sweeps of these
 QUICK, FULL = 60, 200
 TITLES = {
     "grid": "Every depth with so many seeds",
     "replicates": "The default: one run of each depth, three of what may be the best",
     "halving": "Halving, then three runs of what is left: the set is about those",
     "auto": "The search over 19 depths (its interval; ties count as held)",
+    "surface grid": "19 depths times four rates, the best depth moves: every cell once",
+    "surface auto": "The same surfaces, the search over depths and rates",
 }
 COLUMNS = (
     "shape | noise | images | seeds | holds the best | claims | wrong | set | "

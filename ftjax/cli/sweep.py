@@ -6,24 +6,15 @@
 Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
 """
 
-import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from ftjax.axes import varied
 from ftjax.cli.console import make_console, parse, print_error, refuse
-from ftjax.config import Config, axis_values, complete, to_json
-
-if TYPE_CHECKING:
-    from ftjax.sweep.prepare import Sweep
+from ftjax.config import Config, axis_values
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,59 +25,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     own_process = arguments is None  # nobody else has JAX arrays in it, or garbage
     # JAX starts here, not at import: --help and a wrong argument are answered at once.
-    from ftjax.cli.answer import write_answer
-    from ftjax.cli.display import Display
+    from ftjax import session
+    from ftjax.cli.answer import AnswerSoFar, write_answer
     from ftjax.cli.plan_table import print_forecast
-    from ftjax.machine.mesh import from_first_process, is_first_process
+    from ftjax.machine.mesh import is_first_process
+    from ftjax.report.progress import Display, print_plan
     from ftjax.sweep.cores import one_core_each
     from ftjax.sweep.events import ENDED_BADLY
-    from ftjax.sweep.final_score import score_test
-    from ftjax.sweep.prepare import prepare
-    from ftjax.sweep.records import write_run
-    from ftjax.sweep.results import write_probes
     from ftjax.sweep.run import run
 
     if own_process:
         stop_alike()
     try:
         try:
-            start_jax(config, own_process)
+            session.start_jax(config, own_process=own_process)
             console.quiet = not is_first_process()
-            sweep = prepare(complete(config))
-            out = from_first_process(partial(open_folder, sweep.config))
+            sweep, out = session.load(config)
         except ValueError as error:
             return refuse(error)
         print_plan(sweep, console)
         if config.plan:
-            print_forecast(sweep, console)
+            forecast = print_forecast(sweep, console)
+            if forecast is not None:
+                session.record_forecast(out, forecast)
             return 0
-        command, data = "ftjax sweep " + shlex.join(words), sweep.data
-        settings = to_json(sweep.config)
-        write_run(out, settings, command, data)
-        if config.probes:
-            size = sweep.hyper.micro_batch
-            write_probes(sweep.start, data, sweep.plan(), out, batch_size=size)
+        session.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process:
             sweep = one_core_each(sweep)
-        with Display(console) as display:
-            outcome = run(sweep, out, display.show, display.begin_round)
+        so_far = AnswerSoFar(out, console)
+        allowance = session.make_allowance(sweep, out, began)
+        with Display(console, began=began) as display:
+            heard = [so_far.heard] if is_first_process() else []
+            listen = session.make_listener(sweep, out, display.show, *heard)
+            outcome = run(sweep, out, listen, display.begin_round, allowance)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
-        trials = {trial.id: trial for trial in outcome.plan.trials}
-
-        def score(trial: str) -> None:
-            if data.test is not None:
-                score_test(out, sweep.start, trials[trial], *data.test)
-
+        took = time.perf_counter() - began
+        session.record_time(out, seconds=took, forecast=display.forecast)
+        left_out = session.report_allowance(allowance, outcome, out)
+        score = session.make_scorer(sweep, outcome, out)
         write_answer(out, outcome.results, outcome.epochs, console, score)
-        console.print(f"{time.perf_counter() - began:.0f} s in all; results in {out}")
+        if left_out:
+            console.print(left_out)
+        console.print(f"{took:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
-    # Of several rates, one that diverges is an answer.
+    # Of several settings, one that diverges is an answer if another one does not.
     several = bool(varied(axis_values(sweep.config)))
-    bad = ("failed",) if several else ENDED_BADLY
+    answered = several and bool((outcome.results["status"] == "done").any())
+    bad = ("failed",) if answered else ENDED_BADLY
     return 1 if any(e.status in bad for e in outcome.failed.values()) else 0
 
 
@@ -99,79 +88,3 @@ def stop_alike() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), stop)
-
-
-def start_jax(config: Config, own_process: bool) -> None:
-    """Chooses how JAX compiles and runs; comes before all other use of it.
-
-    Args:
-        config: what to train.
-        own_process: whether nobody else has objects in this process.
-
-    Raises:
-        ValueError: the processes of --distributed cannot be joined.
-    """
-    from ftjax.machine import xla
-    from ftjax.machine.heap import keep_freed_memory
-
-    xla.tune_xla()
-    if config.mesh != "auto" or config.distributed:  # then they share batches
-        xla.give_devices_threads()
-    if config.distributed:
-        xla.join_processes()
-    keep_freed_memory()
-    if own_process:
-        xla.collect_garbage_rarely()
-    xla.use_compilation_cache()
-
-
-def open_folder(config: Config) -> Path:
-    """The folder of the results.
-
-    Raises:
-        ValueError: it cannot be written, or holds results that are not to be resumed.
-    """
-    out = config.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be made: {error.strerror}") from None
-    if not os.access(out, os.W_OK):
-        raise ValueError(f"--out {out} cannot be written; choose another folder")
-    if not config.resume and any(out.iterdir()):
-        raise ValueError(
-            f"--no-resume, but {out} is not empty; remove it, or choose another --out"
-        )
-    return out
-
-
-def print_plan(sweep: "Sweep", console: Console) -> None:
-    """What will be trained, before anything is."""
-    config, start, data, _, _ = sweep
-    plan = sweep.plan()
-    epochs = max(axis_values(config)["epochs"])
-    depths = sorted({request.cut.depth_layers for request in plan.requests})
-    lines = [
-        f"{config.model} ({start.weights}) on {data.name}: {len(data.train.labels)} "
-        f"training and {len(data.val.labels)} validation images of "
-        f"{len(data.class_names)} classes at {config.image_size} pixels",
-        f"{len(plan.requests)} rows, {len(plan.trials)} trials of {epochs} epochs: "
-        f"depths {' '.join(map(str, depths))} of {len(start.network.layers)} layers, "
-        f"bn {' '.join(config.bn)}, {config.seeds} seed" + "s" * (config.seeds > 1),
-        *(
-            f"{axis.title}: {' '.join(map(str, axis_values(config)[axis.name]))}"
-            for axis in varied(axis_values(config))
-        ),
-    ]
-    if not any(unit.batch_norm_keys for unit in start.network.units):
-        lines.append(f"{config.model} has no BatchNorm: one curve, whatever --bn says")
-    for line in lines:
-        console.print(line)
-    for line in data.report.lines() if data.report else ():
-        console.print(line)
-    for warning in data.warnings:
-        console.print(f"warning: {warning}", style="yellow")
-    if config.weights == "random":
-        console.print(
-            "random weights: the curve says nothing about transfer", style="yellow"
-        )

@@ -59,10 +59,10 @@ def quiet() -> Iterator[None]:
 def decode_image(
     raw: bytes | np.ndarray, *, bits: int | None = None, strict: bool = True
 ) -> np.ndarray | None:
-    """Decodes an image file of any kind that is read, or passes grey pixels through.
+    """Decodes an image file of any kind that is read, or passes pixels through.
 
     Args:
-        raw: content of a file, or uint8 (height, width).
+        raw: content of a file, or uint8 (height, width) or (height, width, 3).
         bits: of the values of 16-bit images, one number for a whole data set
             (`Dataset.bits`); None: the fewest of 8, 10, 12, 14, 16 that hold this one.
         strict: whether a JPEG that decoders warn of is taken for unreadable.
@@ -71,7 +71,7 @@ def decode_image(
         uint8 (height, width, 3), RGB; None if it cannot be read in full.
     """
     if isinstance(raw, np.ndarray):
-        return np.repeat(raw[:, :, None], 3, axis=2)
+        return raw if raw.ndim == 3 else np.repeat(raw[:, :, None], 3, axis=2)
     with quiet():
         try:
             return finish(read_pixels(raw, warnings_are_errors=strict), bits)

@@ -111,6 +111,7 @@ class Dataset:
 def load(
     name: str,
     *,
+    source: Source | None = None,
     data_dir: str | Path | None = None,
     image_size: int,
     train_size: int | Collection[int] | None = None,
@@ -132,6 +133,7 @@ def load(
 
     Args:
         name: digits, cifar10, food101, stanford_dogs or the path of a folder.
+        source: the images themselves (`arrays.open_arrays`), instead of a name's.
         data_dir: where TFDS data sets lie prepared (see `sources.open_source`).
         image_size: pixels a side, at least 8.
         train_size: number of training images; a smaller set is a prefix of a larger
@@ -162,7 +164,7 @@ def load(
         )
     cache = expand_user(cache_dir) if cache_dir else cache_folder()
     with closing(Spool(cache / "images", image_size)) as spool:
-        source = open_source(
+        source = source or open_source(
             name,
             data_dir=data_dir,
             cache_dir=cache,

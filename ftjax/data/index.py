@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftjax.data.scan import Scan
+from ftjax.data.splits import quote_some
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Split:
 
     Attributes:
         labels: int32 (n,).
-        read: item number -> bytes of an image file, or uint8 pixels (h, w).
+        read: item number -> bytes of an image file, or uint8 pixels: (h, w), grey, or
+            (h, w, 3), RGB.
         name_of: item number -> name for error messages.
         digests: item numbers (m,) -> SHA-256 of each item's content, uint8 (m, 32).
         boxes: item number -> where its objects are, (k, 4) top, left, bottom, right as
@@ -58,6 +60,15 @@ class Source:
     scan: Scan | None = None
 
 
+def digest_content(content: bytes | np.ndarray) -> bytes:
+    """SHA-256 of an image file, or of pixels; those of an RGB array with its shape."""
+    digest = hashlib.sha256()
+    if isinstance(content, np.ndarray) and content.ndim == 3:
+        digest.update(f"{content.shape} ".encode())
+    digest.update(content)
+    return digest.digest()
+
+
 def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]):
     """SHA-256 of each item, uint8 (n, 32).
 
@@ -72,10 +83,25 @@ def digest_items(items: np.ndarray, *, read: Callable[[int], bytes | np.ndarray]
 
     def digest(item: int) -> bytes:
         try:
-            return hashlib.sha256(read(item)).digest()
+            return digest_content(read(item))
         except OSError:  # Decoding reads it again and reports it with its name.
             return bytes(32)
 
     with ThreadPoolExecutor() as pool:  # Threads hide the latency of network folders.
         content = b"".join(pool.map(digest, items.tolist()))
     return np.frombuffer(content, np.uint8).reshape(-1, 32)
+
+
+def refuse_empty_classes(source: Source, name: str) -> None:
+    """Raises ValueError if a class has no images in a split."""
+    for split_name in ("train", "val", "test"):
+        split = getattr(source, split_name)
+        if split is None:
+            continue
+        counts = np.bincount(split.labels, minlength=len(source.class_names))
+        if not counts.all():
+            empty = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
+            raise ValueError(
+                f"data {name!r}: no images of class {quote_some(empty)} in "
+                f"{split_name}; every class needs some: add them or remove the class"
+            )

@@ -1,6 +1,5 @@
 """The images of a split as rows of square pixels, made from what was hashed."""
 
-import hashlib
 import math
 import tempfile
 import threading
@@ -11,7 +10,7 @@ import numpy as np
 
 from ftjax.data.decode import decode_image, finish, quiet, resize_square
 from ftjax.data.image_files import Refused, read_pixels
-from ftjax.data.index import Split
+from ftjax.data.index import Split, digest_content
 from ftjax.data.splits import quote_some
 from ftjax.data.threads import map_ordered
 
@@ -107,7 +106,7 @@ def decode_items(
             return square
         try:
             raw = split.read(int(items[row]))
-            if hashlib.sha256(raw).digest() != digest:
+            if digest_content(raw) != digest:
                 return "changed"
             if isinstance(raw, np.ndarray):
                 return resize_square(decode_image(raw), image_size)

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ftjax.data.folders import open_folder
-from ftjax.data.index import Source, Split, digest_items
+from ftjax.data.index import Source, Split, digest_items, refuse_empty_classes
 from ftjax.data.layout import LAYOUTS
 from ftjax.data.prepared import PreparedSet, open_prepared
 from ftjax.data.scan import ScanFolder, scan_folder
-from ftjax.data.splits import quote_some
 from ftjax.machine.paths import expand_user
 
 
@@ -60,17 +59,7 @@ def open_source(
             f"data {name!r} is neither a known data set nor an existing folder; "
             f"allowed: {', '.join(SOURCES)}, or the path of a folder {LAYOUTS}"
         )
-    for split_name in ("train", "val", "test"):
-        split = getattr(source, split_name)
-        if split is None:
-            continue
-        counts = np.bincount(split.labels, minlength=len(source.class_names))
-        if not counts.all():
-            empty = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
-            raise ValueError(
-                f"data {name!r}: no images of class {quote_some(empty)} in "
-                f"{split_name}; every class needs some: add them or remove the class"
-            )
+    refuse_empty_classes(source, name)
     return source
 
 

@@ -36,7 +36,9 @@ def stop_point() -> None:
 
 
 @contextmanager
-def in_threads(call: Callable[[], object], count: int) -> Iterator[None]:
+def in_threads(
+    call: Callable[[], object], count: int, seconds: float | None = None
+) -> Iterator[None]:
     """Within it, `count` threads run `call`; its end waits for them.
 
     An error in one of them, or within (Ctrl-C), stops the others at their next
@@ -45,8 +47,13 @@ def in_threads(call: Callable[[], object], count: int) -> Iterator[None]:
     Args:
         call: what each thread runs.
         count: how many.
+        seconds: after which all of them are stopped; None: never.
+
+    Raises:
+        Stopped: the caller came to a `stop_point` after that time.
     """
     stop = threading.Event()
+    timer = None if seconds is None else threading.Timer(seconds, stop.set)
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -63,6 +70,9 @@ def in_threads(call: Callable[[], object], count: int) -> Iterator[None]:
     threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
     before, _own.stop = getattr(_own, "stop", None), stop
     try:
         yield
@@ -76,6 +86,8 @@ def in_threads(call: Callable[[], object], count: int) -> Iterator[None]:
         _own.stop = before
         for thread in threads:
             thread.join()
+        if timer is not None:
+            timer.cancel()
     if errors:
         raise errors[0]
 

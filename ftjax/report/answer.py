@@ -1,9 +1,10 @@
 """From the tables of a run to its recommendation and its page."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,88 @@ from ftjax.analysis.rank_correlation import RankCorrelation, rank_correlation
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.rows import last_rows
 from ftjax.analysis.surface import surface_sentences
+from ftjax.analysis.variance import axis_effects
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
-from ftjax.machine.files import read_json
+from ftjax.machine.files import read_json, write_json
+from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
 from ftjax.report.content import Table, class_tables
+from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.page import write_report
+from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
+from ftjax.sweep import records
+from ftjax.sweep.allowance import read_report
 from ftjax.sweep.results import read_correct, read_probes
 from ftjax.sweep.strategies import decide
+
+
+class Answer(NamedTuple):
+    """What the tables of a run say.
+
+    Attributes:
+        best: the recommendation.
+        probes: how well the probes ordered the depths, '' without probes.
+        score: what the test images say, '' without any.
+    """
+
+    best: Recommendation
+    probes: str
+    score: str
+
+
+def write_files(
+    out: Path,
+    results: pd.DataFrame,
+    epochs: pd.DataFrame,
+    score_test: Callable[[str], object] = lambda trial: None,
+) -> Answer | None:
+    """From the tables of a run to recommendation.json, figures and report.
+
+    Args:
+        out: the run's folder.
+        results: as in results.csv.
+        epochs: as in epochs.csv.
+        score_test: scores the test images by the trial that is named, once.
+
+    Returns:
+        The answer; None, and no file, as long as no trial is done.
+    """
+    if not (results.status == "done").any():
+        return None
+    best = recommend_run(out, results)
+    trial = named_trial(results, best) if best.named else None
+    if trial is not None:
+        score_test(trial)
+    probes, correlations = write_recommendation(out, results, epochs, best)
+    finding = ""
+    if probes is not None:
+        figure = probe_curves(probes, results, correlations)
+        plots.save(figure, out / "probe_curves")
+        finding = f"{probe_finding(correlations)}."
+    score = read_json(out / "test.json")
+    said = "" if score is None else score_sentence(score, trial)
+    return Answer(best, finding, said)
+
+
+def write_recommendation(
+    out: Path, results: pd.DataFrame, epochs: pd.DataFrame, best: Recommendation
+) -> tuple[pd.DataFrame | None, tuple[RankCorrelation, ...]]:
+    """Writes recommendation, depth curve and page; returns the probes, as compared.
+
+    Args:
+        out: the run's folder.
+        results: as in results.csv.
+        epochs: as in epochs.csv.
+        best: the recommendation of them.
+    """
+    write_json(out / "recommendation.json", best.to_json())
+    curve = drawing.rows_of(results, best)
+    plots.save(plots.depth_curve(curve, best.named), out / "depth_curve")
+    probes, correlations = compare_probes(out, results)
+    write_page(out, results, epochs, best, probes, correlations)
+    return probes, correlations
 
 
 def compare_probes(
@@ -63,11 +137,16 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         **read_logits_if_needed(out, results, settings.get("metric")),
         **settings,
     )
+    effects = axis_effects(results)
+    most = (effects.sentence,) if effects and effects.sentence else ()
     about_images = tuple(saved.get("data_warnings", ()))
+    left_out = read_report(out) or {}
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, read)),
+        explanation=(*answer.explanation, *surface_sentences(results, read), *most),
         warnings=(*about_images, *answer.warnings),
+        left_out=left_out,
+        effects=effects,
     )
 
 
@@ -109,6 +188,12 @@ def read_logits_if_needed(
     if metric in (None, "accuracy", "balanced_accuracy"):
         return {}
     return {"logits": read_logits(out, results)}
+
+
+def read_steps(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
+    """By trial, loss and accuracy of every training step, (steps, 2), where kept."""
+    read = {trial: records.read_steps(out, trial) for trial in set(results["trial"])}
+    return {trial: steps for trial, steps in read.items() if steps is not None}
 
 
 def classes_of_run(
@@ -160,6 +245,7 @@ def write_page(
             command=saved["command"],
             probes=probes,
             correlations=correlations,
+            steps=read_steps(out, results),
             classes=classes_of_run(out, results, recommendation),
         ),
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,10 @@ from ftjax.analysis.metrics import class_changes, class_table, confusion_matrix
 from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
 from ftjax.analysis.wording import METRIC_WORDS, depth_span, metric_value, number
 from ftjax.axes import Axis
+from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 
+TIME_FILE = "time.json"  # what the commands took, in the folder of the run
 MISSING = "–"
 MOST_CLASSES = 20  # in a table of classes; a larger confusion matrix is left out
 
@@ -167,9 +170,13 @@ def _setting_text(value: Any) -> str:
     return str(value)
 
 
-def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def notices(
+    results: pd.DataFrame, best: Recommendation | None = None
+) -> tuple[tuple[str, str], ...]:
     """What must not be overlooked, as (level, sentence); level is 'bad' or 'warn'."""
     found = []
+    if best is not None and best.left_out:
+        found.append(("warn", best.left_out["sentence"]))
     if "weights" in results and "random" in set(results["weights"]):
         found.append(
             (
@@ -192,7 +199,11 @@ def notices(results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     if "status" in results:
         for status, level, words in (
             ("failed", "bad", "Failed, and left out of every mean and fit"),
-            ("diverged", "bad", "Diverged, and left out of every mean and fit"),
+            (
+                "diverged",
+                "bad",
+                "Diverged: at chance in the figures, in no mean or fit",
+            ),
             (
                 "stopped",
                 "warn",
@@ -302,12 +313,37 @@ def key_facts(
     if best.baseline is not None:
         base = metric_value(best.metric, best.baseline)
         facts.append(("Majority class", base))
-    if drawing.measured(results, "seconds"):
-        unique = results.drop_duplicates("trial") if "trial" in results else results
-        facts.append(("Training time, all trials", f"{unique['seconds'].sum():.0f} s"))
     return tuple(
         (key, value.replace(" %", "\N{NO-BREAK SPACE}%")) for key, value in facts
     )
+
+
+def time_facts(folder: Path, results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """What the run took, compilation and loading included, and what was forecast.
+
+    Where no command has written its time, the sum over the trials stands instead.
+
+    Args:
+        folder: of the run.
+        results: as in results.csv.
+    """
+    known = read_json(folder / TIME_FILE) or {}
+    commands = known.get("commands", [])
+    if not commands:
+        if not drawing.measured(results, "seconds"):
+            return ()
+        unique = results.drop_duplicates("trial") if "trial" in results else results
+        columns = [name for name in ("seconds", "compile_seconds") if name in unique]
+        total = unique[columns].sum().sum()
+        return (("Time of all trials, with compilation", f"{total:.0f} s"),)
+    total = sum(command["seconds"] for command in commands)
+    facts = [("Time in all, with compilation", f"{total:.0f} s")]
+    if "plan" in known:
+        facts.append(("Forecast by --plan", f"{known['plan']:.0f} s"))
+    if len(commands) == 1 and commands[0]["forecast"] is not None:
+        text = f"{commands[0]['forecast']:.0f} s"
+        facts.append(("Forecast after the first trial", text))
+    return tuple(facts)
 
 
 def class_tables(

@@ -33,6 +33,7 @@ from ftjax.report.drawing import (
     WIDE,
     Curve,
     Look,
+    chance_level,
     curve_of,
     depth_axes,
     empty_figure,
@@ -113,7 +114,10 @@ def depth_curve(
         return empty_figure(width, NOTHING, setting_line(results))
     rate = metric.endswith("accuracy")
     title = _depth_title(done, metric, recommendation)
-    low = _top([c for _, _, c in curves.values()]) if metric == "val_accuracy" else None
+    lost = _at_chance(results, recommendation, metric)
+    low = None
+    if metric == "val_accuracy":
+        low = _top([c for _, _, c in curves.values()], lost[:, 1])
     height = (4.9 if width > 6 else 5.4) + (1.9 if low is not None else 0.0)
     figure = new_figure(width, height, title)
     panels = figure.subplots(
@@ -136,6 +140,7 @@ def depth_curve(
             ax.plot(side.depth, side.mean, "--", color=color, alpha=0.55, lw=1.1)
             if len(side.depth) == 1:
                 ax.lines[-1].set_marker("_")
+    shown.append(lost[:, 1])
     answer = recommendation is not None and metric == "val_accuracy"
     limit_values(ax, np.concatenate(shown), rate, strip=0.24 if answer else 0.08)
     depth_axes(ax, results, width - 1.6, top=True)
@@ -144,7 +149,7 @@ def depth_curve(
         ax.yaxis.set_major_formatter(AS_PERCENT)
     if recommendation is not None and answer:
         _draw_recommendation(ax, done, recommendation)
-    _draw_absent(ax, results)
+    _draw_absent(ax, results, lost)
     if low is not None:
         _draw_top(panels[1], [c[1:] for c in curves.values()], low)
         if recommendation is not None:
@@ -293,21 +298,50 @@ def _stretches(best: Recommendation) -> list[tuple[int, int]]:
     return found
 
 
-def _draw_absent(ax: Axes, results: pd.DataFrame) -> None:
+def _at_chance(
+    results: pd.DataFrame, best: Recommendation | None, metric: str
+) -> np.ndarray:
+    """Depth and accuracy of guessing, (n, 2), where trials diverged.
+
+    None of them where that accuracy is not known, or another metric is drawn.
+    """
+    chance = chance_level(best) if metric == "val_accuracy" else None
+    if chance is None or "status" not in results:
+        return np.empty((0, 2))
+    depths = results.loc[results["status"] == "diverged", "depth_layers"].unique()
+    return np.array([(depth, chance) for depth in depths]).reshape(-1, 2)
+
+
+def _draw_absent(ax: Axes, results: pd.DataFrame, lost: np.ndarray) -> None:
+    """Marks of trials without a number: at chance if they diverged, else at the bottom.
+
+    Args:
+        ax: to draw on.
+        results: rows as in results.csv.
+        lost: of `_at_chance`.
+    """
     if "status" not in results:
         return
     strip = ax.get_xaxis_transform()
+    line = {"color": INK, "ms": 7, "mew": 1.6, "mfc": "none"}
     for status, (label, marker) in ABSENT.items():
+        if status == "diverged" and len(lost):
+            ax.plot(*lost.T, marker, **line, label=f"{label}: drawn at chance")
+            continue
         depths = results.loc[results["status"] == status, "depth_layers"].unique()
         if len(depths):
-            line = {"color": INK, "ms": 7, "mew": 1.6, "mfc": "none"}
             ax.plot(depths, [0.0] * len(depths), marker, **line)
             ax.lines[-1].set(transform=strip, clip_on=False, label=label)
 
 
-def _top(curves: Sequence[Curve]) -> float | None:
-    """The least value of an enlarged panel, None where the top is not crowded."""
-    means = np.concatenate([curve.mean for curve in curves])
+def _top(curves: Sequence[Curve], lost: np.ndarray) -> float | None:
+    """The least value of an enlarged panel, None where the top is not crowded.
+
+    Args:
+        curves: that are drawn.
+        lost: accuracies drawn at chance.
+    """
+    means = np.concatenate([*(curve.mean for curve in curves), lost])
     span = float(np.ptp(means))
     top = means[means >= means.max() - CROWDED * span]
     return float(top.min()) if span >= TALL and len(top) >= 3 else None

@@ -114,17 +114,30 @@ def rows_of(results: pd.DataFrame, best: Recommendation | None) -> pd.DataFrame:
     for column, value in (best.setting if best else {}).items():
         results = results[results[column] == value]
     done = finished(results)
-    if tuned_columns(done):  # each depth has its own best setting
-        results = results.loc[results.index.isin(tuned_rows(done).index)]
+    tuned = tuned_columns(done)
+    if tuned:  # each depth has its own best setting
+        kept = results.index.isin(tuned_rows(done).index)
+        if "status" in results:  # or none, if all of them diverged
+            keys = ["depth_layers", "bn"]
+            known = pd.MultiIndex.from_frame(done[keys])
+            lost = ~pd.MultiIndex.from_frame(results[keys]).isin(known)
+            kept |= lost & (results["status"] == "diverged").to_numpy()
+        results = results.loc[kept]
     if best is not None:
         return results
-    several = varying_settings(finished(results))
+    several = set(varying_settings(finished(results))) - set(tuned)
     if several:
         raise ValueError(
-            f"the table holds several values of {', '.join(several)}: filter the rows "
-            "to one, or give the recommendation"
+            f"the table holds several values of {', '.join(sorted(several))}: filter "
+            "the rows to one, or give the recommendation"
         )
     return results
+
+
+def chance_level(best: Recommendation | None) -> float | None:
+    """Accuracy of guessing, None where the metric is another or nothing is known."""
+    known = best is not None and best.metric in ("accuracy", "balanced_accuracy")
+    return best.baseline if known else None
 
 
 def measured(table: pd.DataFrame, *columns: str) -> bool:

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing, sections
-from ftjax.report.content import answer_parts, key_facts, notices
+from ftjax.report.content import answer_parts, key_facts, notices, time_facts
 from ftjax.report.gradcam_section import heat_maps
 from ftjax.report.inline import draw_image
 from ftjax.report.sections import Report, Section
@@ -51,9 +51,12 @@ def write_report(path: str | Path, report: Report) -> Path:
         best=best,
         answer=answer_parts(best) if best else (),
         caveats=best.caveats if best else (),
-        facts=key_facts(results, named) if named else (),
+        facts=(
+            *(key_facts(results, named) if named else ()),
+            *time_facts(report.folder, report.every),
+        ),
         main=main,
-        notices=notices(results),
+        notices=notices(results, best),
         sections=[section for section in found if section is not None],
         search_mass=round(100 * MASS),
     )

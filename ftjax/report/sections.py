@@ -4,13 +4,17 @@ A block is one of the kinds that the page knows (`macro block` of page.html.j2).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.variance import Effects
+from ftjax.axes import Axis
 from ftjax.machine.files import read_json
 from ftjax.report import batchnorm_plots, drawing
 from ftjax.report import depth_plot as plots
@@ -30,9 +34,16 @@ from ftjax.report.content import (
     setting_table,
     trial_table,
 )
+from ftjax.report.effect_plots import effect_bars
 from ftjax.report.final_score import named_trial, score_sentence
-from ftjax.report.inline import draw_image
+from ftjax.report.inline import Image, draw_image
 from ftjax.report.probe_plots import probe_curves
+from ftjax.report.step_plots import (
+    SHARE,
+    curves_by_depth,
+    curves_by_value,
+    step_curves,
+)
 
 TWO_MODES = (
     "A BatchNorm layer scales its input by a mean and a variance. While training "
@@ -49,6 +60,10 @@ ABOUT_TABLE = (
     "accuracy is the running mean over the batches of the last epoch. Freeze proven: "
     "after training, every frozen weight and statistic was equal bit for bit to its "
     "value before. Seconds are without compilation."
+)
+ABOUT_STEPS = (
+    "Each training batch as it was trained, before its step; means over the seeds and "
+    f"a running mean over 1/{SHARE} of the steps."
 )
 
 
@@ -67,6 +82,8 @@ class Report(NamedTuple):
         correlations: of `ftjax.probes.rank_correlation`, with these results.
         classes: of `content.class_tables`; empty where no labels were kept.
         every: results of all settings, where `results` are those of one.
+        steps: by trial, (steps, 2) loss and accuracy of each training step, where they
+            were kept.
     """
 
     folder: Path
@@ -80,10 +97,12 @@ class Report(NamedTuple):
     correlations: Sequence = ()
     classes: Sequence[Table] = ()
     every: pd.DataFrame | None = None
+    steps: Mapping[str, np.ndarray] = {}
 
     def of_its_curve(self) -> "Report":
         """The same, with the rows of the setting that the answer names alone."""
-        results, epochs = drawing.rows_of(self.results, self.best), self.epochs
+        results = drawing.rows_of(self.results, self.best)
+        epochs = hold_ended(self.epochs, results)
         if "trial" in epochs and "trial" in results:
             epochs = epochs[epochs["trial"].isin(results["trial"])]
         return self._replace(results=results, epochs=epochs, every=self.results)
@@ -157,18 +176,25 @@ def by_axis(report: Report) -> Section | None:
     rows = report.results if report.every is None else report.every
     varied = varied_axes(rows)
     blocks = [axis_image(rows, report.named)] if varied else []
+    chance = drawing.chance_level(report.best)
+    if report.best and report.best.effects:
+        blocks += effect_blocks(report.best.effects)
     blocks += [
         Block(
             "image",
             draw_image(
                 f"axis-{axis}",
-                lambda width, axis=axis: depth_by_axis(rows, axis, width=width),
+                lambda width, axis=axis: depth_by_axis(
+                    rows, axis, chance=chance, width=width
+                ),
                 "Mean over the seeds of trials that went to the last epoch; the best "
-                "depth of each value is framed. Of other settings, each cell's best.",
+                "depth of each value is framed. Of other settings, each cell's best. "
+                "A cross: training diverged, which counts as guessing.",
             ),
         )
         for axis in axes_of(rows)
     ]
+    blocks += [Block("image", image) for image in value_curves(report, rows, varied)]
     if len(varied) >= FEWEST:
         image = draw_image(
             "parallel",
@@ -191,6 +217,48 @@ def by_axis(report: Report) -> Section | None:
         shown = (Block("trials", table, "settings"),)
         blocks.append(Block("details", shown, f"All settings ({len(table.rows)} rows)"))
     return Section("What was tuned", tuple(blocks)) if blocks else None
+
+
+def value_curves(
+    report: Report, rows: pd.DataFrame, axes: Sequence[Axis]
+) -> Iterator[Image]:
+    """Training curves of the named depth at the values of each axis."""
+    known = rows[rows["trial"].isin(report.steps)] if "trial" in rows else rows[:0]
+    if report.best is None or known.empty:
+        return
+    depth = report.best.depth_layers
+    if depth not in set(known["depth_layers"]):  # a head that was solved for
+        depth = int(known["depth_layers"].max())
+    known = known[known["bn"] == report.best.bn]
+    for axis in axes:
+        curves = curves_by_value(known, axis, depth, report.steps)
+        if axis.name == "epochs" or len(curves) < 2:
+            continue
+        title = f"Training at {depth} layers, by {axis.title}"
+        yield draw_image(
+            f"steps-{axis.name}",
+            lambda width, c=curves, t=title: step_curves(c, t, width=width),
+            ABOUT_STEPS + " Of other settings, those that are best at each value.",
+        )
+
+
+def effect_blocks(effects: Effects) -> list[Block]:
+    """Which axes matter, or why that cannot be told."""
+    if effects.reason:
+        return [Block("small", f"No analysis of variance: {effects.reason}.")]
+    return [
+        Block(
+            "image",
+            draw_image(
+                f"effects{number}",
+                lambda width, grid=grid: effect_bars(grid, width=width),
+                "Analysis of variance over all runs of the grid: main effects, "
+                "interactions (what two add beyond the sum of their effects) and "
+                "seeds, with their shares of the sum of squares.",
+            ),
+        )
+        for number, grid in enumerate(effects.grids, start=1)
+    ]
 
 
 def axis_image(rows: pd.DataFrame, named: Recommendation | None) -> Block:
@@ -254,6 +322,15 @@ def more_images(report: Report) -> Section | None:
                 lambda width: plots.learning_curves(epochs, named, width=width),
                 "Validation accuracy over epochs, one panel for each depth; dashed, "
                 "that of the training batches as trained. Means over the seeds.",
+            )
+        )
+    curves = curves_by_depth(results, report.steps) if report.steps else {}
+    if curves:
+        images.append(
+            draw_image(
+                "steps",
+                lambda width: step_curves(curves, "Training, by depth", width=width),
+                ABOUT_STEPS,
             )
         )
     probes, correlations = report.probes, report.correlations

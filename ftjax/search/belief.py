@@ -19,6 +19,8 @@ class CurveBelief(NamedTuple):
 
     Attributes:
         bn: policy.
+        size: number m of candidate depths. Where there are several rates, an index is
+            the rank of the depth plus m times the number of the rate.
         tried: indices of candidates with a trial, failed ones included.
         seen: indices with a finished trial that has not collapsed, increasing.
         best: the seen index with the highest expected accuracy.
@@ -27,6 +29,7 @@ class CurveBelief(NamedTuple):
     """
 
     bn: str
+    size: int
     tried: frozenset[int]
     seen: np.ndarray
     best: int
@@ -92,41 +95,50 @@ def believe(
     tried: Collection[int],
     depths: Sequence[int],
     correct: Mapping[str, np.ndarray] | None,
+    rates: tuple[float, ...] = (),
 ) -> CurveBelief:
     """Fit one policy's curve over the ranks of the candidate depths.
 
     Args:
         bn: policy.
         rows: its finished trials.
-        tried: ranks with a trial, failed ones included.
+        tried: indices with a trial, failed ones included.
         depths: (m,) candidates in layers, increasing.
         correct: as for `noise_before`.
+        rates: learning rates, where these are searched as well.
     """
+    size = len(depths)
     index = np.searchsorted(depths, rows["depth_layers"].to_numpy())
+    if rates:
+        index = index + size * np.searchsorted(rates, rows["lr"].to_numpy(float))
     images, dof = noise_before(rows, correct)
     accuracies = rows["val_accuracy"].to_numpy(float)
-    run = run_spread(index, accuracies, rows["seed"].to_numpy(), len(depths))
+    run = run_spread(index, accuracies, rows["seed"].to_numpy(), size)
     own = images**2 + run**2  # deeper cuts differ more from run to run
     noise = float(np.sqrt(own.mean()))
     fell = accuracies < accuracies.max() - max(COLLAPSE, 6 * noise)
-    gone = collapsed(index, fell)
+    row = index // size
+    gone = np.concatenate(
+        [n * size + collapsed(index[row == n] % size, fell[row == n]) for n in set(row)]
+    )
     index, accuracies, own = index[~fell], accuracies[~fell], own[~fell]
     values, variances = level_falls(accuracies, noise)
     posterior = fit_curve(
         index,
         values,
         rows["seed"].to_numpy()[~fell],
-        size=len(depths),
+        size=size,
         noise=noise,
         noise_dof=dof,
         variances=variances * own / own.mean(),
+        rates=rates,
     )
     posterior = rule_out(posterior, gone)
     seen = np.unique(index)
     best = int(seen[np.argmax(posterior.mean[seen])])
     means = np.bincount(index, weights=values)[seen] / np.bincount(index)[seen]
     highest = int(seen[np.argmax(means)])
-    return CurveBelief(bn, frozenset(tried), seen, best, highest, posterior)
+    return CurveBelief(bn, size, frozenset(tried), seen, best, highest, posterior)
 
 
 def run_spread(
@@ -139,7 +151,7 @@ def run_spread(
     values[row, column] = accuracies
     effects = depth_effects(values)
     noise = estimate_run_noise(
-        ranks / max(size - 1, 1),
+        ranks % size / max(size - 1, 1),
         effects.squares,
         effects.own_dof,
         accuracy=float(accuracies.max()),

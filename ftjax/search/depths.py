@@ -54,6 +54,25 @@ def first_depths(candidates: Sequence[int]) -> tuple[int, ...]:
     return tuple(depths[place] for place in sorted(places))
 
 
+def coarse_first(candidates: Sequence[int]) -> list[tuple[int, ...]]:
+    """The candidate depths in levels: both ends and the middle, then ever finer ones.
+
+    Args:
+        candidates: depths in layers.
+    """
+    depths = _check_candidates(candidates)
+    last = len(depths) - 1
+    placed, levels = set(), []
+    new = {0, last // 2, last}
+    while new:
+        levels.append(tuple(depths[place] for place in sorted(new)))
+        placed |= new
+        ends = sorted(placed)
+        gaps = zip(ends, ends[1:], strict=False)
+        new = {(low + high) // 2 for low, high in gaps} - placed
+    return levels
+
+
 def _check_candidates(candidates: Sequence[int]) -> list[int]:
     depths = sorted({int(depth) for depth in candidates})
     if not depths or depths[0] < 0:
@@ -64,41 +83,53 @@ def _check_candidates(candidates: Sequence[int]) -> list[int]:
 
 
 def _unseen(curve: CurveBelief, size: int) -> list[int]:
-    """Ranks that split the stretches which are too long to be left unseen.
+    """Indices that split the stretches which are too long to be left unseen.
 
     A rise that is narrower than the gap between two trials leaves no trace in them.
     First all long gaps are split evenly, then those next to the highest measurement
     are halved. None where that would train more than SHARE of the candidates.
     """
-    places = np.array(sorted(curve.tried))
+    row = curve.highest // size * size  # of the best rate
+    places = np.array([p - row for p in sorted(curve.tried) if 0 <= p - row < size])
+    highest = curve.highest - row
     spare = int(SHARE * size) - len(places)
     gaps = np.diff(places)
     longest = max(MOST_GAP * (size - 1), 1.0)
     parts = np.ceil(gaps / longest - 1e-9).astype(int)
     if (parts <= 1).all():
-        near = (places[:-1] == curve.highest) | (places[1:] == curve.highest)
+        near = (places[:-1] == highest) | (places[1:] == highest)
         parts = np.where(near & (gaps > max(NEAR_GAP * (size - 1), 1.0)), 2, 1)
     new = []
     for which in np.argsort(-gaps, kind="stable"):
         ends = places[which], places[which + 1]
         inner = np.linspace(*ends, parts[which] + 1)[1:-1].round().astype(int)
-        new += [int(place) for place in inner]
+        new += [row + int(place) for place in inner]
     return sorted(new[: max(spare, 0)])
 
 
 def _start(
-    results: pd.DataFrame | None, depths: Sequence[int], policies: Sequence[str]
+    results: pd.DataFrame | None,
+    depths: Sequence[int],
+    policies: Sequence[str],
+    rates: Sequence[float],
 ) -> tuple[Placement, ...]:
-    """The first cuts that no trial has tried yet, failed ones included."""
+    """The first cuts that no trial has tried yet, failed ones included.
+
+    Of several rates the middle one has all of them, the others a coarse spread.
+    """
     known: set = set()
     if results is not None and len(results):
         bn = results["bn"] if "bn" in results else [DEFAULT] * len(results)
-        known = set(zip(results["depth_layers"].astype(int), bn, strict=True))
+        lr = results["lr"] if rates else [None] * len(results)
+        known = set(zip(results["depth_layers"].astype(int), bn, lr, strict=True))
+    first = {lr: coarse_first(depths)[0] for lr in rates}
+    first[rates[len(rates) // 2] if rates else None] = first_depths(depths)
     return tuple(
-        Placement(depth, bn, 0)
+        Placement(depth, bn, 0, lr)
         for bn in policies
-        for depth in first_depths(depths)
-        if (depth, bn) not in known
+        for lr, own in first.items()
+        for depth in own
+        if (depth, bn, lr) not in known
     )
 
 
@@ -110,6 +141,7 @@ def next_depths(
     bn: Sequence[str] = (DEFAULT,),
     correct: Mapping[str, np.ndarray] | None = None,
     max_trials: int | None = None,
+    rates: Sequence[float] = (),
 ) -> Decision:
     """Decide which trials to run next, from all that were run so far.
 
@@ -128,6 +160,8 @@ def next_depths(
         bn: policies to search.
         correct: trial -> (n_val,) bool, for the noise of one seed.
         max_trials: trials at most, the policies' shared ones counted once.
+        rates: learning rates; where they are several, every depth is believed at its
+            best one, and what is believed of a rate is shared with those next to it.
 
     Raises:
         ValueError: no candidate, an unknown policy, or a table that is no sweep's.
@@ -138,14 +172,20 @@ def next_depths(
         raise ValueError(f"unknown bn {unknown}: choose from {', '.join(POLICIES)}")
     if seeds < 1 or (max_trials is not None and max_trials < 1):
         raise ValueError("seeds and max_trials must be 1 or more")
-    start = _start(results, depths, bn)
+    rates = tuple(sorted(set(rates))) if len(set(rates)) > 1 else ()
+    start = _start(results, depths, bn, rates)
     if results is None or not len(results):
         return Decision(start, False, f"start with {len(first_depths(depths))} depths")
-    table = _known_rows(results, depths, bn)
+    table = _known_rows(results, depths, bn, rates)
     waiting = table[~table["status"].isin(["done", "failed", "diverged"])]
     if len(waiting) or start:
         again = [
-            Placement(int(row.depth_layers), str(row.bn), int(row.seed))
+            Placement(
+                int(row.depth_layers),
+                str(row.bn),
+                int(row.seed),
+                float(row.lr) if rates else None,
+            )
             for row in waiting.itertuples()
         ]
         return Decision((*start, *again), False, "the first depths are not all run")
@@ -153,87 +193,110 @@ def next_depths(
         return Decision((), True, "every trial failed")
     done, _ = clean_results(table)
     tried = {
-        (int(depth), str(policy), int(seed))
-        for depth, policy, seed in table[["depth_layers", "bn", "seed"]].to_numpy()
+        Placement(int(depth), str(policy), int(seed), lr if rates else None)
+        for depth, policy, seed, lr in table[
+            ["depth_layers", "bn", "seed", "lr"]
+        ].to_numpy()
     }
     curves = [
         believe(
             policy,
             done[done["bn"] == policy],
-            [depths.index(depth) for depth, other, _ in tried if other == policy],
+            [_index(trial, depths, rates) for trial in tried if trial.bn == policy],
             depths,
             correct,
+            rates,
         )
         for policy in bn
         if (done["bn"] == policy).any()
     ]
     count = table["trial"].nunique() if "trial" in table else len(table)
     spent = max_trials is not None and count >= max_trials
-    return _decide(curves, depths, tried, seeds, f"{count} trials" if spent else "")
+    said = f"{count} trials" if spent else ""
+    return _decide(curves, depths, tried, seeds, said, rates)
+
+
+def _index(trial: Placement, depths: Sequence[int], rates: Sequence[float]) -> int:
+    """As of `CurveBelief`."""
+    row = rates.index(trial.lr) if rates else 0
+    return row * len(depths) + depths.index(trial.depth_layers)
 
 
 def _known_rows(
-    results: pd.DataFrame, depths: Sequence[int], bn: Sequence[str]
+    results: pd.DataFrame,
+    depths: Sequence[int],
+    bn: Sequence[str],
+    rates: Sequence[float],
 ) -> pd.DataFrame:
     """The rows of the searched policies and candidates, with status, bn and seed."""
     table = results.copy()
-    for column, value in (("status", "done"), ("bn", DEFAULT), ("seed", 0)):
+    absent = ("status", "done"), ("bn", DEFAULT), ("seed", 0), ("lr", None)
+    for column, value in absent:
         if column not in table:
             table[column] = value
+    if rates:
+        table = table[table["lr"].isin(list(rates))]
     return table[table["bn"].isin(list(bn)) & table["depth_layers"].isin(list(depths))]
 
 
 def _decide(
     curves: Sequence[CurveBelief],
     depths: Sequence[int],
-    tried: Collection[tuple[int, str, int]],
+    tried: Collection[Placement],
     seeds: int,
     spent: str,
+    rates: Sequence[float],
 ) -> Decision:
     """One step of the search; see `next_depths`."""
     rng = np.random.default_rng(0)
     size = len(depths)
+
+    def at(index: int, bn: str, seed: int = 0) -> Placement:
+        lr = rates[index // size] if rates else None
+        return Placement(depths[index % size], bn, seed, lr)
+
     draws = [draw_curves(curve.posterior, DRAWS, rng) for curve in curves]
     tops = np.stack([draw.max(axis=1) for draw in draws])  # (policies, draws)
     chosen = int(np.argmax([curve.posterior.mean[curve.best] for curve in curves]))
     curve, winners = curves[chosen], draws[chosen].argmax(axis=1)
-    low, high = shortest_interval(winners, size, curve.best, MASS)
+    best = curve.best % size
+    low, high = shortest_interval(winners % size, size, best, MASS)
     narrow = low == high
-    low, high = open_ends(curve.seen, curve.best, low, high, size)
+    low, high = open_ends(np.unique(curve.seen % size), best, low, high, size)
     gains = _gains(curves)
-    which, place = _cheapest_of_the_best(gains)
+    which, place = _cheapest_of_the_best(gains, size)
     gain, noise = float(gains.max()), curve.posterior.noise_stderr
     found = dict(
-        best=(depths[curve.best], curve.bn),
+        best=(depths[best], curve.bn),
         interval=(depths[low], depths[high]),
         gain=max(gain, 0.0),
         regret=float(np.mean(tops.max(axis=0) - draws[chosen][:, curve.best])),
         noise=noise,
     )
 
-    def run(places: Sequence[tuple[int, str, int]], reason: str) -> Decision:
-        trials = tuple(Placement(*place) for place in places)
-        return Decision(trials, not trials, reason, **found)
+    def run(trials: Sequence[Placement], reason: str) -> Decision:
+        return Decision(tuple(trials), not trials, reason, **found)
 
     if spent:
         return run((), f"stopped after {spent}, as asked")
-    unseen = [(depths[place], curve.bn, 0) for place in _unseen(curve, size)]
+    unseen = [at(place, curve.bn) for place in _unseen(curve, size)]
     if unseen:
         return run(unseen, "stretches of depth that no trial has seen")
     narrow = narrow and bool(np.mean(tops.argmax(axis=0) == chosen) >= MASS)
     if not narrow and gain >= GAIN * noise:
-        target = (depths[place], curves[which].bn, 0)
+        target = at(place, curves[which].bn)
         return run(
             [target], f"one more trial is expected to gain {100 * gain:.2f} points"
         )
-    chances = np.bincount(winners, minlength=size)[curve.seen] / DRAWS
+    places = curve.posterior.means.shape[1]
+    chances = np.bincount(winners, minlength=places)[curve.seen] / DRAWS
     ranked = curve.seen[np.argsort(-chances, kind="stable")][:MOST_CONTENDERS]
     enough = set(curve.seen[chances >= CONTENDER]) & set(ranked) | {curve.best}
     more = [
-        (depths[int(index)], curve.bn, seed)
+        trial
         for seed in range(1, seeds)
         for index in sorted(enough)
-        if (depths[int(index)], curve.bn, seed) not in tried
+        if (trial := at(int(index), curve.bn, seed)) not in tried
     ]
     if more:
         return run(more, "the depths that may be the best get their other seeds")
@@ -254,8 +317,8 @@ def _gains(curves: Sequence[CurveBelief]) -> np.ndarray:
     return np.stack(rows)
 
 
-def _cheapest_of_the_best(gains: np.ndarray) -> tuple[int, int]:
-    """Policy and rank of the shallowest depth that gains almost as much as any."""
+def _cheapest_of_the_best(gains: np.ndarray, size: int) -> tuple[int, int]:
+    """Policy and index of the shallowest depth that gains almost as much as any."""
     which, places = np.nonzero(gains >= ALMOST * gains.max())
-    first = int(np.argmin(places))
+    first = int(np.argmin(places % size))
     return int(which[first]), int(places[first])

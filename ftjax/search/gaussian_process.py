@@ -7,6 +7,7 @@ pin these down, and a maximum of the likelihood would be far too sure of itself.
 and smooth curves are mixed: smooth ones alone miss steps, rough ones alone never stop.
 """
 
+import itertools
 from functools import cache
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 # Length scales as shares of the depth axis; amplitudes in units of the noise.
 LENGTH_SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
+DECADES = (0.5, 1.5)  # length scales over the logarithm of the rate
 AMPLITUDES = (0.5, 1.5, 5.0, 15.0, 50.0)
 SMOOTHNESS = (0.5, 1.5)  # 1/2: curves with steps and kinks; 3/2: smooth ones
 OFFSET = 100.0  # standard deviation of the level, in units of the noise: unknown
@@ -71,6 +73,25 @@ def correlations(size: int) -> np.ndarray:
     return matern(np.subtract.outer(places, places) / lengths, smoothness)
 
 
+@cache
+def surface_correlations(size: int, rates: tuple[float, ...]) -> np.ndarray:
+    """Of depths times learning rates, (h, k * m, k * m), depth running fastest.
+
+    A product of a Matern process over the rank of the depth, as of `correlations`, and
+    one over the logarithm of the rate.
+
+    Args:
+        size: number m of depths, evenly spread over the axis.
+        rates: k learning rates.
+    """
+    depths = correlations(size).reshape(-1, size, size)
+    decades = np.log10(rates)
+    apart = np.subtract.outer(decades, decades) / np.reshape(DECADES, (-1, 1, 1))
+    several = matern(apart, np.array(max(SMOOTHNESS)))
+    pairs = itertools.product(several, depths)
+    return np.stack([np.kron(rate, depth) for rate, depth in pairs])
+
+
 def fit_curve(
     index: np.ndarray,
     values: np.ndarray,
@@ -80,17 +101,20 @@ def fit_curve(
     noise: float,
     noise_dof: float,
     variances: np.ndarray | None = None,
+    rates: tuple[float, ...] = (),
 ) -> CurvePosterior:
     """The posterior of a curve, given noisy measurements of it.
 
     Args:
         index: (n,) ranks of the measured depths, 0..size-1; repeats are replicates.
+            Where there are rates, plus size times the number of the rate.
         values: (n,) measurements.
         seeds: (n,) a seed moves all its depths together (common random numbers).
         size: number m of depths, evenly spread over the axis.
         noise: standard deviation of one measurement as far as it is known before.
         noise_dof: how many observations that knowledge is worth.
         variances: (n,) noise variance of each measurement relative to the others'.
+        rates: learning rates, where the curve is a surface over these as well.
 
     Raises:
         ValueError: no measurement, or the noise is not positive.
@@ -106,12 +130,12 @@ def fit_curve(
     n = len(values)
     own = np.ones(n) if variances is None else np.asarray(variances, float)
     shared = OFFSET**2 + SEED_EFFECT**2 * np.equal.outer(seeds, seeds) + np.diag(own)
-    tables = correlations(size)
+    tables = correlations(size).reshape(-1, size, size)
+    if len(rates) > 1:
+        tables = surface_correlations(size, rates)
     shape, amplitude = (
-        part.ravel()
-        for part in np.indices((np.prod(tables.shape[:2]), len(AMPLITUDES)))
+        part.ravel() for part in np.indices((len(tables), len(AMPLITUDES)))
     )
-    tables = tables.reshape(-1, size, size)
     squares_of = np.square(AMPLITUDES)[amplitude].reshape(-1, 1, 1)
     kernels = squares_of * tables[:, index][:, :, index][shape] + shared  # (h, n, n)
     lower = np.linalg.cholesky(kernels)

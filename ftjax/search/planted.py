@@ -72,6 +72,30 @@ def planted_curve(shape: str, size: int, rng: np.random.Generator) -> np.ndarray
     raise ValueError(f"unknown shape {shape!r}: choose from {', '.join(SHAPES)}")
 
 
+def planted_surface(
+    size: int, rates: tuple[float, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """True accuracies (rates, size) whose best depth moves with the learning rate.
+
+    At the lowest rate it lies in the deeper half of the axis, at the highest in the
+    shallower one, evenly in between over the logarithm of the rate. Heights are 3 to 8
+    points; a rate loses 1 to 4 points per squared decade from the best one.
+
+    Args:
+        size: number of depths.
+        rates: increasing.
+        rng: source of all draws.
+    """
+    x, decades = np.linspace(0, 1, size), np.log10(rates)
+    height, loss = rng.uniform(0.03, 0.08), rng.uniform(0.01, 0.04)
+    share = (decades - decades[0]) / np.ptp(decades)
+    deep, shallow = rng.uniform(0.5, 1), rng.uniform(0, 0.5)
+    place = (deep + (shallow - deep) * share)[:, None]
+    off = decades - rng.uniform(decades[0], decades[-1])
+    curves = height * (1 - ((x - place) / np.maximum(place, 1 - place)) ** 2)
+    return 0.85 + curves - loss * off[:, None] ** 2
+
+
 def run_spread(size: int, deepest: float) -> np.ndarray:
     """Standard deviation of a run, (size,), from HEAD_NOISE to `deepest`."""
     return HEAD_NOISE * (deepest / HEAD_NOISE) ** np.linspace(0, 1, size)
@@ -97,7 +121,27 @@ def planted_sweep(
         rng: source of all draws.
     """
     truth = planted_curve(shape, size, rng)
-    noise = run_spread(size, deepest)[:, None] * rng.standard_normal((size, seeds))
+    return made_sweep(truth, run_spread(size, deepest), seeds, images, rng)
+
+
+def made_sweep(
+    truth: np.ndarray,
+    spread: np.ndarray,
+    seeds: int,
+    images: int,
+    rng: np.random.Generator,
+) -> Planted:
+    """A sweep of known truth.
+
+    Args:
+        truth: (m,) expected accuracy; neighbors have more errors in common.
+        spread: (m,) standard deviation of a run.
+        seeds: runs of each.
+        images: number of validation images.
+        rng: source of all draws.
+    """
+    size = len(truth)
+    noise = spread[:, None] * rng.standard_normal((size, seeds))
     runs = np.clip(truth[:, None] + noise, 0.01, HIGHEST)
     quantile = NormalDist().inv_cdf
     limits = np.array([[quantile(p) for p in row] for row in runs])

@@ -4,6 +4,7 @@ Every function is pure: a number makes a sweep, the product's own functions judg
 and the truth judges them.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,19 +14,28 @@ import pandas as pd
 from ftjax.analysis.best_set import best_set
 from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
-from ftjax.analysis.decision import Decision
+from ftjax.analysis.decision import Decision, Placement
 from ftjax.analysis.effects import depth_effects
 from ftjax.analysis.evidence import Evidence, weigh_evidence
 from ftjax.analysis.optimism import corrected_accuracy
 from ftjax.search.depths import next_depths
 from ftjax.search.halving import halving, rung_epochs
-from ftjax.search.planted import SHAPES, Planted, planted_sweep, run_spread
+from ftjax.search.planted import (
+    SHAPES,
+    Planted,
+    made_sweep,
+    planted_surface,
+    planted_sweep,
+    run_spread,
+)
 
 SIZE = 6  # depths of a grid, as the default command has
 UNITS = 19  # depths that a search may choose from
 DRAWS = 1000
 REPLICATED = 3  # runs of a contender
 EPOCHS = 8  # of halving
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of a surface
+SURFACE = "moving"  # its shape: the best depth moves with the rate
 
 
 class Outcome(NamedTuple):
@@ -63,8 +73,9 @@ class Case(NamedTuple):
     """A kind of made sweep.
 
     Attributes:
-        mode: 'grid', 'replicates', 'halving' or 'auto'.
-        shape: one of `SHAPES`.
+        mode: 'grid', 'replicates', 'halving' or 'auto'; of depths and rates
+            'surface grid' or 'surface auto'.
+        shape: one of `SHAPES`, or `SURFACE`.
         deepest: run-to-run noise of the deepest cut.
         images: number of validation images.
         seeds: of all depths (grid), or of those that may be the best.
@@ -88,6 +99,9 @@ def cases(*, quick: bool = False) -> list[Case]:
                 found.append(Case("replicates", *kind, REPLICATED))
             found.append(Case("halving", shape, deepest, 400, REPLICATED))
             found += [Case("auto", shape, deepest, 400, s) for s in (1, REPLICATED)]
+    surfaces = ("surface grid", "surface auto")
+    for mode, deepest in itertools.product(surfaces, (0.01, 0.03)):
+        found.append(Case(mode, SURFACE, deepest, 400, 1))
     if quick:
         found = [case for case in found if case.images == 400 and case.deepest > 0.02]
     return found
@@ -95,9 +109,10 @@ def cases(*, quick: bool = False) -> list[Case]:
 
 def simulate(case: Case, number: int) -> Outcome:
     """One sweep of a kind; `number` seeds its curve, its runs and its images."""
-    rng = np.random.default_rng(
-        [number, SHAPES.index(case.shape), case.images, round(1e4 * case.deepest)]
-    )
+    shape = (*SHAPES, SURFACE).index(case.shape)
+    rng = np.random.default_rng([number, shape, case.images, round(1e4 * case.deepest)])
+    if case.shape == SURFACE:
+        return _judge_surface(case, number, rng)
     size = UNITS if case.mode == "auto" else SIZE
     sweep = planted_sweep(
         case.shape,
@@ -225,7 +240,9 @@ def search_curve(
         )
         if decision.done:
             return decision, table
-        rows = [_row(sweep, depth, seed) for depth, _, seed in decision.trials]
+        rows = [
+            _row(sweep, trial.depth_layers, trial.seed) for trial in decision.trials
+        ]
         for row in rows:
             runs = sweep.correct[row["depth_layers"]]
             correct[row["trial"]] = runs[row["seed"]]
@@ -250,6 +267,64 @@ def _searched(sweep: Planted, seeds: int) -> Outcome:
         raw_bias=float(seen) - sweep.truth[named],
         regret=sweep.truth.max() - sweep.truth[named],
         runs=len(table) / len(sweep.truth),
+    )
+
+
+def _judge_surface(case: Case, number: int, rng: np.random.Generator) -> Outcome:
+    """A surface over depth and rate: every cell once, or those that the search picks.
+
+    The best depth is that of the best cell; the named one is used at the rate that
+    measured best there.
+    """
+    truth = planted_surface(UNITS, RATES, rng)
+    spread = np.tile(run_spread(UNITS, case.deepest), len(RATES))
+    sweep = made_sweep(truth.ravel(), spread, case.seeds, case.images, rng)
+    cells = {
+        Placement(depth, "follow", 0, rate): UNITS * row + depth
+        for row, rate in enumerate(RATES)
+        for depth in range(UNITS)
+    }
+    correct = {str(cell): sweep.correct[cell, 0] for cell in cells.values()}
+
+    def rows(trials: Sequence[Placement]) -> pd.DataFrame:
+        found = [
+            {**trial._asdict(), "trial": str(cells[trial])}
+            | {"val_accuracy": float(correct[str(cells[trial])].mean())}
+            for trial in trials
+        ]
+        return pd.DataFrame(found)
+
+    depths = np.arange(UNITS)
+    if case.mode == "surface grid":
+        table = rows(list(cells))
+        found = compare_cells(table, correct, draws=DRAWS, seed=number)
+        named = int(found.curve.depths[found.best])
+        inside = np.isin(
+            depths, found.curve.depths[found.inside[found.places[found.chosen]]]
+        )
+    else:
+        table, tried = None, {}
+        while True:
+            decision = next_depths(table, depths, correct=tried, rates=RATES)
+            if decision.done:
+                break
+            table = pd.concat([table, rows(decision.trials)], ignore_index=True)
+            tried = {trial: correct[trial] for trial in table["trial"]}
+        assert decision.best is not None and decision.interval is not None
+        named, (low, high) = decision.best[0], decision.interval
+        inside = (depths >= low) & (depths <= high)
+    own = table[table["depth_layers"] == named]
+    rate = RATES.index(own.loc[own["val_accuracy"].idxmax(), "lr"])
+    best = int(np.argmax(truth.max(axis=0)))
+    return Outcome(
+        covered=bool(inside[best]),
+        claims=bool(not inside.all()),
+        wrong=bool(not inside[best]),
+        size=inside.mean(),
+        bias=np.nan,
+        raw_bias=float(own["val_accuracy"].max()) - truth[rate, named],
+        regret=truth.max() - truth[rate, named],
+        runs=len(table) / UNITS,
     )
 
 

@@ -42,7 +42,7 @@ class Event(NamedTuple):
         status: `kept` (it was done before), `started`, `epoch`, `done`, `failed`, or
             `diverged` (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
-        message: why it failed or diverged.
+        message: why it failed or diverged, or by which rule it ended early.
     """
 
     trial: Trial

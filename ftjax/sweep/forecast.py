@@ -37,9 +37,10 @@ class Rates(NamedTuple):
     inference: float
     compile_seconds: float
 
-    def seconds(self, trial: Trial) -> float:
-        """Of a trial, compilation aside."""
-        flops, epochs = trial.flops, trial.hyper.epochs
+    def seconds(self, trial: Trial, epochs: int | None = None) -> float:
+        """Of so many epochs of a trial, all by default, compilation aside."""
+        flops = trial.flops
+        epochs = trial.hyper.epochs if epochs is None else epochs
         forward = epochs * flops.inference + flops.last
         return epochs * flops.train / self.train + forward / self.inference
 
@@ -169,6 +170,31 @@ def measure_rates(
     trained = seeds * steps * count * (2 * first + 3 * sum(others))
     whole = count * sum(measure_cost(network, start.image_size).forward)
     return Rates(trained / median(step), whole / median(look), compile_seconds)
+
+
+def measure_inference(start: Start, data: Dataset, budget: Budget, count: int) -> Rates:
+    """Times forward passes of one batch, whose programs every sweep needs.
+
+    Training is taken to be as fast by its FLOPs, until it has been seen.
+
+    Args:
+        start: the pretrained network.
+        data: whose first images are taken.
+        budget: of the machine.
+        count: images that pass through the network at a time.
+    """
+    began = time.perf_counter()
+    params, batch_stats = with_fresh_head(start, 0, budget.mesh)
+    images = shard_batch(data.train.images[:count], budget.mesh)
+
+    def look():
+        jax.block_until_ready(infer(start.network.units, params, batch_stats, images))
+
+    look()
+    compile_seconds = time.perf_counter() - began
+    flops = count * sum(measure_cost(start.network, start.image_size).forward)
+    rate = flops / median(look)
+    return Rates(rate, rate, compile_seconds)
 
 
 def median(call: Callable[[], None]) -> float:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ftjax.analysis.metrics import image_scores
 from ftjax.frozen.proof import changed_leaves
 from ftjax.frozen.start import Start
 from ftjax.machine.files import write_atomically
@@ -16,7 +17,7 @@ from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.events import Epoch, Event, Listener
-from ftjax.sweep.trial import Trial
+from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.training.step import State
 from ftjax.training.suffix import SuffixUnit
 from ftjax.trees import unflatten
@@ -31,6 +32,8 @@ class Log(NamedTuple):
         rows: one mapping per finished epoch.
         correct: per epoch, (n_val,) whether the answers were right.
         logits: per epoch, (n_val, classes) float16; of all epochs or of none.
+        steps: per epoch, (steps, 2) float32 loss and accuracy of each training step;
+            of all epochs or of none.
     """
 
     trial: Trial
@@ -38,15 +41,20 @@ class Log(NamedTuple):
     rows: list[dict[str, Any]]
     correct: list[np.ndarray]
     logits: list[np.ndarray]
+    steps: list[np.ndarray]
 
     def copy(self) -> "Log":
         """Another one, that does not change while this one grows."""
-        return self._replace(
-            rows=[*self.rows], correct=[*self.correct], logits=[*self.logits]
-        )
+        lists = {name: [*getattr(self, name)] for name in self._fields[2:]}
+        return self._replace(**lists)
 
     def add(
-        self, ended: Epoch, logits: np.ndarray, labels: np.ndarray, compiling: float
+        self,
+        ended: Epoch,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        steps: np.ndarray,
+        compiling: float,
     ) -> None:
         """Adds an epoch.
 
@@ -54,12 +62,45 @@ class Log(NamedTuple):
             ended: its numbers.
             logits: (n_val, classes).
             labels: (n_val,).
+            steps: (steps, 2) loss and accuracy of each; none of a probe.
             compiling: seconds of it for compilation.
         """
         self.rows.append({**ended._asdict(), "compile_seconds": compiling})
         self.correct.append(logits.argmax(-1) == labels)
         if len(self.logits) == len(self.correct) - 1:  # older versions kept none
-            self.logits.append(logits.astype(np.float16))
+            self.logits.append(as_kept(logits))
+        if len(steps) and len(self.steps) == len(self.rows) - 1:
+            self.steps.append(steps.astype(np.float32))
+
+
+def as_kept(logits: np.ndarray) -> np.ndarray:
+    """As float16; what is beyond its range becomes its largest number."""
+    most = np.finfo(np.float16).max
+    return np.clip(logits, -most, most).astype(np.float16)
+
+
+def stopped_by(
+    hyper: Hyperparameters,
+    trained: float,
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+) -> str:
+    """The rule by which a trial ends after its newest epoch, '' if it goes on.
+
+    Args:
+        hyper: of the trial.
+        trained: accuracy in training mode, mean over the newest epoch.
+        logits: of every epoch, (n_val, classes) each.
+        labels: (n_val,).
+    """
+    if hyper.stop_accuracy is not None and trained >= hyper.stop_accuracy:
+        return "stop_accuracy"
+    if hyper.patience is not None:
+        metric = hyper.patience_metric
+        values = [image_scores(own, labels, metric).mean() for own in logits]
+        if len(values) - 1 - int(np.argmax(values)) >= hyper.patience:
+            return "patience"
+    return ""
 
 
 def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
@@ -76,12 +117,13 @@ def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
     store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
     saved = from_first_process(store.restore)
     if saved is None:
-        return Log(trial, store, [], [], []), state
+        return Log(trial, store, [], [], [], []), state
     leaves = dict(saved.leaves)
     correct = leaves.pop("val_correct").astype(bool)
     logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))
+    steps = leaves.pop("steps", np.empty((0, 0, 2), np.float32))
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
-    log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits])
+    log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits], [*steps])
     return log, unflatten(state, own)
 
 
@@ -103,6 +145,10 @@ def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
         kept = {"state": state, "val_correct": np.array(log.correct, np.uint8)}
         if len(log.logits) == len(log.correct):
             kept["val_logits"] = np.array(log.logits)
+        if len(log.steps) == len(log.rows):
+            kept["steps"] = np.array(log.steps)
+            # Before the checkpoint: a kill in between leaves a step too many, not less.
+            records.write_steps(out, log.trial.id, np.concatenate(log.steps))
         log.checkpoints.save(len(log.rows), kept, {"epochs": log.rows})
         records.write_trial(
             out,
@@ -114,7 +160,12 @@ def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
 
 
 def finish(
-    out: Path, log: Log, state: State, start: Start, suffix: Sequence[SuffixUnit]
+    out: Path,
+    log: Log,
+    state: State,
+    start: Start,
+    suffix: Sequence[SuffixUnit],
+    stopped_by: str = "",
 ) -> None:
     """Proves the freeze and records the trial as done.
 
@@ -124,6 +175,7 @@ def finish(
         state: after its last epoch.
         start: the pretrained network.
         suffix: what of it was trained.
+        stopped_by: the rule by which it ended, if one did.
     """
     changed = changed_leaves(
         start.digests,
@@ -143,6 +195,7 @@ def finish(
         epochs=log.rows,
         frozen_intact=not changed,
         message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
+        stopped_by=stopped_by,
     )
 
 

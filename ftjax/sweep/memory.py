@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,12 @@ class Memory(NamedTuple):
 
 
 def count_programs(start: Start, trials: Iterable[Trial]) -> int:
-    """Distinct forward passes of single units that the trials compile.
+    """How many distinct forward passes of single units the trials compile."""
+    return len(programs_of(start, trials))
+
+
+def programs_of(start: Start, trials: Iterable[Trial]) -> set[tuple[Any, ...]]:
+    """What the distinct forward passes of single units depend on.
 
     Units of equal module, input and trainable layers share one; inference counts too.
 
@@ -63,7 +68,7 @@ def count_programs(start: Start, trials: Iterable[Trial]) -> int:
             }
         for (unit, *keys), shape in zip(suffix, shapes[index:], strict=False):
             programs.add((batch, unit.module, shape, *keys))
-    return len(programs)
+    return programs
 
 
 @cache

@@ -14,6 +14,7 @@ from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
 from ftjax.config import ONE, Config, axis_values
 from ftjax.data import SOURCES, Dataset, load
+from ftjax.data.index import Source
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
@@ -59,11 +60,12 @@ class Sweep(NamedTuple):
         return make_settings(self.config)[0]
 
 
-def prepare(config: Config) -> Sweep:
+def prepare(config: Config, source: Source | None = None) -> Sweep:
     """Loads weights and images and makes the plan; nothing is trained.
 
     Args:
         config: completed.
+        source: the images, where they are in memory and `config.data` names none.
 
     Raises:
         ValueError: anything the user can mend, in one line.
@@ -83,6 +85,7 @@ def prepare(config: Config) -> Sweep:
     )
     data = load(
         config.data,
+        source=source,
         data_dir=config.data_dir,
         image_size=config.image_size,
         train_size=config.train_size,
@@ -157,12 +160,16 @@ def seeds_of(config: Config) -> range:
 def make_settings(config: Config) -> tuple[Hyperparameters, ...]:
     """The hyperparameters of every setting that the command names, the base first."""
     values = axis_values(config)
+    patience_metric = (config.patience and config.metric) or "accuracy"
     made = (
         Hyperparameters(
             **without_views(setting),
             micro_batch=config.micro_batch or setting["batch_size"],
             warmup=config.warmup,
             class_weights=config.class_weights,
+            stop_accuracy=config.stop_accuracy,
+            patience=config.patience,
+            patience_metric=patience_metric,
         )
         for setting in settings(values, one_by_one=config.vary == ONE)
     )

@@ -18,8 +18,9 @@ RESULT_COLUMNS = (
     "image_size batch_size train_size val_size optimizer lr head_lr_factor "
     "weight_decay drop_connect head_bias_lr_factor momentum l2 l1 layer_decay "
     "schedule warmup label_smoothing clip augment views class_weights head head_init "
-    "head_start head_lr_layers accuracy loss val_accuracy val_loss "
-    "train_mode_accuracy seconds compile_seconds flops frozen_intact status"
+    "head_start head_lr_layers stop_accuracy patience accuracy loss val_accuracy "
+    "val_loss train_mode_accuracy stopped_epoch stopped_by seconds compile_seconds "
+    "flops frozen_intact status"
 ).split()
 EPOCH_COLUMNS = (
     "trial model data depth_layers depth_units bn seed epoch accuracy loss "
@@ -41,6 +42,7 @@ def write_trial(
     epochs: Sequence[Mapping[str, Any]],
     frozen_intact: bool | None = None,
     message: str = "",
+    stopped_by: str = "",
 ) -> None:
     """Writes a trial's record.
 
@@ -52,6 +54,8 @@ def write_trial(
         epochs: one mapping per finished epoch.
         frozen_intact: verdict of the proof of freeze.
         message: why it failed.
+        stopped_by: the rule by which it ended early, if it did: `stop_accuracy` or
+            `patience`.
     """
     write_json(
         trial_folder(out, trial) / "trial.json",
@@ -60,6 +64,7 @@ def write_trial(
             "status": status,
             "frozen_intact": frozen_intact,
             "message": message,
+            **({"stopped_by": stopped_by} if stopped_by else {}),
             "config": dict(canonical),
             "epochs": list(epochs),
         },
@@ -78,6 +83,20 @@ def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
         np.save(file, correct.astype(bool), allow_pickle=False)
         file.seek(0)
         write_atomically(path, file.read())
+
+
+def write_steps(out: Path, trial: str, steps: np.ndarray) -> None:
+    """Loss (nats) and accuracy of every training step: float32 (steps, 2)."""
+    with tempfile.TemporaryFile() as file:
+        np.save(file, steps.astype(np.float32), allow_pickle=False)
+        file.seek(0)
+        write_atomically(trial_folder(out, trial) / "steps.npy", file.read())
+
+
+def read_steps(out: Path, trial: str) -> np.ndarray | None:
+    """What `write_steps` wrote, or None: older versions kept none."""
+    path = trial_folder(out, trial) / "steps.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
 
 
 def write_logits(out: Path, trial: str, logits: np.ndarray) -> None:

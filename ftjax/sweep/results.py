@@ -131,8 +131,9 @@ def result_row(
 ) -> dict[str, Any]:
     """One row of `results.csv`; numbers are missing where the trial is not done.
 
-    A trial that was stopped has its cost, and the number of epochs that it had, but no
-    accuracy: that would be one of another epoch than the others'.
+    A trial that a search stopped has its cost, and the number of epochs that it had,
+    but no accuracy: that would be one of another epoch than the others'. One that
+    --stop-accuracy or --patience ended has the numbers of its last epoch.
     """
     cut, hyper = request.cut, request.hyper
     network = trial_network(start.network, hyper.head)
@@ -144,12 +145,13 @@ def result_row(
         count for (unit, _), count in cost.parameters.items() if unit in body
     )
     epochs = record.get("epochs", [])[: hyper.epochs]
-    status = record.get("status")
-    if status == "done" and len(epochs) < hyper.epochs:
+    status, rule = record.get("status"), record.get("stopped_by", "")
+    if status == "done" and len(epochs) < hyper.epochs and not rule:
         status = None  # of fewer epochs
     if status not in ("done", *ENDED_BADLY):
         status = "stopped" if stopped else "pending"
-    num_epochs = len(epochs) if status == "stopped" else hyper.epochs
+    ended = bool(rule) and len(epochs) == len(record["epochs"])  # not read off before
+    trained = len(epochs) if status == "stopped" or ended else hyper.epochs
     row = {
         **identity(start, data, request),
         "weights": start.weights,
@@ -159,14 +161,18 @@ def result_row(
         "total_units": network.num_units,
         "trainable_params": trainable,
         "trainable_percent": round(100 * trainable / total_params, 2),
-        "epochs": num_epochs,
+        "epochs": len(epochs) if status == "stopped" else hyper.epochs,
         "image_size": start.image_size,
         "val_size": len(data.val.labels),
         **{name: getattr(hyper, name) for name in NAMES if name != "epochs"},
         "train_size": hyper.train_size or len(data.train.labels),
         "warmup": hyper.warmup,
         "class_weights": hyper.class_weights,
-        "flops": trial.flops.total(num_epochs),
+        "stop_accuracy": hyper.stop_accuracy,
+        "patience": hyper.patience,
+        "stopped_epoch": len(epochs) if ended else None,
+        "stopped_by": rule if ended else None,
+        "flops": trial.flops.total(trained),
         "frozen_intact": record.get("frozen_intact"),
         "status": status,
     }
@@ -185,8 +191,10 @@ def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     found = {}
     for row in last_rows(results).itertuples():
         correct = records.read_correct(out, row.trial)
-        if correct is not None and len(correct) >= row.epochs:
-            found[row.trial] = correct[row.epochs - 1]
+        ended = getattr(row, "stopped_epoch", None)
+        last = row.epochs if pd.isna(ended) else int(ended)
+        if correct is not None and len(correct) >= last:
+            found[row.trial] = correct[last - 1]
     return found
 
 

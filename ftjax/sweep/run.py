@@ -3,13 +3,15 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from ftjax.machine.workers import in_threads
+from ftjax.machine.workers import Stopped, in_threads
+from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
@@ -42,6 +44,7 @@ def run(
     out: Path,
     listen: Listener = lambda event: None,
     begin_round: RoundListener = lambda round: None,
+    allowance: Allowance | None = None,
 ) -> Outcome:
     """Trains what is missing in `out`, round by round, as the strategy asks.
 
@@ -54,9 +57,11 @@ def run(
         out: the run's folder.
         listen: called after every event of a trial.
         begin_round: called before the trials of a round are trained.
+        allowance: of time; what it does not suffice for is left out, and a trial that
+            is trained when it ends stays at its last epoch.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
-    strategy = choose_strategy(sweep, out)
+    strategy = choose_strategy(sweep, out, allowance)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
@@ -71,6 +76,8 @@ def run(
                     tables.write()
                 if event.status in ENDED_BADLY:
                     failed[event.trial.id] = event
+                if allowance is not None:
+                    allowance.heard(event)
                 listen(event)
 
         train = partial(
@@ -82,10 +89,15 @@ def run(
             mesh=budget.mesh,
             fused=budget.fused,
         )
-        with open_queue(sweep, round.plan, round.goals, out=out, listen=tell) as queue:
+        limits = {} if allowance is None else {"take": allowance.take}
+        queue = open_queue(
+            sweep, round.plan, round.goals, out=out, listen=tell, **limits
+        )
+        left = None if allowance is None else allowance.left
+        with suppress(*() if allowance is None else (Stopped,)), queue as queue:
             # `map` holds on to no trial's activations, as a loop's variable would.
             train_all = partial(deque, map(train, queue), maxlen=0)
-            with in_threads(train_all, queue.count - 1):
+            with in_threads(train_all, queue.count - 1, left):
                 train_all()
         tables.write()
         found = Found(tables.results, tables.epochs, frozenset(failed))

@@ -7,6 +7,7 @@ resumes where it was stopped.
 
 import itertools
 from collections.abc import Collection, Generator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +16,19 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.compare import contenders
+from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
 from ftjax.analysis.tuning import tuned_rows
 from ftjax.backbones import Backbone
-from ftjax.config import AUTO_RATE, HALVING, to_json
+from ftjax.config import AUTO_RATE, FIXED_RATE, HALVING, RATES, as_tuple, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.machine.mesh import from_first_process
-from ftjax.search.depths import next_depths
+from ftjax.search.depths import coarse_first, next_depths
 from ftjax.search.halving import halving, rung_epochs
+from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.plan import Plan, Point, Request
-from ftjax.sweep.prepare import Sweep, seeds_of
+from ftjax.sweep.prepare import Sweep, make_settings, seeds_of
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
 
@@ -57,18 +60,28 @@ class Found(NamedTuple):
         results: as in results.csv.
         epochs: as in epochs.csv.
         failed: ids of trials that failed.
+        left_out: ids of trials of the round that a budget has no time for.
     """
 
     results: pd.DataFrame
     epochs: pd.DataFrame
     failed: frozenset[str]
+    left_out: frozenset[str] = frozenset()
 
 
 Strategy = Generator[Round, Found, Round]  # returns the last of its rounds
 
 
-def choose_strategy(sweep: Sweep, out: Path) -> Strategy:
-    """The strategy that the command asks for."""
+def choose_strategy(
+    sweep: Sweep, out: Path, allowance: Allowance | None = None
+) -> Strategy:
+    """The strategy that the command asks for.
+
+    Args:
+        sweep: what to train.
+        out: the run's folder.
+        allowance: of time, where --budget sets one.
+    """
     config = sweep.config
     if config.depths == AUTO:
         strategy = search_depths(sweep, out)
@@ -79,15 +92,65 @@ def choose_strategy(sweep: Sweep, out: Path) -> Strategy:
         strategy = tune_rates(sweep) if tuned else grid(sweep)
         if config.replicate and config.seeds == 1 and not config.distributed:
             strategy = replicate(sweep, strategy, out)
-    return explain_fall(sweep, strategy) if config.explain else strategy
+    strategy = explain_fall(sweep, strategy) if config.explain else strategy
+    return strategy if allowance is None else within(allowance, strategy)
+
+
+def within(allowance: Allowance, strategy: Strategy) -> Strategy:
+    """`--budget`: of every round of another strategy, what there is time for."""
+    round = next(strategy)
+    while True:
+        goals = allowance.choose(round.plan, round.goals)
+        found = yield round._replace(goals=goals)
+        left_out = allowance.lacking(round.plan, round.goals) - found.failed
+        try:
+            round = strategy.send(found._replace(left_out=left_out))
+        except StopIteration as end:
+            return end.value
 
 
 def grid(sweep: Sweep) -> Strategy:
-    """All trials to their last epoch."""
+    """All trials to their last epoch; with --budget in stages, best use first."""
     plan = sweep.plan()
     last = Round(plan, plan.goals)
-    yield last
+    if sweep.config.budget is None:
+        yield last
+        return last
+    for goals in stages(sweep, plan):
+        last = Round(plan, goals, reason=f"budget: {depths_of(plan, goals)}")
+        yield last
     return last
+
+
+def stages(sweep: Sweep, plan: Plan) -> list[dict[str, int]]:
+    """The goals of a grid in the order of their use.
+
+    A coarse spread of depths comes first, at the first of the settings, so that there
+    is an answer early; then its other settings; then ever finer depths; then the other
+    seeds.
+    """
+    levels = coarse_first([request.cut.depth_layers for request in plan.requests])
+    level_of = {depth: n for n, level in enumerate(levels) for depth in level}
+    first, base = sweep.config.first_seed, sweep.hyper
+    found: dict[str, tuple] = {}
+    for request in plan.requests:
+        level = level_of[request.cut.depth_layers]
+        same = replace(request.hyper, epochs=base.epochs)
+        other = same.at(request.cut) != base.at(request.cut)
+        stage = (False, level, level == 0 and other)
+        if request.seed != first:
+            stage = (True, 0, False)
+        found[request.trial] = min(stage, found.get(request.trial, stage))
+    return [
+        {id: epochs for id, epochs in plan.goals.items() if found[id] == stage}
+        for stage in sorted(set(found.values()))
+    ]
+
+
+def depths_of(plan: Plan, goals: Collection[str]) -> str:
+    """E.g. 'depths 0 54 149'."""
+    depths = {trial.cut.depth_layers for trial in plan.trials if trial.id in goals}
+    return f"depths {' '.join(map(str, sorted(depths)))}"
 
 
 def tune_rates(sweep: Sweep) -> Strategy:
@@ -96,20 +159,45 @@ def tune_rates(sweep: Sweep) -> Strategy:
     The rate is a nuisance: depths are compared fairly if each has its own (Godbole et
     al. 2023, Deep Learning Tuning Playbook). A rate goes on at a depth and policy if
     its validation accuracy is the best there, or within a standard error of it.
+
+    With --budget a coarse spread of depths comes first, at the usual rate; then its
+    other rates, then ever finer depths.
     """
     plan, short = sweep.plan(), min(TUNING_EPOCHS, sweep.hyper.epochs)
-    everything = frozenset(plan.goals)
-    found = yield Round(plan, dict.fromkeys(everything, short))
-    going = better_rates(plan, found.epochs, short, len(sweep.data.val.labels))
-    goals = {id: epochs for id, epochs in plan.goals.items() if id in going}
+    depths = [request.cut.depth_layers for request in plan.requests]
+    levels = [tuple(depths)]
+    if sweep.config.budget is not None:
+        levels = coarse_first(depths)
+        coarse = trials_at(plan, levels[0])
+        usual = {t.id for t in plan.trials if t.hyper.lr == FIXED_RATE} & coarse
+        goals = {id: plan.goals[id] for id in usual}
+        yield Round(plan, goals, reason=f"budget: {depths_of(plan, usual)}")
     rates = {trial.hyper.lr for trial in plan.trials}
-    reason = (
-        f"rates: {len(rates)} at every depth for {short} epochs; "
-        f"{len(goals)} of {len(everything)} trials go on"
-    )
-    last = Round(plan, goals, everything - going, reason)
-    yield last
+    stopped: frozenset[str] = frozenset()
+    last = Round(plan, {})
+    for level in levels:
+        tried = trials_at(plan, level)
+        last = Round(plan, dict.fromkeys(tried, short), stopped)
+        found = yield last
+        if tried <= found.left_out:
+            continue
+        reached = hold_ended(found.epochs, found.results)
+        own = reached[reached["trial"].isin(list(tried))]
+        going = better_rates(plan, own, short, len(sweep.data.val.labels))
+        goals = {id: epochs for id, epochs in plan.goals.items() if id in going}
+        reason = (
+            f"rates: {len(rates)} at every depth for {short} epochs; "
+            f"{len(goals)} of {len(tried)} trials go on"
+        )
+        stopped |= tried - going - found.left_out
+        last = Round(plan, goals, stopped, reason)
+        yield last
     return last
+
+
+def trials_at(plan: Plan, depths: Collection[int]) -> frozenset[str]:
+    """The trials of some depths."""
+    return frozenset(r.trial for r in plan.requests if r.cut.depth_layers in depths)
 
 
 def better_rates(
@@ -149,6 +237,8 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
     found, last = yield from exhaust(strategy)
     for _ in range(REPEATS):
         results = found.results[found.results["status"] == "done"]
+        if results.empty:
+            break
         correct = from_first_process(partial(read_correct, out, results))
         cells = from_first_process(partial(contenders, results, correct))
         added = replicates_of(last.plan, tuned_rows(results), cells)
@@ -220,7 +310,8 @@ def halve(sweep: Sweep) -> Strategy:
     while True:
         found = yield last
         # Policies that are equal at a cut are one trial, and one runner.
-        runners = found.epochs.drop_duplicates(["trial", "epoch"])
+        reached = hold_ended(found.epochs, found.results)
+        runners = reached.drop_duplicates(["trial", "epoch"])
         if runners[~runners["trial"].isin(list(found.failed))].empty:
             return last
         rung = halving(
@@ -243,18 +334,29 @@ def halve(sweep: Sweep) -> Strategy:
 
 
 def search_depths(sweep: Sweep, out: Path) -> Strategy:
-    """`--depths auto`: a few depths first, then one after the other where it pays."""
+    """`--depths auto`: a few depths first, then one after the other where it pays.
+
+    Of several rates every depth is tried at those that may be its best.
+    """
     points: list[Point] = []
+    settings = {None: sweep.hyper}
+    settings |= {hyper.lr: hyper for hyper in make_settings(sweep.config)}
     results = pd.DataFrame(columns=list(RESULT_COLUMNS))
     while True:
         decide = partial(decide_run, sweep, out, results)
         decision = from_first_process(decide)
-        points += [Point(*place, sweep.hyper) for place in decision.trials]
+        points += [Point(*place[:3], settings[place.lr]) for place in decision.trials]
         plan = sweep.plan(points)
         goals = {} if decision.done else plan.goals
         last = Round(plan, goals, reason=decision.reason)
         found = yield last
-        if decision.done:
+        new = set(points[len(points) - len(decision.trials) :])
+        asked = {
+            request.trial
+            for request, point in zip(plan.requests, plan.points, strict=True)
+            if point in new
+        }
+        if decision.done or asked <= found.left_out:
             return last
         results = found.results
 
@@ -285,6 +387,7 @@ def decide(
         seeds=config["seeds"],
         bn=config["bn"],
         correct=correct,
+        rates=RATES if config["lr"] == AUTO_RATE else as_tuple(config["lr"]),
     )
 
 

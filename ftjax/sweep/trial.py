@@ -67,6 +67,9 @@ class Hyperparameters:
         augment: words of the augmentation, joined by commas; `none`.
         views: a number of stored views of each training image, or `fresh`; `none`
             without augmentation.
+        stop_accuracy: in training mode, from which the trial ends early.
+        patience: epochs without a better validation metric after which it does.
+        patience_metric: one of `metrics.METRICS`.
     """
 
     lr: float
@@ -94,6 +97,9 @@ class Hyperparameters:
     clip: float = 0.0
     augment: str = NO_AUGMENTATION
     views: str = NO_VIEWS
+    stop_accuracy: float | None = None
+    patience: int | None = None
+    patience_metric: str = "accuracy"
 
     def at(self, cut: Cut) -> "Hyperparameters":
         """With the head start that `auto` is at a cut."""
@@ -199,6 +205,9 @@ class Hyperparameters:
             "clip": 0.0,
             "augment": NO_AUGMENTATION,
             "views": NO_VIEWS,
+            "stop_accuracy": None,
+            "patience": None,
+            "patience_metric": "accuracy",
         }
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":

@@ -1,6 +1,6 @@
 """Trains trials of one cut, from their checkpoints to their records."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ftjax.batch_norm import POLICIES
+from ftjax.config import flag
 from ftjax.data import Dataset
 from ftjax.data.augment import Views, chosen_views, fresh_views, stored_views
 from ftjax.frozen.forward import Activations
@@ -17,9 +18,18 @@ from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine import clock
 from ftjax.machine.mesh import fetch, replicate
 from ftjax.machine.stacking import Variants, stack, unstack
-from ftjax.machine.workers import in_background
+from ftjax.machine.workers import in_background, stop_point
 from ftjax.sweep.events import Epoch, Event, Listener
-from ftjax.sweep.log import Log, closing_all, finish, keep, read_log, recording_failures
+from ftjax.sweep.log import (
+    Log,
+    as_kept,
+    closing_all,
+    finish,
+    keep,
+    read_log,
+    recording_failures,
+    stopped_by,
+)
 from ftjax.sweep.probe_start import with_probe
 from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.batches import (
@@ -94,7 +104,8 @@ def train_trials(
 
     An epoch depends on nothing but the state before it, so a trial that was interrupted
     ends with the numbers of one that was not. The newest epoch is kept every few
-    seconds and at the end, be it Ctrl-C. A trial that fails is recorded; others go on.
+    seconds and at the end, be it Ctrl-C. A trial that fails is recorded, one that a
+    rule ends is done; others go on.
 
     Args:
         work: the trials, and what they train on.
@@ -109,10 +120,20 @@ def train_trials(
     step, source = group.step, group.source
     one_program = fused and isinstance(source.train, jax.Array)
     newest: dict[str, tuple[Log, State]] = {}
+    ended: dict[str, tuple[State, str]] = {}  # by which rule
     with recording_failures(work.trials, out, listen) as failed, clock.at_work():
         logs, state = restore(group, out)
+        for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
+            rule = ""
+            if log.rows:  # killed between the end and the record of it
+                trained = log.rows[-1]["train_mode_accuracy"]
+                rule = stopped_by(log.trial.hyper, trained, log.logits, data.val.labels)
+            if rule:
+                ended[log.trial.id] = own, rule
         with closing_all(logs), in_background(KEEP_EVERY) as call:
             for epoch in range(len(logs[0].rows) + 1, work.last + 1):
+                if len(failed) + len(ended) == len(logs):
+                    break
                 watch = clock.Stopwatch()
                 order, rows, scales, rates, views, train = plan_epoch(group, epoch)
                 source = source._replace(train=train)
@@ -124,10 +145,11 @@ def train_trials(
                         step, source, state, rows, scales, rates, views
                     )
                     parts = [zip(*part, strict=True) for part in fetch(steps)]
-                    history = [metrics for part in parts for metrics in part]
+                    history = [own for each in zip(*parts, strict=True) for own in each]
                 else:
                     batches = epoch_batches(step, source, rows, scales, views)
                     for number, batch in enumerate(batches):
+                        stop_point()
                         hyper = source.hyper
                         if rates is not None:
                             hyper = hyper._replace(learning_rate=rates[number])
@@ -143,33 +165,39 @@ def train_trials(
                         )
                         history += metrics
                     history = fetch(history)
-                state, numbers, logits = end_epoch(group, state, history, order, epoch)
+                state, numbers, logits, rules = end_epoch(
+                    group, logs, state, history, order, epoch
+                )
                 seconds, compiling = watch.read(share=1 / len(logs))
                 states = unstack(whole(state), step.variants)
+                curves = step_numbers(history, work)
                 events = []
-                for log, own, row, answers in zip(
-                    logs, states, numbers, logits, strict=True
+                for log, own, row, answers, curve, rule in zip(
+                    logs, states, numbers, logits, curves, rules, strict=True
                 ):
-                    trial, ended = log.trial, Epoch(epoch, *row, len(rows), seconds)
-                    if trial.id in failed:
+                    trial, last = log.trial, Epoch(epoch, *row, len(rows), seconds)
+                    if trial.id in failed or trial.id in ended:
                         continue
-                    if not ended.train_mode_loss < LARGEST_LOSS:  # nor is nan
-                        failed[trial.id] = diverged(trial, ended)
+                    if not last.train_mode_loss < LARGEST_LOSS:  # nor is nan
+                        failed[trial.id] = diverged(trial, last)
                         continue
-                    log.add(ended, answers, data.val.labels, compiling)
+                    log.add(last, answers, data.val.labels, curve, compiling)
+                    if rule:
+                        ended[trial.id] = own, rule
                     newest[trial.id] = log.copy(), own
-                    events.append(Event(trial, "epoch", ended))
+                    events.append(Event(trial, "epoch", last))
                 call(keep, out, [*newest.values()])
                 for event in events:
                     listen(event)
-                if len(failed) == len(logs):
-                    break
         for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
             if log.trial.id not in failed:
-                finish(out, log, own, group.start, step.suffix)
+                own, rule = ended.get(log.trial.id, (own, ""))
+                finish(out, log, own, group.start, step.suffix, rule)
     for trial in work.trials:
         if trial.id not in failed:
-            listen(Event(trial, "done"))
+            _, rule = ended.get(trial.id, (None, ""))
+            message = f"ended by {flag(rule)}" if rule else ""
+            listen(Event(trial, "done", message=message))
 
 
 def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Group:
@@ -313,24 +341,26 @@ def show_views(
 
 def end_epoch(
     group: Group,
+    logs: Sequence[Log],
     state: State,
     history: Iterable[tuple[np.ndarray, np.ndarray]],
     order: np.ndarray,
     epoch: int,
-) -> tuple[State, list[list[float]], np.ndarray]:
+) -> tuple[State, list[list[float]], np.ndarray, list[str]]:
     """Estimates statistics anew if the policy says so, and measures the trials.
 
     Args:
         group: what is trained.
+        logs: of the trials, up to the epoch before.
         state: after the epoch's last step.
         history: metrics of every part of every batch.
         order: of the images, as `epoch_order` drew it.
-        epoch: counted from 1. The training set is measured after the last one alone:
-            it is a third of a shallow cut's time.
+        epoch: counted from 1. The training set is measured after a trial's last one
+            alone: it is a third of a shallow cut's time.
 
     Returns:
         The state; per trial the numbers of `Epoch` from accuracy to train_mode_loss;
-        (trials, n_val, classes) logits.
+        (trials, n_val, classes) logits; per trial the rule that ends it, or ''.
     """
     work, start, data, step, *_ = group
     hyper, activations = work.trials[0].hyper, work.activations
@@ -364,11 +394,8 @@ def end_epoch(
         variants=step.variants,
         **passes,
     )
-    val = measure(activations.val, data.val.labels)
-    loss = accuracy = np.nan
-    if epoch == work.last:
-        train = measure(trained_on, data.train.labels)
-        loss, accuracy = train.loss, train.correct.mean(axis=-1)
+    val_labels = data.val.labels
+    val = measure(activations.val, val_labels)
     if work.trials[0].is_probe:
         train = measure(trained_on, data.train.labels)
         trained = train.correct.mean(axis=-1), train.loss
@@ -379,11 +406,40 @@ def end_epoch(
             np.sum(right, axis=0) / seen,
             np.sum(losses, axis=0, dtype=np.float64) / seen,
         )
-    numbers = np.broadcast_arrays(
-        accuracy, loss, val.correct.mean(axis=-1), val.loss, *trained
-    )
-    rows = np.atleast_2d(np.stack(numbers, axis=-1)).tolist()
-    return state, rows, val.logits.reshape(len(rows), *val.logits.shape[-2:])
+    logits = val.logits.reshape(len(logs), *val.logits.shape[-2:])
+    right, lost = map(np.atleast_1d, trained)
+    rules = [
+        stopped_by(log.trial.hyper, right[n], [*log.logits, as_kept(own)], val_labels)
+        if len(log.rows) == epoch - 1 and lost[n] < LARGEST_LOSS  # it still goes
+        else ""
+        for n, (log, own) in enumerate(zip(logs, logits, strict=True))
+    ]
+    loss = accuracy = np.nan
+    last = np.array([epoch == work.last or bool(rule) for rule in rules])
+    if last.any():
+        train = measure(trained_on, data.train.labels)
+        loss = np.where(last, train.loss, np.nan)
+        accuracy = np.where(last, train.correct.mean(axis=-1), np.nan)
+    correct = val.correct.mean(axis=-1)
+    numbers = np.broadcast_arrays(accuracy, loss, correct, val.loss, right, lost)
+    rows = np.stack(numbers, axis=-1).reshape(len(logs), -1).tolist()
+    return state, rows, logits, rules
+
+
+def step_numbers(
+    history: Sequence[tuple[np.ndarray, np.ndarray]], work: Work
+) -> np.ndarray:
+    """Loss (nats) and accuracy of every training step, (trials, steps, 2).
+
+    Args:
+        history: sums over the images of every part of every batch, in their order;
+            empty of probes.
+        work: what was trained.
+    """
+    hyper = work.trials[0].hyper
+    sums = np.array(history, np.float64)
+    sums = sums.reshape(-1, hyper.parts, 2, len(work.trials)).sum(axis=1)
+    return np.moveaxis(sums / hyper.batch_size, -1, 0)
 
 
 def diverged(trial: Trial, ended: Epoch) -> FloatingPointError:

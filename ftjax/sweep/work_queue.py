@@ -22,6 +22,7 @@ from ftjax.sweep.trial import Trial
 from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
+Take = Callable[[Trials, int], bool]
 
 
 class WorkQueue:
@@ -35,6 +36,8 @@ class WorkQueue:
         out: the run's folder.
         listen: is told of trials that start, or fail before they do.
         count: threads that are to share it.
+        take: whether trials are still to be trained to an epoch; others are passed
+            over.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class WorkQueue:
         out: Path,
         listen: Listener,
         count: int,
+        take: Take,
     ):
-        self.count = count
+        self.count, self._take = count, take
         self._groups, self._cache, self._ready = groups, cache, ready
         self._out, self._listen = out, listen
         self._turn = threading.Lock()
@@ -59,6 +63,8 @@ class WorkQueue:
         with self._turn:
             while True:
                 trials, last = next(self._groups)
+                if not self._take(trials, last):
+                    continue
                 for trial in trials:
                     self._listen(Event(trial, "started"))
                 with (
@@ -80,6 +86,7 @@ def open_queue(
     *,
     out: Path,
     listen: Listener,
+    take: Take = lambda trials, last: True,
 ) -> Iterator[WorkQueue]:
     """The queue of what is missing; what the trials call is compiled within it.
 
@@ -89,17 +96,19 @@ def open_queue(
         goals: trial -> number of epochs it is trained to; others wait.
         out: the run's folder.
         listen: is told of trials that were done before, start, or fail.
+        take: as of `WorkQueue`.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
     missing = []
     for trial in plan.trials:
         if trial.id not in goals:
             continue
-        done = from_first_process(partial(is_done, out, trial.id, goals[trial.id]))
-        if done:
-            listen(Event(trial, "kept"))
-        else:
+        found = partial(ended, out, trial, goals[trial.id])
+        event = from_first_process(found)
+        if event is None:
             missing.append(trial)
+        else:
+            listen(event)
     most = trials_at_once(start, budget, plan.trials, sweep.num_images)
     count = most if len(missing) > 1 else 1
     cache = ActivationCache(
@@ -113,13 +122,24 @@ def open_queue(
     )
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
-        yield WorkQueue(groups, cache, ready, out=out, listen=listen, count=count)
+        yield WorkQueue(
+            groups, cache, ready, out=out, listen=listen, count=count, take=take
+        )
 
 
-def is_done(out: Path, trial: str, epochs: int) -> bool:
-    """Whether a trial has been trained so far."""
-    record = records.read_trial(out, trial) or {}
-    return record.get("status") == "done" and len(record["epochs"]) >= epochs
+def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
+    """How a trial ended in an earlier command; None if it is to be trained.
+
+    One that was done before has so many epochs, or was ended by a rule. One that
+    diverged would do so again; one that failed is tried again.
+    """
+    record = records.read_trial(out, trial.id) or {}
+    if record.get("status") == "diverged":
+        return Event(trial, "diverged", message=record["message"])
+    done = record.get("status") == "done" and (
+        len(record["epochs"]) >= epochs or bool(record.get("stopped_by"))
+    )
+    return Event(trial, "kept") if done else None
 
 
 def group_trials(

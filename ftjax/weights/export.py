@@ -20,6 +20,7 @@ from ftjax.machine.atomic import atomic_file
 from ftjax.trees import Tree
 from ftjax.weights import own_names
 from ftjax.weights.convert import STATISTICS
+from ftjax.weights.export_keras import GROUPS
 from ftjax.weights.keras_names import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,14 +28,6 @@ from ftjax.weights.keras_names import (
     leaf_axes,
 )
 
-# Keras counts the layers of a class in a file under these names.
-KERAS_GROUPS = {
-    "Conv2D": "conv2d",
-    "DepthwiseConv2D": "depthwise_conv2d",
-    "BatchNormalization": "batch_normalization",
-    "Normalization": "normalization",
-    "Dense": "dense",
-}
 # Builder and preprocessing in keras.applications.
 KERAS_NETWORKS = {
     "resnet50": ("ResNet50", "resnet"),
@@ -65,14 +58,20 @@ def export_safetensors(
         image_size: height and width the network was trained at, in pixels.
         class_names: of the head, in the order of the logits.
     """
-    tensors = own_names.flatten(network.name, params, batch_stats)
-    metadata = {
+    about = {
         "model": network.name,
         "image_size": str(image_size),
         "class_names": json.dumps(list(class_names)),
         "input": "RGB in 0..255, (batch, height, width, 3)",
     }
-    write_file(path, save(tensors, metadata))
+    write_file(path, safetensors_bytes(network, params, batch_stats, about))
+
+
+def safetensors_bytes(
+    network: Backbone, params: Tree, batch_stats: Tree, about: dict[str, str]
+) -> bytes:
+    """The content of that file, with metadata: text by name."""
+    return save(own_names.flatten(network.name, params, batch_stats), about)
 
 
 def export_keras(
@@ -94,7 +93,7 @@ def export_keras(
     if network.source not in ("keras", "lite"):
         raise ValueError(
             f"keras.applications has no network with the graph of {network.name} "
-            f"({network.source}'s strides or preprocessing); export to safetensors"
+            f"({network.source}'s strides or preprocessing); export to .keras"
         )
     counts: dict[str, int] = {}
     buffer = io.BytesIO()
@@ -109,7 +108,7 @@ def export_keras(
                 )
                 if not arrays:
                     continue
-                group = KERAS_GROUPS[layer.kind]
+                group = GROUPS[layer.kind]
                 number = counts[group] = counts.get(group, -1) + 1
                 name = f"{group}_{number}" if number else group
                 stored = file.create_group(f"layers/{name}/vars")
@@ -151,14 +150,14 @@ def keras_code(network: Backbone, *, image_size: int, file_name: str) -> str:
     if network.name not in KERAS_NETWORKS:
         raise ValueError(
             f"keras.applications has no {network.name}; it has "
-            f"{', '.join(KERAS_NETWORKS)}: export to safetensors"
+            f"{', '.join(KERAS_NETWORKS)}: export to .keras, which takes every network"
         )
     builder, module = KERAS_NETWORKS[network.name]
     classes = network.head[-1].module.num_classes
     if network.head != linear_head(classes):
         raise ValueError(
             "Keras code can be printed for a linear head only, not for "
-            f"{', '.join(unit.name for unit in network.head)}: export to safetensors"
+            f"{', '.join(unit.name for unit in network.head)}"
         )
     return f"""import keras
 

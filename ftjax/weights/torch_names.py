@@ -100,6 +100,42 @@ def vgg_modules(network: Backbone) -> dict[tuple[str, str], str]:
     return found
 
 
+TIMM_OUTER = {
+    ("stem", "conv"): "conv_stem",
+    ("stem", "bn"): "bn1",
+    ("top", "conv"): "conv_head",
+    ("top", "bn"): "bn2",
+    ("predictions", "predictions"): "classifier",
+}
+TIMM_INNER = {
+    "expand_conv": "conv_pw",
+    "expand_bn": "bn1",
+    "dwconv": "conv_dw",
+    "bn": "bn2",
+    "se_reduce": "se.conv_reduce",
+    "se_expand": "se.conv_expand",
+    "project_conv": "conv_pwl",
+    "project_bn": "bn3",
+}
+# A block that does not expand has other names for the same layers.
+TIMM_PLAIN = TIMM_INNER | {"bn": "bn1", "project_conv": "conv_pw", "project_bn": "bn2"}
+
+
+def timm_modules(network: Backbone) -> dict[tuple[str, str], str]:
+    """EfficientNet as timm's `tf_efficientnet_*`: `blocks.<stage>.<block>`."""
+    found = {}
+    for unit in network.units:
+        expands = "expand_conv" in unit.parameter_keys
+        for key in unit.parameter_keys:
+            module = TIMM_OUTER.get((unit.name, key))
+            if module is None:
+                stage, block = int(unit.name[5]) - 1, ord(unit.name[6]) - ord("a")
+                inner = (TIMM_INNER if expands else TIMM_PLAIN)[key]
+                module = f"blocks.{stage}.{block}.{inner}"
+            found[unit.name, key] = module
+    return found
+
+
 def alexnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
     """AlexNet of torchvision; two layers of its `classifier` belong to the body."""
     return {
@@ -149,11 +185,14 @@ def origins(
     """Where every leaf of the network stands in a state dict."""
     named = modules(network)
     return {
-        target: torch_origin(
-            f"{named[target.unit, target.key]}.{LEAVES[target.leaf]}", target, shapes
-        )
+        target: torch_origin(tensor_name(named, *target), target, shapes)
         for target in shapes
     }
+
+
+def tensor_name(named: Mapping[tuple[str, str], str], unit: str, key: str, leaf: str):
+    """Name of a leaf in a state dict, by the names of the modules."""
+    return f"{named[unit, key]}.{LEAVES[leaf]}"
 
 
 def ignored(network: Backbone, names: Collection[str]) -> set[str]:

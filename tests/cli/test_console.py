@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from ftjax.cli import console
+from ftjax.machine.console import LOG_WIDTH
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def test_names_are_printed_as_they_are(capsys):
 
 
 def test_a_log_has_its_width_and_a_terminal_its_own(monkeypatch):
-    assert console.make_console().width == console.LOG_WIDTH
+    assert console.make_console().width == LOG_WIDTH
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "93")
     assert console.make_console().width == 93

@@ -16,6 +16,7 @@ from ftjax.report.axis_panels import (
 )
 from ftjax.report.axis_plots import depth_by_axis
 from ftjax.report.content import setting_table
+from ftjax.report.inline import VARIABLES
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,9 @@ def test_the_heat_map_has_each_cells_best(results):
     means = own.groupby(["batch_size", "depth_layers", "lr"])["val_accuracy"].mean()
     expected = means.groupby(["batch_size", "depth_layers"]).max().unstack()
     np.testing.assert_allclose(values, expected)
+    # The page turns these colors at night, but not those of the cells.
+    colors = {text.get_color() for text in figure.axes[0].texts}
+    assert len(colors) == 2 and not colors & VARIABLES.keys()
 
 
 def test_all_settings_are_lines_and_rows(results):

@@ -13,6 +13,7 @@ from ftjax.analysis.recommend import recommend
 from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
+from ftjax.report.axis_plots import depth_by_axis
 
 
 def texts(figure: Figure) -> list[str]:
@@ -325,3 +326,25 @@ def test_bad_input_is_named():
         plots.pareto(results.drop(columns="val_accuracy"))
     with pytest.raises(ValueError, match="model"):
         plots.batchnorm_gap(results.assign(model=["a", "b"] * 9))
+
+
+def test_what_diverged_is_drawn_at_chance():
+    results = made_results(bn=("frozen",))
+    lost = results["depth_layers"] == 149
+    results.loc[lost, ["val_accuracy", "accuracy"]] = np.nan
+    results.loc[lost, "status"] = "diverged"
+    answer = recommend(results, num_classes=10)
+    figure = plots.depth_curve(results, answer)
+    (cross,) = [x for x in figure.axes[0].lines if x.get_marker() == "x"]
+    assert cross.get_xydata().tolist() == [[149, 0.1]]
+    assert figure.axes[0].get_ylim()[0] < 0.1
+    other = made_results(bn=("frozen",)).assign(lr=1e-3)
+    several = pd.concat([results.assign(lr=1e-2), other], ignore_index=True)
+    heat = depth_by_axis(several, "lr", chance=0.1)
+    shown = heat.axes[0].images[0].get_array()
+    assert shown[1, -1] == pytest.approx(0.1) and shown[0, -1] == SHAPE["frozen"][-1]
+    assert "10.0 \N{MULTIPLICATION SIGN}" in texts(heat)
+    # Tuned depths stay in the curve even if none of their rates was good.
+    alone = pd.concat([results.assign(lr=1e-2), other[~lost]], ignore_index=True)
+    kept = drawing.rows_of(alone, recommend(alone, num_classes=10))
+    assert kept.loc[kept["depth_layers"] == 149, "status"].tolist() == ["diverged"]

@@ -31,8 +31,8 @@ UNITS = tuple(8 * k for k in range(19))
 def rows(placements, value, status="done"):
     """Rows of a table for trials; `value(depth, bn, seed)` is their accuracy."""
     table = pd.DataFrame([place._asdict() for place in placements])
-    table["val_accuracy"] = [value(*place) for place in placements]
-    table["trial"] = [f"{d}-{b if d else ''}-{s}" for d, b, s in placements]
+    table["val_accuracy"] = [value(*place[:3]) for place in placements]
+    table["trial"] = [f"{d}-{b if d else ''}-{s}" for d, b, s, _ in placements]
     return table.assign(status=status)
 
 

@@ -4,8 +4,22 @@ import numpy as np
 import pytest
 
 from ftjax.cli import simulate as command
-from ftjax.search.planted import SHAPES, planted_curve, planted_sweep, run_spread
-from ftjax.search.simulate import Case, Outcome, cases, simulate, summarize
+from ftjax.search.planted import (
+    SHAPES,
+    planted_curve,
+    planted_surface,
+    planted_sweep,
+    run_spread,
+)
+from ftjax.search.simulate import (
+    RATES,
+    SURFACE,
+    Case,
+    Outcome,
+    cases,
+    simulate,
+    summarize,
+)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -41,7 +55,8 @@ def test_made_runs_and_images_have_the_planted_noise_and_errors_in_common():
 def test_every_kind_is_judged():
     kinds = cases()
     modes = {case.mode for case in kinds}
-    assert modes == {"grid", "replicates", "halving", "auto"}
+    surfaces = {"surface grid", "surface auto"}
+    assert modes == {"grid", "replicates", "halving", "auto"} | surfaces
     grid = [case for case in kinds if case.mode == "grid"]
     assert {c.shape for c in grid} == set(SHAPES)
     assert {c.seeds for c in grid} == {1, 2, 3, 5}
@@ -65,6 +80,17 @@ def test_the_set_holds_the_best_depth(mode, shape):
     case = Case(mode, shape, 0.03, 400, 3)
     found = summarize([simulate(case, 500 + number) for number in range(16)])
     assert found.covered >= 13 / 16
+
+
+def test_the_best_depth_of_a_surface_moves_and_is_found_with_fewer_trials():
+    for key in range(5):
+        truth = planted_surface(19, RATES, np.random.default_rng(key))
+        best = truth.argmax(axis=1)
+        assert best[0] >= 9 >= best[-1] and (np.diff(best) <= 0).all()
+    found = summarize(
+        [simulate(Case("surface auto", SURFACE, 0.03, 400, 1), n) for n in range(3)]
+    )
+    assert found.covered == 1 and found.runs < 0.6 * len(RATES)
 
 
 def test_one_seed_covers_where_the_rule_before_did_not():

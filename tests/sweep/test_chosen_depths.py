@@ -43,6 +43,21 @@ def test_a_search_names_the_depth_that_it_believes_and_resumes(
     assert read_json(tmp_path / "recommendation.json") == answer
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_search_takes_several_rates(images, tmp_path, capsys):
+    words = "--depths auto --bn frozen --epochs 1 --lr 1e-3 1e-4".split()
+    assert run(images, tmp_path, *words) == 0
+    results = table(tmp_path)
+    assert (results.status == "done").all() and set(results.lr) == {1e-4, 1e-3}
+    first = results[results.lr == 1e-4].depth_layers
+    assert {0, 59} <= set(first) and len(results) < 2 * 9
+    answer = read_json(tmp_path / "recommendation.json")
+    assert set(answer["conditions"]["tuned"]["lr"]) == {1e-4, 1e-3}
+    capsys.readouterr()
+    assert run(images, tmp_path, *words) == 0
+    assert "trial 1/" not in capsys.readouterr().out
+
+
 def test_halving_stops_cuts_and_resumes(images, tmp_path, monkeypatch, undraw):
     monkeypatch.setattr("ftjax.sweep.strategies.halving", keep_the_two_shallowest)
     arguments = "--depths 0 7 12 19 --bn frozen --epochs 4 --search halving".split()

@@ -57,6 +57,9 @@ OTHERS = {
     "hyper.clip": {"hyper": replace(HYPER, clip=1.0)},
     "hyper.augment": {"hyper": replace(HYPER, augment="flip")},
     "hyper.views": {"hyper": replace(HYPER, views="8")},
+    "hyper.stop_accuracy": {"hyper": replace(HYPER, stop_accuracy=0.9)},
+    "hyper.patience": {"hyper": replace(HYPER, patience=2)},
+    "hyper.patience_metric": {"hyper": replace(HYPER, patience_metric="auroc")},
 }
 # A longer trial goes on from a shorter one; the images stand in the data's hash.
 SAME = {"hyper.epochs", "hyper.train_size", "placement", "flops"}

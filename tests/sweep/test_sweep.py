@@ -292,6 +292,17 @@ def test_the_plan_says_from_which_step_of_a_block_is_trained(images, tmp_path, c
         ("--distributed", "--distributed: the processes cannot be joined"),
         ("--trials-at-once 0", "--trials-at-once 0 is too small: 1 or more"),
         ("--epochs 0", "--epochs 0 must be 1 or more"),
+        ("--patience 0", "--patience 0 is too small: 1 or more"),
+        ("--stop-accuracy 99.5", "--stop-accuracy 99.5 must be a share in (0, 1]"),
+        ("--budget 30", "--budget 30 must be a time such as 90s, 30m or 2h"),
+        (
+            "--budget 30m --search halving --depths units",
+            "--budget does not go with --search halving",
+        ),
+        (
+            "--depths auto --l2 0 1e-4 --lr 1e-4 1e-3",
+            "--depths auto takes several values of --lr and --bn, not of --l2",
+        ),
         ("--lr -1", "--lr -1.0 must be a positive number"),
         ("--disk-gb -1", "--disk-gb -1.0 must be 0 or more"),
         ("--disk-gb nan", "--disk-gb nan must be 0 or more"),
@@ -336,6 +347,14 @@ def test_of_several_rates_one_that_diverges_is_an_answer(images, tmp_path, capsy
     assert (results.status[results.lr == 1e30] == "diverged").all()
     assert (results.status[results.lr == 1e-3] == "done").all()
     assert capsys.readouterr().err.count("diverged:") == 2
+    # It would diverge again: the same command trains nothing and says the same.
+    assert run(images, tmp_path, *words) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("diverged:") == 2
+    assert "kept 2 of 4" in printed.out and "val " not in printed.out
+    # Where all of them diverge there is no answer.
+    words[-1] = "1e31"
+    assert run(images, tmp_path, *words) == 1
 
 
 @pytest.mark.usefixtures("undrawn")

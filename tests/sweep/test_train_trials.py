@@ -13,6 +13,7 @@ from ftjax.backbones.backbone import init, with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.data import read_ahead
 from ftjax.depth import make_cut
+from ftjax.sweep import records
 from ftjax.training.suffix import make_suffix
 
 # Whole units, within a projection shortcut, within an MBConv, nothing, everything.
@@ -123,6 +124,9 @@ def test_a_fused_epoch_equals_its_steps(tiny, tmp_path, dtype, optimizer, bound)
         assert_close(other, mine, bound)
         kernels = [leaf for name, leaf in other.state.items() if "kernel" in name]
         assert {leaf.dtype for leaf in kernels} == {np.dtype(dtype)}
+    for path in (tmp_path / "plain").rglob("steps.npy"):
+        steps = np.load(tmp_path / "fused" / path.relative_to(tmp_path / "plain"))
+        np.testing.assert_allclose(steps, np.load(path), rtol=max(bound, 1e-6))
 
 
 def test_seeds_are_replicates_and_repeat(tiny, tmp_path):
@@ -186,3 +190,24 @@ def test_micro_batches_make_the_step_of_the_whole_batch(double, tmp_path):
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=DOUBLE)
     for name in ("steps", "train_mode_accuracy"):
         assert parts.epochs[0][name] == whole.epochs[0][name]
+
+
+def test_steps_are_kept_over_a_resume(tiny, tmp_path):
+    """Loss and accuracy of each step; their means are the epoch's numbers."""
+    train = partial(train_tiny, *tiny, seeds=(0, 1), micro_batch=4, policy="frozen")
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "parts", epochs=1)
+    train(tmp_path / "parts")
+    assert {p.name for p in (tmp_path / "parts/trials").iterdir()} == {
+        p.name for p in (tmp_path / "whole/trials").iterdir()
+    }
+    files = sorted((tmp_path / "whole/trials").glob("*/steps.npy"))
+    curves = [np.load(path) for path in files]
+    for path, curve in zip(files, curves, strict=True):
+        assert (curve.dtype, curve.shape) == (np.float32, (4, 2))
+        other = records.read_steps(tmp_path / "parts", path.parent.name)
+        np.testing.assert_array_equal(other, curve)
+    names = ("train_mode_loss", "train_mode_accuracy")
+    expected = [[[e[n] for n in names] for e in t.epochs] for t in whole]
+    means = np.array(curves).reshape(2, 2, 2, 2).mean(axis=2)
+    np.testing.assert_allclose(sorted(means.tolist()), sorted(expected), rtol=1e-6)

@@ -1,0 +1,121 @@
+"""Trained networks under PyTorch's names: for timm or torchvision, as safetensors.
+
+The map of names is the one that reads such files (`torch_names`), turned around.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors.numpy import save
+
+from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.heads import linear_head
+from ftjax.trees import Tree
+from ftjax.weights.convert import leaf_shapes, torch_axes
+from ftjax.weights.torch_names import modules, tensor_name, timm_modules
+
+VGG_HEAD = "classifier"  # of the linear head that `torch_code` gives VGG
+
+
+def torch_bytes(
+    network: Backbone,
+    params: Tree,
+    batch_stats: Tree,
+    *,
+    size: int,
+    about: Mapping[str, str],
+) -> bytes:
+    """The content of a .safetensors file: the state dict of the model of `torch_code`.
+
+    Args:
+        network: a backbone with its head.
+        params: by unit, layer, leaf.
+        batch_stats: likewise.
+        size: height and width of the images, in pixels.
+        about: metadata, text by name.
+
+    Raises:
+        ValueError: neither library has the network's graph.
+    """
+    named = module_names(network)
+    tensors = {}
+    for target, shape in leaf_shapes(network, size).items():
+        unit, key, leaf = target
+        tree = batch_stats if leaf in ("mean", "var") else params
+        # The axes of `torch_axes` lead from PyTorch's order to ours.
+        axes = np.argsort(torch_axes(len(shape)))
+        array = np.asarray(tree[unit][key][leaf], np.float32).transpose(axes)
+        tensors[tensor_name(named, *target)] = np.ascontiguousarray(array)
+    return save(tensors, dict(about))
+
+
+def module_names(network: Backbone) -> dict[tuple[str, str], str]:
+    """The modules of the library that `torch_code` takes the network from.
+
+    Raises:
+        ValueError: neither library has the network's graph.
+    """
+    if network.head != linear_head(network.head[-1].module.num_classes):
+        raise ValueError(
+            f"{network.name} has a head with hidden layers, which neither timm's nor "
+            "torchvision's model has; ONNX, Keras and safetensors take it"
+        )
+    if network.name.startswith("effnet"):
+        return timm_modules(network)
+    if network.name.startswith("vgg"):
+        return modules(network) | {("predictions", "predictions"): VGG_HEAD}
+    if network.name.startswith("resnet") and network.source == "torchvision":
+        return modules(network)
+    reason = "neither timm nor torchvision has it"
+    if network.name.startswith("resnet"):
+        reason = f"their strides are others; train {network.name}_torch for that"
+    raise ValueError(
+        f"{network.name} cannot be exported to PyTorch's names: {reason}. ONNX, Keras "
+        "and safetensors take every network"
+    )
+
+
+def torch_code(network: Backbone, *, size: int, file_name: str) -> str:
+    """The PyTorch code that builds the model, loads the file and prepares images.
+
+    Raises:
+        ValueError: neither library has the network's graph.
+    """
+    module_names(network)
+    classes = network.head[-1].module.num_classes
+    preprocessing = network.body[0].module.preprocessing
+    name = network.name.removesuffix("_torch")
+    if name.startswith("effnet"):
+        member = name.removeprefix("effnet")
+        lines = ["import timm"]
+        name = f"tf_efficientnet_{member}"
+        lines.append(f"model = timm.create_model({name!r}, num_classes={classes})")
+    elif name.startswith("vgg"):
+        lines = [
+            "import torchvision",
+            f"model = torchvision.models.{name}()",
+            "model.avgpool = torch.nn.AdaptiveAvgPool2d(1)",
+            f"model.classifier = torch.nn.Linear(512, {classes})",
+        ]
+    else:
+        lines = [
+            "import torchvision",
+            f"model = torchvision.models.{name}(num_classes={classes})",
+        ]
+    mean, std = (list(map(float, v)) for v in (preprocessing.mean, preprocessing.std))
+    turn = ".flip(1)  # BGR" if preprocessing.bgr else ""
+    return "\n".join(
+        [
+            "import safetensors.torch",
+            "import torch",
+            *lines,
+            f"model.load_state_dict(safetensors.torch.load_file({file_name!r}))",
+            "model.eval()",
+            f"# images: float, RGB in 0..255, (batch, 3, {size}, {size})",
+            f"mean = torch.tensor({mean}).view(3, 1, 1)",
+            f"std = torch.tensor({std}).view(3, 1, 1)",
+            f"x = images{turn}",
+            "logits = model((x - mean) / std)",
+            "",
+        ]
+    )
