@@ -225,12 +225,9 @@ def caveats(options: Options, design: "Design", seeds: int) -> list[str]:
     """What to know before the answer."""
     found = []
     if options.quick:
-        updates = design.base["epochs"] * (
-            design.base["train_size"] // design.base["batch_size"]
-        )
         found.append(
-            f"A quick run: the base has {updates} updates where the paper's has about "
-            "300, so that levels of accuracy say nothing about the paper's"
+            f"A quick run: the base has {design.updates} updates where the paper's has "
+            "about 300, so levels of accuracy say nothing about the paper's"
         )
     if seeds == 1:
         found.append(

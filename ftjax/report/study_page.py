@@ -18,6 +18,7 @@ from ftjax.study.claims import (
     CONTRADICTED,
     OPEN,
     SUPPORTED,
+    UNTESTED,
     Finding,
     axis_spans,
     claims_table,
@@ -26,7 +27,7 @@ from ftjax.study.claims import (
 from ftjax.study.points import MODES, Arm, plain
 
 PAGE = "study.html"
-MARKS = {SUPPORTED: "good", CONTRADICTED: "bad", OPEN: "open"}
+MARKS = {SUPPORTED: "good", CONTRADICTED: "bad", OPEN: "open", UNTESTED: ""}
 HEADINGS = (
     "Figure",
     "The paper says",

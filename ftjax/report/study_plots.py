@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ftjax.analysis.evidence import Evidence
 from ftjax.report.drawing import (
@@ -21,13 +21,14 @@ from ftjax.report.drawing import (
     new_figure,
     percent,
 )
+from ftjax.report.step_plots import smooth
 from ftjax.study.claims import Z
 from ftjax.study.measured import Measured
 from ftjax.study.points import FEATURES, MODES, WHOLE, Arm, Design, Sweep
 
 # Okabe and Ito, "Color universal design" (2008), darkened.
 LOOKS = {FEATURES: ("#0072b2", "s"), WHOLE: ("#c25400", "o")}
-RAMP = "viridis"  # of the values of an axis
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 ReadSteps = Callable[[str], np.ndarray | None]
 
 
@@ -84,15 +85,17 @@ class Study(NamedTuple):
         return np.mean(own, axis=0)
 
     def step_curve(self, mode: str, arm: Arm) -> np.ndarray | None:
-        """(steps,) accuracy of each training step, its mean over the seeds."""
+        """(steps, 2) loss and accuracy of each training step, means over the seeds."""
         own = []
         for seed in range(self.measured.correct.shape[1]):
             row = self.measured.rows.get((mode, arm, seed))
-            steps = None if row is None else self.read_steps(row["trial"])
-            if steps is None or row["status"] != "done":
+            if row is None or row["status"] != "done":
+                return None
+            steps = self.read_steps(row["trial"])
+            if steps is None:
                 return None
             count = row["epochs"] * (row["train_size"] // row["batch_size"])
-            own.append(steps[:count, 1])
+            own.append(steps[:count])
         return np.mean(own, axis=0)
 
 
@@ -155,16 +158,25 @@ def finish(figure: Figure, study: Study, *more: Line2D, training: bool = True) -
     )
 
 
-def say_best(study: Study, sweep: Sweep) -> str:
-    """The best value of each mode: `features alone: 30/60 (81.2 %)`."""
+def say_best(study: Study, sweep: Sweep, words: str = "") -> str:
+    """E.g. `Batch size: best 8 with features alone (81.2 %), 32 with all layers (..)`.
+
+    Args:
+        study: what was measured.
+        sweep: of which the best values are told.
+        words: what it is of, if not its title.
+    """
     parts = []
     for mode in study.modes:
         places, cells = study.cells(mode, sweep)
         if cells:
             best = int(study.evidence.means[cells].argmax())
             mean = percent(float(study.evidence.means[cells[best]]))
-            parts.append(f"{MODES[mode]} {sweep.labels[places[best]]} ({mean})")
-    return "; ".join(parts) or "no setting is finished"
+            label = sweep.labels[places[best]]
+            parts.append(f"{label} with {MODES[mode]} ({mean})")
+    words = words or sweep.title
+    found = f"best {', '.join(parts)}" if parts else "no setting is finished"
+    return f"{words[:1].upper()}{words[1:]}: {found}"
 
 
 def sweep_figure(
@@ -172,7 +184,7 @@ def sweep_figure(
 ) -> Figure:
     """A figure of one sweep."""
     sweep = study.design.sweeps[name]
-    figure = new_figure(width, 3.7, f"Best {sweep.title}: {say_best(study, sweep)}")
+    figure = new_figure(width, 3.7, say_best(study, sweep))
     ax = figure.subplots()
     draw_sweep(ax, study, sweep)
     ax.set_ylabel("accuracy on validation images")
@@ -192,7 +204,7 @@ def size_figure(study: Study, *, width: float = WIDE) -> Figure:
 def rate_figure(study: Study, *, width: float = WIDE) -> Figure:
     """Figure 7: accuracy over the learning rate, and the training curves."""
     sweep = study.design.sweeps["rate"]
-    title = f"Best {sweep.title}: {say_best(study, sweep)}"
+    title = say_best(study, sweep)
     panels = 1 + len(study.modes)
     across = panels if width > 6 else 1
     height = 4.0 if across > 1 else 1.4 + 2.6 * panels
@@ -208,33 +220,26 @@ def rate_figure(study: Study, *, width: float = WIDE) -> Figure:
     colors = shades(len(labels))
     lines = {}
     for ax, mode in zip(curves, study.modes, strict=True):
-        by_step = True
+        unit = "epoch"  # in a folder of an earlier version, which has no steps
         for (arm, label), color in zip(labels.items(), colors, strict=True):
-            values = study.step_curve(mode, arm)
-            if values is None:
-                values, by_step = study.curve(mode, arm, "train_mode_accuracy"), False
-            places, shown = smooth(values) if by_step else (None, values)
-            places = np.arange(1, len(shown) + 1) if places is None else places
+            shown = study.curve(mode, arm, "train_mode_accuracy")
+            places = np.arange(1, len(shown) + 1)
+            steps = study.step_curve(mode, arm)
+            if steps is not None:
+                places, means = smooth(steps)
+                shown, unit = means[:, 1], "training step"
             if len(shown):
-                (lines[label],) = ax.plot(
-                    places, shown, color=color, lw=1.4, label=f"rate {label}"
-                )
+                line = {"color": color, "lw": 1.4, "label": f"rate {label}"}
+                (lines[label],) = ax.plot(places, shown, **line)
         ax.set_title(f"{MODES[mode]}: training batches")
-        ax.set_xlabel("step" if by_step else "epoch")
+        ax.set_xlabel(unit)
     finish(figure, study, *lines.values())
     return figure
 
 
-def shades(count: int) -> list:
-    """Colors for the values of an axis, from dark to light."""
-    return [matplotlib.colormaps[RAMP](x) for x in np.linspace(0.0, 0.88, count)]
-
-
-def smooth(values: np.ndarray, most: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Means of neighboring steps, so that at most so many points are drawn."""
-    parts = np.array_split(values, min(most, max(len(values), 1)))
-    ends = np.cumsum([len(part) for part in parts])
-    return ends, np.array([part.mean() for part in parts if len(part)])
+def shades(count: int) -> np.ndarray:
+    """Colors (count, 4) for the values of an axis, seen on white and on black."""
+    return matplotlib.colormaps["plasma"](np.linspace(0.1, 0.8, count))
 
 
 @matplotlib.rc_context(STYLE)
@@ -272,7 +277,7 @@ def panel_figure(
     across = 2 if width > 6 else 1
     lines = -(-len(names) // across)
     first = next(iter(names))
-    title = f"Best {thing} with {names[first]}: {say_best(study, sweeps[first])}"
+    title = say_best(study, sweeps[first], f"{thing}, {names[first]}")
     figure = new_figure(width, 1.4 + 2.4 * lines, title)
     axes = figure.subplots(lines, across, sharey=True, squeeze=False)
     for ax, (name, words) in zip(axes.ravel(), names.items(), strict=True):
@@ -288,7 +293,7 @@ def panel_figure(
 def batch_figure(study: Study, *, width: float = WIDE) -> Figure:
     """Figure 9: sizes of batches by epochs, by images, by updates, and their speed."""
     sweep = study.design.sweeps["batch"]
-    title = f"Best {sweep.title}: {say_best(study, sweep)}"
+    title = say_best(study, sweep)
     across = 2 if width > 6 else 1
     count = 2 + 2 * len(study.modes)
     lines = count // across
@@ -320,6 +325,8 @@ def batch_figure(study: Study, *, width: float = WIDE) -> Figure:
         by_images.set_xlabel("training images seen (epochs times images)")
         by_updates.set_xlabel("updates")
         by_updates.set_xscale("log")
+        by_updates.xaxis.set_major_formatter(PLAIN)
+        by_images.xaxis.set_major_locator(MaxNLocator(5))
         by_updates.sharey(by_images)
         for ax in (by_images, by_updates):
             ax.yaxis.set_major_formatter(AS_PERCENT)
@@ -346,6 +353,8 @@ def draw_speed(ax: Axes, study: Study, sweep: Sweep) -> None:
                 speeds.append(np.mean(own))
         ax.plot(places, speeds, color=color, marker=marker, ms=4.5, lw=1.6)
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(PLAIN)
+    ax.yaxis.set_minor_formatter(PLAIN)
     ax.set_xticks(range(len(sweep.labels)), sweep.labels)
     ax.set_xlabel(sweep.title)
     ax.set_title("training images a second")
@@ -355,7 +364,7 @@ def draw_speed(ax: Axes, study: Study, sweep: Sweep) -> None:
 def epoch_figure(study: Study, *, width: float = WIDE) -> Figure:
     """Figure 10: accuracy after every epoch of the longest training."""
     sweep = study.design.sweeps["epochs"]
-    figure = new_figure(width, 3.7, f"Best number of epochs: {say_best(study, sweep)}")
+    figure = new_figure(width, 3.7, say_best(study, sweep))
     ax = figure.subplots()
     longest = sweep.arms[-1]
     for mode in study.modes:
@@ -432,7 +441,8 @@ FIGURES: Sequence[tuple[str, Callable[..., Figure], str]] = (
         "figure07",
         rate_figure,
         "Figure 7. Accuracy over the learning rate, and accuracy of the training "
-        "batches on the way.",
+        "batches on the way (running means over a tenth of the steps). A run whose "
+        "loss became no number counts as chance and has no curve.",
     ),
     (
         "figure08",

@@ -3,7 +3,7 @@
 import math
 
 from ftjax.analysis.wording import percent, points
-from ftjax.study.claims import SUPPORTED, Z, axis_spans, judge
+from ftjax.study.claims import SUPPORTED, axis_spans, judge
 from ftjax.study.measured import Measured, weigh
 from ftjax.study.points import MODES, WHOLE, Arm, Design
 
@@ -31,7 +31,7 @@ def recommended(design: Design, measured: Measured) -> str:
     _, mode = max(tried)
     base = measured.cells[mode, Arm()]
     spans = axis_spans(design, measured, mode)
-    named, best = [], base
+    gains, best = [], base
     for span in spans:
         cell = measured.cells[mode, span.best]
         if span.name in COSTS or cell == base:
@@ -41,11 +41,12 @@ def recommended(design: Design, measured: Measured) -> str:
         if judge(difference, stderr, (0.0, math.inf)) != SUPPORTED:
             continue
         gain = f"+{points(difference)} +- {points(stderr)} points"
-        named.append(f"{span.title} {span.label} ({gain})")
+        gains.append((difference, f"{span.title} {span.label} ({gain})"))
         best = max(best, cell, key=lambda index: evidence.means[index])
-    half = Z * math.sqrt(evidence.covariance[best, best])
+    named = [words for _, words in sorted(gains, reverse=True)]
+    error = math.sqrt(evidence.covariance[best, best])
     layers = "all layers" if mode == WHOLE else "the head alone, on fixed features"
-    listed = ", ".join(named) if named else "the base's settings as they are"
+    listed = ", ".join(named) if named else "the paper's settings as they are"
     alone = "; each was varied alone" if len(named) > 1 else ""
     other = next(own for own in MODES if own != mode)
     first = spans[0] if spans else None
@@ -65,6 +66,6 @@ def recommended(design: Design, measured: Measured) -> str:
         ]
         against = f", against {percent(max(tops))} at best with {MODES[other]}"
     return (
-        f"Train {layers}, with {listed}: {percent(float(evidence.means[best]))} +- "
-        f"{points(half)} for the best of them{against}{alone}{matters}."
+        f"Train {layers}, with {listed}: {percent(float(evidence.means[best]))} "
+        f"(+- {points(error)}) for the best of them{against}{alone}{matters}."
     )

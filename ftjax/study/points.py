@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ftjax.analysis.variance import TITLES
 from ftjax.analysis.wording import number
-from ftjax.axes import ALL, AXES, GLOROT, LAST, LINEAR, RANDOM
+from ftjax.axes import ALL, GLOROT, LAST, LINEAR, RANDOM
 from ftjax.batch_norm import FROZEN
 from ftjax.sweep.plan import Point
 from ftjax.sweep.trial import Hyperparameters
 
 FEATURES, WHOLE = "features", "all"  # the modes
 MODES = {FEATURES: "features alone", WHOLE: "all layers"}
-TITLES = {axis.name: axis.title for axis in AXES}
 HIDDEN, DEEP = "75", "500d0.5,75"  # heads: 75-5 and 500-75-5
 LARGE, SMALL = 128, 32  # batches of figure 8
 
@@ -158,6 +158,12 @@ class Design:
             for arm in self.arms:
                 for seed in range(seeds):
                     yield self.point(mode, arm, seed, layers)
+
+    @property
+    def updates(self) -> int:
+        """Training steps of the base."""
+        base = self.base
+        return base["epochs"] * (base["train_size"] // base["batch_size"])
 
     def with_size(self, train_size: int) -> "Design":
         """With another number of training images, and none larger."""
