@@ -17,6 +17,7 @@ FRESH, DEFAULT_VIEWS = "fresh", "4"  # of --views
 NO_VIEWS = "none"  # without augmentation
 LINEAR, GLOROT = "linear", "glorot"  # of --head and --head-init
 AUTO, RANDOM, PROBE = "auto", "random", "probe"  # of --head-start
+ALL, LAST = "all", "last"  # of --head-lr-layers
 HIDDEN_LAYER = re.compile(r"(\d+)(?:d(\d*\.?\d+))?", re.ASCII)
 
 
@@ -214,6 +215,14 @@ AXES = (
         "auto, random or probe",
         (AUTO, RANDOM, PROBE).__contains__,
         usual=AUTO,
+    ),
+    Axis(
+        "head_lr_layers",
+        "layers of the head's rate factor",
+        "all or last",
+        (ALL, LAST).__contains__,
+        programs=True,
+        usual=ALL,
     ),
 )
 NAMES = tuple(axis.name for axis in AXES)

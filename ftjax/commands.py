@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "take a trained depth to Keras, ONNX, PyTorch or safetensors",
     "simulate": "what the search over depths is worth, on planted curves",
     "pretrain": "train a network from random weights",
+    "alexnet-study": "small sets of images: the second paper's figures and claims",
     "weights": "fetch and list official pretrained weights",
 }
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     prepare_memory()
-    run = import_module(f"ftjax.cli.{name}").main
+    run = import_module(f"ftjax.cli.{name.replace('-', '_')}").main
     if arguments is not None:
         return run(words[1:])
     # The command reads the command line itself: it then owns the process.
@@ -57,7 +58,7 @@ def prepare_memory() -> None:
 
 def usage() -> str:
     """The commands, one a line."""
-    lines = [f"  {name:9} {words}" for name, words in COMMANDS.items()]
+    lines = [f"  {name:13} {words}" for name, words in COMMANDS.items()]
     return "\n".join(
         ["usage: ftjax COMMAND ...", "", *lines, "", "ftjax COMMAND --help says more."]
     )

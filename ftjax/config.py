@@ -117,6 +117,10 @@ class Config:
     linear probe that was fitted to the end on the frozen network; with it the head
     alone is that probe. auto: the head alone is the probe, so that no gain over it is
     one of longer training; all other depths start from random numbers."""
+    head_lr_layers: tuple[str, ...] = ("all",)
+    """Which layers of the head have --head-lr-factor: all, or last, the classifier
+    alone, as where a factor is set on the last layer; hidden layers then train at the
+    backbone's rate."""
     strict: bool = False
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""

@@ -120,4 +120,5 @@ def test_schedules_by_name():
         "augment",
         "views",
         "head",
+        "head_lr_layers",
     }

@@ -15,7 +15,7 @@ from ftjax.training import step
 
 FLOORS = """trees batch_norm stats / machine analysis / kernels data search paper /
 backbones / weights frozen depth / training config / gradcam probes / sweep /
-report predictor exports / session keywords / api ftjax cli / commands /
+report predictor exports study / session keywords / api ftjax cli / commands /
 experiments""".split("/")
 FLOOR = {room: number for number, row in enumerate(FLOORS) for room in row.split()}
 room = re.compile(r"(?:ftjax\.)?(\w+)").match

@@ -123,7 +123,8 @@ class Block(NamedTuple):
 
     Attributes:
         kind: text, small, heading, facts (pairs), image (`inline.Image`), figure,
-            trials, grid and wide (`content.Table`), pairs, code, list, or details.
+            trials, grid, wide and sentences (`content.Table`), pairs, code, list, or
+            details.
         value: what it shows; its type depends on the kind.
         name: of the element in the page, where the kind has one, or its title.
     """

@@ -160,7 +160,9 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
     network = programs.start.network
     for trial in trials:
         begin, hyper = trial.placement.begin, trial.hyper
-        suffix = make_suffix(network, trial.cut, trial.policy, begin)
+        suffix = make_suffix(
+            network, trial.cut, trial.policy, begin, last_only=hyper.last_only
+        )
         for index, part in enumerate(suffix):
             at = Placement(trial.cut.unit + index, begin if index == 0 else "")
             x = unit_input(programs.start, at, hyper.micro_batch)

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ftjax.axes import (
+    ALL,
     AUTO,
     FRESH,
     GLOROT,
+    LAST,
     LINEAR,
     NO_AUGMENTATION,
     NO_VIEWS,
@@ -59,6 +61,7 @@ class Hyperparameters:
         head_init: as of `axes.parse_init`.
         head_start: `probe` where the head starts from a linear probe; `auto` where
             the cut decides (`at`).
+        head_lr_layers: `last` where the head's factors are of its classifier alone.
         label_smoothing: share of the loss that asks for all classes alike.
         clip: largest norm of the gradient; 0: none.
         augment: words of the augmentation, joined by commas; `none`.
@@ -89,6 +92,7 @@ class Hyperparameters:
     head: str = LINEAR
     head_init: str = GLOROT
     head_start: str = RANDOM
+    head_lr_layers: str = ALL
     label_smoothing: float = 0.0
     clip: float = 0.0
     augment: str = NO_AUGMENTATION
@@ -103,6 +107,11 @@ class Hyperparameters:
             return self
         alone = cut.depth_layers == 0 and self.head == LINEAR
         return replace(self, head_start=PROBE if alone else RANDOM)
+
+    @property
+    def last_only(self) -> bool:
+        """Whether hidden layers of the head train at the backbone's rate."""
+        return self.head != LINEAR and self.head_lr_layers == LAST
 
     @property
     def probe(self) -> tuple | None:
@@ -178,7 +187,8 @@ class Hyperparameters:
     def unit_programs(self) -> tuple:
         """What the compiled programs of units depend on."""
         used = tuple(number is not None for number in self.numbers)
-        return self.optimizer, self.batch_size, self.micro_batch, self.head, used
+        head = self.head, self.last_only
+        return self.optimizer, self.batch_size, self.micro_batch, *head, used
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -195,6 +205,7 @@ class Hyperparameters:
             "head": LINEAR,
             "head_init": GLOROT,
             "head_start": RANDOM,
+            "head_lr_layers": ALL,
             "label_smoothing": 0.0,
             "clip": 0.0,
             "augment": NO_AUGMENTATION,
@@ -206,6 +217,8 @@ class Hyperparameters:
         own = {name: getattr(self, name) for name in plain}
         if self.optimizer != "sgd":
             del own["momentum"]
+        if not self.last_only:
+            del own["head_lr_layers"]
         changed = {k: v for k, v in own.items() if v not in (None, plain[k])}
         # Where the rate falls to the end, more epochs are another trial.
         return changed | ({} if self.grows else {"epochs": self.epochs})

@@ -230,7 +230,13 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
         train = activations.views
     variants = Variants(len(work.trials), mesh) if len(work.trials) > 1 else None
     step = Step(
-        make_suffix(network, first.cut, first.policy, activations.begin),
+        make_suffix(
+            network,
+            first.cut,
+            first.policy,
+            activations.begin,
+            last_only=hyper.last_only,
+        ),
         network[0 if hyper.fresh else activations.boundary : first.cut.unit],
         hyper.optimizer,
         hyper.parts,
@@ -265,7 +271,9 @@ def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State
     logs, states, mesh, start = [], [], group.step.mesh, group.start
     for trial in group.work.trials:
         params, batch_stats = with_fresh_head(start, trial.seed, mesh)
-        suffix = make_suffix(start.network, trial.cut, trial.policy)
+        suffix = make_suffix(
+            start.network, trial.cut, trial.policy, last_only=trial.hyper.last_only
+        )
         optimizer = trial.hyper.optimizer
         state = init_state(
             suffix,

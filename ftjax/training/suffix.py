@@ -24,7 +24,12 @@ class SuffixUnit(NamedTuple):
 
 
 def make_suffix(
-    network: Backbone, cut: Cut, policy: str, begin: str = ""
+    network: Backbone,
+    cut: Cut,
+    policy: str,
+    begin: str = "",
+    *,
+    last_only: bool = False,
 ) -> tuple[SuffixUnit, ...]:
     """The suffix of a cut under a BatchNorm policy.
 
@@ -37,6 +42,7 @@ def make_suffix(
         cut: where the trainable part begins.
         policy: of BatchNorm.
         begin: as of `prefix.Activations`, whose images have passed the layers before.
+        last_only: whether the classifier alone has the head's learning rate.
 
     Raises:
         ValueError: the policy is unknown.
@@ -45,10 +51,12 @@ def make_suffix(
     suffix = []
     first, *others = network[cut.unit :]
     units = first.onward(begin), *others
+    head_units = network.head[-1:] if last_only else network.head
+    first_of_head = len(network.units) - len(head_units)
     for index, unit in enumerate(units):
         keys = cut.trainable[index]
         norms = unit.batch_norm_keys if batch_statistics else ()
         trained = tuple(key for key in norms if key in keys)
-        head = cut.unit + index >= len(network.body)
+        head = cut.unit + index >= first_of_head
         suffix.append(SuffixUnit(unit, keys, trained, head))
     return tuple(suffix)

@@ -10,7 +10,9 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.config import Config, complete
+from ftjax.depth import make_cut
 from ftjax.sweep.cost import measure_cost
+from ftjax.training.suffix import make_suffix
 
 NETWORK = with_head(make_backbone("tiny"), 3)
 BATCH_NORM = at(7, "follow", 0)  # a point whose policy makes a difference
@@ -50,6 +52,7 @@ OTHERS = {
     "hyper.head": {"hyper": replace(HYPER, head="75")},
     "hyper.head_init": {"hyper": replace(HYPER, head_init="0.01")},
     "hyper.head_start": {"hyper": replace(HYPER, head_start="probe")},
+    "hyper.head_lr_layers": {"hyper": replace(HYPER, head="75", head_lr_layers="last")},
     "hyper.label_smoothing": {"hyper": replace(HYPER, label_smoothing=0.1)},
     "hyper.clip": {"hyper": replace(HYPER, clip=1.0)},
     "hyper.augment": {"hyper": replace(HYPER, augment="flip")},
@@ -99,6 +102,19 @@ def test_ids_of_earlier_versions_stay():
 def test_ids_tell_all_those_settings_apart():
     ids = [trial_of(**options).id for options in OTHERS.values()]
     assert len({PLAIN.id, *ids}) == len(ids) + 1
+
+
+def test_of_a_linear_head_the_last_layer_is_all_of_it():
+    assert trial_of(hyper=replace(HYPER, head_lr_layers="last")).id == PLAIN.id
+
+
+@pytest.mark.parametrize(("last_only", "count"), [(False, 4), (True, 1)])
+def test_which_layers_have_the_factor_of_the_head(last_only, count):
+    network = with_head(make_backbone("tiny"), 3, "500d0.5,75")  # with its pooling
+    cut = make_cut(network, 7)
+    suffix = make_suffix(network, cut, "frozen", last_only=last_only)
+    flags = [part.head for part in suffix]
+    assert flags == [False] * (len(flags) - count) + [True] * count
 
 
 def test_of_a_falling_rate_more_epochs_are_another_trial():

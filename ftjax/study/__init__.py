@@ -1,0 +1,1 @@
+"""A second study measured again: small sets of images and a pretrained network."""
