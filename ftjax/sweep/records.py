@@ -209,7 +209,7 @@ def set_aside_damaged(out: Path, trial: str) -> str:
     folder, name = trial_folder(out, trial), RECORD
     try:
         read_trial(out, trial)
-        for name in (CORRECT, LOGITS):
+        for name in (CORRECT, LOGITS, STEPS):
             read_array(out, trial, name)
     except Damaged as error:
         moved = [set_aside(folder / each) for each in dict.fromkeys((name, RECORD))]
