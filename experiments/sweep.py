@@ -4,7 +4,7 @@
     python -m experiments.sweep --model effnetlite0 --data my_images/ --seeds 3
 
 The same as `ftjax sweep`. Exit codes: 0 all trials done, 1 some failed (listed), 2 bad
-arguments or input.
+arguments or input, 3 a file cannot be read or written, 130 stopped by Ctrl-C.
 """
 
 import sys

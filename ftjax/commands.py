@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import ftjax
+from ftjax.cli.console import guard
 
 COMMANDS = {
     "sweep": "how many top layers to unfreeze: train at many depths",
+    "status": "how far a run is: done, running, failed, left",
     "gradcam": "what the stages of a trained network look at",
     "fit": "what a table of depths and accuracies says; the paper's audit",
     "compare": "what several runs say together: networks, data, one rule for all",
@@ -21,6 +23,7 @@ COMMANDS = {
 }
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)

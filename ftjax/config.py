@@ -197,6 +197,22 @@ class Config:
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID. Each needs the same arguments, weights and images; the first
     writes the results."""
+    shard: str | None = None
+    """i/n: train the i-th of n parts of the trials, i from 0 to n - 1, so that n
+    commands with one --out share the work; the same command without it adds what is
+    missing and gives the answer. auto: from a Slurm job array; auto/n: from an Indexed
+    Job of Kubernetes. Default: all, less what other commands on --out are training."""
+    engine: Literal["local", "ray", "submitit"] = "local"
+    """Where trials are trained: local (this process), ray (the cluster that RAY_ADDRESS
+    names, or one that is started here), submitit (a Slurm job array; processes of this
+    machine where there is no Slurm). All machines must see --out, images and weights
+    at the same paths."""
+    workers: int | None = None
+    """Processes that --engine starts. Default: one per GPU, TPU or machine of the Ray
+    cluster; submitit needs a number."""
+    job: tuple[str, ...] = ()
+    """Parameters of submitit's jobs as name=value, e.g. gpus_per_node=1
+    slurm_partition=gpu timeout_min=600."""
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""
@@ -218,6 +234,9 @@ class Config:
     tensorboard --logdir."""
     resume: bool = True
     """Go on with what is in the folder; otherwise it must be new or empty."""
+    keep_optimizer: bool = True
+    """Keep Adam's moments of finished trials, two thirds of a checkpoint, so that more
+    epochs go on from the last one; without them they start from the first one again."""
     budget: str | None = None
     """Time for this command, e.g. 90s, 30m, 2h: a coarse spread of depths is trained
     first, then what else fits, and the answer says what was left out; the same command

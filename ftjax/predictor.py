@@ -20,7 +20,7 @@ from ftjax.data.decode import decode_image, resize_square
 from ftjax.data.formats import EXTENSIONS
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import batches, infer
-from ftjax.machine.files import read_json
+from ftjax.machine.files import Damaged, read_json
 from ftjax.machine.paths import expand_user
 from ftjax.stats.temperature import fit_temperature
 from ftjax.sweep import records
@@ -343,13 +343,17 @@ def read_checkpoint(folder: Path, model: str) -> dict[str, np.ndarray]:
     """Parameters and statistics of a checkpoint, by our names of tensors.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not what was written.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing: the trial's checkpoint was removed")
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, folder.parent.name)
     try:
         saved = checkpoints.restore()
+    except Damaged as error:
+        raise Damaged(
+            f"{error}; remove {folder.parent}, and the sweep's command trains it again"
+        ) from None
     finally:
         checkpoints.close()
     if saved is None:

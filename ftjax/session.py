@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ftjax.config import Config, complete, parse_time, to_json
 from ftjax.data.index import Source
-from ftjax.machine import xla
 from ftjax.machine.files import read_json, write_json
-from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process
 from ftjax.report.content import TIME_FILE
 from ftjax.report.tensorboard import TensorBoard
@@ -17,30 +16,11 @@ from ftjax.sweep.allowance import Allowance, write_report
 from ftjax.sweep.events import Event, Listener
 from ftjax.sweep.final_score import score_test
 from ftjax.sweep.prepare import Sweep, prepare
+from ftjax.sweep.process import start_jax as start_jax
 from ftjax.sweep.records import write_run
 from ftjax.sweep.results import write_probes
 from ftjax.sweep.run import Outcome
-
-
-def start_jax(config: Config, *, own_process: bool = False) -> None:
-    """Chooses how JAX compiles and runs; comes before all other use of it.
-
-    Args:
-        config: what to train.
-        own_process: whether nobody else has objects in this process.
-
-    Raises:
-        ValueError: the processes of --distributed cannot be joined.
-    """
-    xla.tune_xla()
-    if config.mesh != "auto" or config.distributed:  # then they share batches
-        xla.give_devices_threads()
-    if config.distributed:
-        xla.join_processes()
-    keep_freed_memory()
-    if own_process:
-        xla.collect_garbage_rarely()
-    xla.use_compilation_cache()
+from ftjax.sweep.shards import parse_shard
 
 
 def load(config: Config, source: Source | None = None) -> tuple[Sweep, Path]:
@@ -53,6 +33,8 @@ def load(config: Config, source: Source | None = None) -> tuple[Sweep, Path]:
     Raises:
         ValueError: anything the user can mend, in one line.
     """
+    if config.shard is not None:
+        config = replace(config, shard=str(parse_shard(config.shard)))
     sweep = prepare(complete(config), source)
     return sweep, from_first_process(partial(open_folder, sweep.config))
 

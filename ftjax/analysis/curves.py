@@ -60,6 +60,10 @@ def _is_false(column: pd.Series) -> pd.Series:
     return column.astype(str).str.strip().str.lower().isin(["false", "0", "0.0"])
 
 
+# What Optuna, Ray Tune, MLflow, W&B and Slurm call a trial that is done.
+FINISHED = ("complete", "terminated", "finished", "completed", "success", "succeeded")
+
+
 def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Keep the rows that can be compared, and say in words what was left out.
 
@@ -93,7 +97,8 @@ def clean_results(results: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
             table = table[~bad]
 
     if "status" in table:
-        status = table["status"].fillna("missing").astype(str)
+        status = table["status"].fillna("missing").astype(str).str.strip()
+        status = status.where(~status.str.lower().isin(FINISHED), "done")
         early = status == "stopped"
         drop(early, f"{STOPPED}, so the answer compares the depths trained to the end")
         status = status[~early]

@@ -45,6 +45,35 @@ def tuned_rows(table: pd.DataFrame, value: str = "val_accuracy") -> pd.DataFrame
     return table.loc[np.sort(index.to_numpy())]
 
 
+def overtaken(
+    results: pd.DataFrame, epochs: pd.DataFrame, val_size: int
+) -> frozenset[str]:
+    """Trials that came further than the setting their depth is judged by.
+
+    A rate that led after two epochs may fall back later, or collapse with other seeds.
+    Of the other settings of its depth and policy that have a single run, those are
+    meant whose newest accuracy is more than a standard error above its mean.
+
+    Args:
+        results: as in results.csv, of all settings.
+        epochs: as in epochs.csv.
+        val_size: number of validation images.
+    """
+    done = results[results["status"] == "done"]
+    if done.empty or not tuned_columns(results):
+        return frozenset()
+    cell = ["depth_layers", "bn"]
+    best = tuned_rows(done)
+    mean = best.groupby(cell)["val_accuracy"].mean().rename("mean")
+    error = np.sqrt(np.maximum(mean * (1 - mean), 1 / val_size) / val_size)
+    newest = epochs.sort_values("epoch").groupby("trial")["val_accuracy"].last()
+    runs = results.groupby([*cell, *tuned_columns(results)], dropna=False)["trial"]
+    single = runs.transform("nunique") == 1
+    others = results[single & ~results["trial"].isin(best["trial"])]
+    others = others.merge((mean + error).rename("least"), on=cell)
+    return frozenset(others.loc[others["trial"].map(newest) > others["least"], "trial"])
+
+
 def tuned_conditions(table: pd.DataFrame, named: pd.DataFrame) -> dict[str, list]:
     """By tuned column: the value at the named depth, then the values that were tried.
 

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import guard, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Options:
     """Folder of the table, the figure and the page."""
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax compare", description=__doc__)

@@ -1,16 +1,29 @@
-"""What all commands share: arguments, and errors on one line."""
+"""What all commands share: arguments, errors on one line, output that never fails.
+
+Exit codes: 2 is wrong arguments or input, 3 a file that cannot be read or written, 130
+Ctrl-C; a command names its own.
+"""
 
 import io
+import os
 import re
-from collections.abc import Sequence
-from contextlib import redirect_stderr
-from typing import Annotated, TypeVar
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import (
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
+from typing import Annotated, Any, TextIO, TypeVar
 
 import tyro
 from rich.console import Console
 
 from ftjax.machine.console import PLAIN
 from ftjax.machine.console import make_console as make_console
+from ftjax.machine.files import Damaged
 
 Options = TypeVar("Options")
 Where = Annotated[
@@ -79,4 +92,82 @@ def print_error(line: str) -> None:
 def refuse(error: Exception) -> int:
     """Says what is wrong with the arguments or the input; the exit code for it."""
     print_error(f"error: {error}")
-    return 2
+    return 3 if isinstance(error, Damaged) else 2
+
+
+class Output:
+    """A text stream that never fails: what it cannot write is lost.
+
+    A pipe may be closed at its other end (`| head`), the disk of a log be full, and a
+    terminal have no such letters; a command that trains for hours goes on.
+
+    Args:
+        stream: that is written to.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what the stream takes; returns the number of characters."""
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            own = self._stream.encoding
+            return self.write(text.encode(own, "replace").decode(own))
+        except (OSError, ValueError):
+            self._let_go()
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What is buffered, and what comes, goes nowhere."""
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Around a command, as a decorator: its output never fails, its files may.
+
+    Raises:
+        SystemExit: 3 after an error of the operating system or a damaged file, said in
+            one line; 130 after Ctrl-C.
+    """
+    with ExitStack() as stack:
+        for name, redirect in (
+            ("stdout", redirect_stdout),
+            ("stderr", redirect_stderr),
+        ):
+            stream = getattr(sys, name)
+            if stream is not None and not isinstance(stream, Output):
+                output = Output(stream)
+                stack.callback(output.flush)
+                stack.enter_context(redirect(output))
+        try:
+            yield
+        except (OSError, Damaged) as error:
+            print_error(f"error: {describe_error(error)}")
+            raise SystemExit(3) from None
+        except KeyboardInterrupt:
+            print_error("stopped")
+            raise SystemExit(130) from None
+
+
+def describe_error(error: Exception) -> str:
+    """An error as one line, an error of the operating system with its file."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: " if error.filename else ""
+        return text + error.strerror
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import guard, make_console, parse, refuse
 
 PAPER_MODEL = "effnetb0"  # the network whose blocks the depth paper lists
 
@@ -31,6 +31,7 @@ class Options:
     """Height and width in pixels. Default: the weights' own."""
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax cuts", description=__doc__)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ftjax.cli.console import Where, conditions, make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, guard, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Options:
     """Open no network connection."""
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax export", description=__doc__)

@@ -36,7 +36,7 @@ from ftjax.analysis.results_file import (
     read_results,
     read_table,
 )
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import guard, make_console, parse, refuse
 from ftjax.paper.audit import audit_paper, verdict_counts
 from ftjax.paper.general_equation import GeneralFit
 from ftjax.paper.run_equation import (
@@ -78,6 +78,7 @@ class Options:
     """Seed of the draws."""
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax fit", description=__doc__)

@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ftjax.cli.console import Where, conditions, make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, guard, make_console, parse, refuse
 
 # The keys of ftjax.gradcam.maps.METHODS, which would start JAX.
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam"]
@@ -51,6 +51,7 @@ class Options:
     validation images. Default: the boxes of the data set, if it has any."""
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax gradcam", description=__doc__)

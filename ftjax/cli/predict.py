@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from ftjax.cli.console import Where, conditions, make_console, parse, refuse
+from ftjax.cli.console import Where, conditions, guard, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Options:
     """Open no network connection."""
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax predict", description=__doc__)

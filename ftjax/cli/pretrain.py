@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftjax.cli.console import make_console, parse, print_error, refuse
+from ftjax.cli.console import guard, make_console, parse, print_error, refuse
 from ftjax.cli.sweep import stop_alike
 from ftjax.config import Config, complete, to_json
 from ftjax.machine.paths import expand_user
@@ -63,6 +63,7 @@ class Options:
     """Validation images, balanced over the classes. Default: all."""
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments

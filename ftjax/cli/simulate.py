@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from ftjax.cli.console import parse, refuse
+from ftjax.cli.console import guard, parse, refuse
 from ftjax.machine.paths import expand_user
 from ftjax.search.simulate import Case, Summary, cases, simulate, summarize
 
@@ -155,6 +155,7 @@ class Options:
     """Markdown file. Default: print."""
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax simulate", description=__doc__)

@@ -3,7 +3,8 @@
     ftjax sweep
     ftjax sweep --model effnetlite0 --data my_images/ --seeds 3
 
-Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input.
+Exit codes: 0 all trials done, 1 some failed (listed), 2 bad arguments or input, 3 a
+file cannot be read or written (disk full, damaged), 130 stopped by Ctrl-C.
 """
 
 import shlex
@@ -13,10 +14,11 @@ import time
 from collections.abc import Sequence
 
 from ftjax.axes import varied
-from ftjax.cli.console import make_console, parse, print_error, refuse
+from ftjax.cli.console import guard, make_console, parse, print_error, refuse
 from ftjax.config import Config, axis_values
 
 
+@guard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax.machine.mesh import is_first_process
     from ftjax.report.progress import Display, print_plan
     from ftjax.sweep.cores import one_core_each
+    from ftjax.sweep.engines import open_engine
     from ftjax.sweep.events import ENDED_BADLY
     from ftjax.sweep.run import run
 
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             session.start_jax(config, own_process=own_process)
             console.quiet = not is_first_process()
             sweep, out = session.load(config)
+            engine = open_engine(sweep.config, out)
         except ValueError as error:
             return refuse(error)
         print_plan(sweep, console)
@@ -50,25 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 session.record_forecast(out, forecast)
             return 0
         session.record(sweep, out, "ftjax sweep " + shlex.join(words))
-        if own_process:
+        if own_process and config.engine == "local":
             sweep = one_core_each(sweep)
         so_far = AnswerSoFar(out, console)
         allowance = session.make_allowance(sweep, out, began)
-        with Display(console, began=began) as display:
+        with engine as elsewhere, Display(console, began=began) as display:
             heard = [so_far.heard] if is_first_process() else []
             listen = session.make_listener(sweep, out, display.show, *heard)
-            outcome = run(sweep, out, listen, display.begin_round, allowance)
+            begin = display.begin_round
+            outcome = run(sweep, out, listen, begin, allowance, train_round=elsewhere)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
         return 130
     if is_first_process():
         took = time.perf_counter() - began
         session.record_time(out, seconds=took, forecast=display.forecast)
-        left_out = session.report_allowance(allowance, outcome, out)
-        score = session.make_scorer(sweep, outcome, out)
-        write_answer(out, outcome.results, outcome.epochs, console, score)
-        if left_out:
-            console.print(left_out)
+        if outcome.left:
+            console.print(
+                f"shard {sweep.config.shard} has ended its trials; {len(outcome.left)} "
+                "of other shards have not ended. The same command without --shard adds "
+                "what is missing and gives the answer"
+            )
+        else:
+            left_out = session.report_allowance(allowance, outcome, out)
+            score = session.make_scorer(sweep, outcome, out)
+            write_answer(out, outcome.results, outcome.epochs, console, score)
+            if left_out:
+                console.print(left_out)
         console.print(f"{took:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")

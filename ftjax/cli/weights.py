@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from ftjax.cli.console import make_console, parse, refuse
+from ftjax.cli.console import guard, make_console, parse, refuse
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ Options = (
 )
 
 
+@guard()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(Options, arguments, prog="ftjax weights", description=__doc__)

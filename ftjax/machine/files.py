@@ -1,11 +1,17 @@
 """Files of a run, which survive a kill at any moment: written whole, or not at all."""
 
+import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from ftjax.machine.atomic import atomic_file
+
+
+class Damaged(ValueError):
+    """A file that is not what was written."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,13 +43,33 @@ def read_json(path: Path) -> Any:
     """Reads plain values; None if there is no such file.
 
     Raises:
-        ValueError: the file is not JSON.
+        Damaged: the file is not JSON.
     """
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(
+        raise Damaged(
             f"{path} is damaged ({error}); remove it, or choose another --out"
         ) from None
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of plain values, the same before and after they were written as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def set_aside(path: Path) -> Path | None:
+    """Renames what is damaged, so that it is kept but not read again; its new name.
+
+    None if there is nothing of that name, or another process is the one that writes.
+    """
+    if not (path.exists() and first_process()):
+        return None
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not aside.exists():
+            break
+    path.rename(aside)
+    return aside

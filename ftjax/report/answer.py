@@ -27,7 +27,7 @@ from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
 from ftjax.sweep import records
 from ftjax.sweep.allowance import read_report
-from ftjax.sweep.results import read_correct, read_probes
+from ftjax.sweep.results import count_versions, read_correct, read_probes
 from ftjax.sweep.strategies import decide
 
 
@@ -140,11 +140,19 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
     effects = axis_effects(results)
     most = (effects.sentence,) if effects and effects.sentence else ()
     about_images = tuple(saved.get("data_warnings", ()))
+    made = count_versions(out, results)
+    several = ()
+    if len(made) > 1:
+        counts = "; ".join(f"{n} by {name}" for name, n in made.most_common())
+        several = (
+            f"The trials are of {len(made)} versions or devices, which may round "
+            f"differently: {counts}.",
+        )
     left_out = read_report(out) or {}
     return replace(
         answer,
         explanation=(*answer.explanation, *surface_sentences(results, read), *most),
-        warnings=(*about_images, *answer.warnings),
+        warnings=(*about_images, *several, *answer.warnings),
         left_out=left_out,
         effects=effects,
     )
@@ -170,11 +178,9 @@ def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     found = {}
     for row in last_rows(results).itertuples():
-        path = out / "trials" / str(row.trial) / "val_logits.npz"
-        if not path.is_file():
+        logits = records.read_logits(out, str(row.trial))
+        if logits is None:
             continue
-        with np.load(path, allow_pickle=False) as file:
-            logits = file["logits"]
         if logits.ndim == 3:
             logits = logits[min(int(row.epochs), len(logits)) - 1]
         found[str(row.trial)] = logits

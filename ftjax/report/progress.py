@@ -127,6 +127,15 @@ class Display:
     def show(self, event: Event) -> None:
         """Shows one event of the sweep."""
         trial = event.trial
+        told = {
+            "damaged": "damaged: {}; it is trained again",
+            "elsewhere": "{} trains it, and is waited for",
+            "again": "{}",
+        }
+        if event.status in told:
+            words = told[event.status].format(event.message)
+            self._console.print(f"{trial.describe(self._varied)}  {words}")
+            return
         total, number = len(self._goals), self._numbers[trial.id]
         name = f"trial {number}/{total}  {trial.describe(self._varied)}"
         epochs = self._goals[trial.id]

@@ -310,6 +310,7 @@ def _judge_surface(case: Case, number: int, rng: np.random.Generator) -> Outcome
                 break
             table = pd.concat([table, rows(decision.trials)], ignore_index=True)
             tried = {trial: correct[trial] for trial in table["trial"]}
+        assert table is not None
         assert decision.best is not None and decision.interval is not None
         named, (low, high) = decision.best[0], decision.interval
         inside = (depths >= low) & (depths <= high)

@@ -39,10 +39,14 @@ class Event(NamedTuple):
 
     Attributes:
         trial: which one.
-        status: `kept` (it was done before), `started`, `epoch`, `done`, `failed`, or
-            `diverged` (its loss is no number, or beyond all reason).
+        status: `kept` (it was done before), `damaged` (what was kept of it is not what
+            was written, and is set aside), `elsewhere` (another command trains it,
+            which is waited for), `again` (it ran out of memory, and is trained again
+            in smaller parts), `started`, `epoch`, `done`, `failed`, or `diverged`
+            (its loss is no number, or beyond all reason).
         epoch: its numbers, where an epoch has ended.
-        message: why it failed or diverged, or by which rule it ended early.
+        message: why it failed or diverged, by which rule it ended early, what was
+            damaged, or who trains it.
     """
 
     trial: Trial

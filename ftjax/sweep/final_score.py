@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ftjax.frozen.start import Start, with_fresh_head
-from ftjax.machine.files import read_json, write_json
+from ftjax.machine.files import Damaged, read_json, set_aside, write_json
 from ftjax.sweep.log import closing_all, read_log
+from ftjax.sweep.records import RECORD, read_trial, trial_folder
 from ftjax.sweep.trial import Trial, trial_start
 from ftjax.training.evaluate import evaluate
 from ftjax.training.step import init_state
@@ -36,7 +37,11 @@ def score_test(
         trial, images, correct, accuracy and loss; of an earlier choice if the split was
         scored before.
     """
-    known = read_json(out / FILE)
+    try:
+        known = read_json(out / FILE)
+    except ValueError:
+        set_aside(out / FILE)
+        known = None
     if known is not None:
         return known
     start = trial_start(start, trial.hyper)
@@ -51,6 +56,13 @@ def score_test(
     )
     log, state = read_log(out, trial, state)
     with closing_all([log]):
+        record = read_trial(out, trial.id) or {"epochs": ()}
+        if not log.rows or len(log.rows) < len(record["epochs"]):
+            set_aside(trial_folder(out, trial.id) / RECORD)
+            raise Damaged(
+                f"the checkpoint of trial {trial.id} is damaged or missing, so the "
+                "test images cannot be scored; the same command trains it again"
+            )
         found = evaluate(
             start.network.units,
             {**params, **state.params},

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +13,15 @@ import numpy as np
 from ftjax.analysis.metrics import image_scores
 from ftjax.frozen.proof import changed_leaves
 from ftjax.frozen.start import Start
-from ftjax.machine.files import write_atomically
+from ftjax.machine.files import Damaged, write_atomically
 from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
-from ftjax.sweep.checkpoint import Checkpoints
+from ftjax.sweep.checkpoint import Checkpoints, Saved
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.training.step import State
 from ftjax.training.suffix import SuffixUnit
-from ftjax.trees import unflatten
+from ftjax.trees import flatten, unflatten
 
 
 class Log(NamedTuple):
@@ -103,19 +104,25 @@ def stopped_by(
     return ""
 
 
-def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
+def read_log(
+    out: Path, trial: Trial, state: State, listen: Listener = lambda event: None
+) -> tuple[Log, State]:
     """A trial as its newest checkpoint left it.
 
     Args:
         out: the run's folder.
         trial: which one.
         state: at its start; returned if there is no checkpoint.
+        listen: is told where a checkpoint was damaged and is set aside.
 
     Returns:
         The log, and the state, on the host if it is from a checkpoint.
     """
-    store = Checkpoints(records.trial_folder(out, trial.id) / "checkpoint")
-    saved = from_first_process(store.restore)
+    folder = records.trial_folder(out, trial.id) / "checkpoint"
+    store = Checkpoints(folder, trial.id)
+    saved, why = from_first_process(partial(restore_whole, store))
+    if why:
+        listen(Event(trial, "damaged", message=why))
     if saved is None:
         return Log(trial, store, [], [], [], []), state
     leaves = dict(saved.leaves)
@@ -123,8 +130,24 @@ def read_log(out: Path, trial: Trial, state: State) -> tuple[Log, State]:
     logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))
     steps = leaves.pop("steps", np.empty((0, 0, 2), np.float32))
     own = {name.removeprefix("state/"): leaf for name, leaf in leaves.items()}
+    optimizer = {k: v for k, v in flatten(state).items() if k.startswith("opt_state/")}
+    if optimizer and not optimizer.keys() & own.keys():
+        if len(saved.meta["epochs"]) < trial.hyper.epochs:  # no way on but from 0
+            return Log(trial, store, [], [], [], []), state
+        own |= jax.device_get(optimizer)  # of no use any more
     log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits], [*steps])
     return log, unflatten(state, own)
+
+
+def restore_whole(store: Checkpoints) -> tuple[Saved | None, str]:
+    """The newest checkpoint, and an empty text; what is damaged is set aside, and told.
+
+    Either may be missing.
+    """
+    try:
+        return store.restore(), ""
+    except Damaged as error:
+        return None, f"{error}; set aside as {store.set_aside()}"
 
 
 @contextmanager
@@ -137,18 +160,26 @@ def closing_all(logs: Iterable[Log]) -> Iterator[None]:
             log.checkpoints.close()
 
 
-def keep(out: Path, reached: Iterable[tuple[Log, State]]) -> None:
-    """Writes what trials have reached, unless it is kept."""
+def keep(out: Path, reached: Iterable[tuple[Log, State]], keep_optimizer: bool) -> None:
+    """Writes what trials have reached, unless it is kept.
+
+    Args:
+        out: the run's folder.
+        reached: logs, and the states after their last epoch.
+        keep_optimizer: whether what goes on only with more epochs is kept at the end.
+    """
     for log, state in reached:
         if log.checkpoints.newest() == len(log.rows):
             continue
+        hyper = log.trial.hyper
+        ended = len(log.rows) >= hyper.epochs
+        if ended and not (keep_optimizer and hyper.grows):
+            state = state._replace(opt_state={})
         kept = {"state": state, "val_correct": np.array(log.correct, np.uint8)}
         if len(log.logits) == len(log.correct):
             kept["val_logits"] = np.array(log.logits)
         if len(log.steps) == len(log.rows):
             kept["steps"] = np.array(log.steps)
-            # Before the checkpoint: a kill in between leaves a step too many, not less.
-            records.write_steps(out, log.trial.id, np.concatenate(log.steps))
         log.checkpoints.save(len(log.rows), kept, {"epochs": log.rows})
         records.write_trial(
             out,
@@ -184,9 +215,11 @@ def finish(
         trainable={part.unit.name: part.trainable for part in suffix},
         batch_norm={part.unit.name: part.batch_norm for part in suffix},
     )
-    records.write_correct(out, log.trial.id, np.array(log.correct, bool))
+    files = records.write_correct(out, log.trial.id, np.array(log.correct, bool))
     if log.logits and len(log.logits) == len(log.correct):
-        records.write_logits(out, log.trial.id, np.array(log.logits))
+        files |= records.write_logits(out, log.trial.id, np.array(log.logits))
+    if log.steps and len(log.steps) == len(log.rows):
+        files |= records.write_steps(out, log.trial.id, np.concatenate(log.steps))
     records.write_trial(
         out,
         log.trial.id,
@@ -195,6 +228,7 @@ def finish(
         epochs=log.rows,
         frozen_intact=not changed,
         message=f"frozen leaves changed: {', '.join(changed[:5])}" if changed else "",
+        files=files,
         stopped_by=stopped_by,
     )
 
@@ -212,10 +246,15 @@ def recording_failures(
 
     Yields:
         Trial -> why it failed, to be filled in; an error that ends it is that of all.
+
+    Raises:
+        OSError: of files; no trial is to blame for it.
     """
     failed: dict[str, Exception] = {}
     try:
         yield failed
+    except OSError:
+        raise
     except Exception as error:
         if jax.process_count() > 1:
             raise  # the other processes may not have failed, and would wait

@@ -1,7 +1,15 @@
-"""The trial store: plain files that survive a kill at any moment."""
+"""The trial store: plain files that survive a kill at any moment.
 
+A record names its trial and holds a digest of itself and of the files beside it. Who
+reads one that is not what was written gets `Damaged`, never other numbers. Those of
+versions that kept no digests are read as they are.
+"""
+
+import hashlib
+import io
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +18,14 @@ import pandas as pd
 
 from ftjax.data import Dataset
 from ftjax.machine.describe import describe
-from ftjax.machine.files import read_json, write_atomically, write_json
+from ftjax.machine.files import (
+    Damaged,
+    json_digest,
+    read_json,
+    set_aside,
+    write_atomically,
+    write_json,
+)
 
 RESULT_COLUMNS = (
     "trial model weights data data_hash depth_layers depth_units depth_percent "
@@ -28,6 +43,11 @@ EPOCH_COLUMNS = (
 ).split()
 
 
+RECORD, CORRECT, LOGITS = "trial.json", "val_correct.npy", "val_logits.npz"
+STEPS = "steps.npy"
+DIGEST = "sha256"  # key of a record: of all else in it
+
+
 def trial_folder(out: Path, trial: str) -> Path:
     """Where a trial keeps its checkpoint and its log."""
     return out / "trials" / trial
@@ -42,6 +62,7 @@ def write_trial(
     epochs: Sequence[Mapping[str, Any]],
     frozen_intact: bool | None = None,
     message: str = "",
+    files: Mapping[str, str] | None = None,
     stopped_by: str = "",
 ) -> None:
     """Writes a trial's record.
@@ -56,70 +77,145 @@ def write_trial(
         message: why it failed.
         stopped_by: the rule by which it ended early, if it did: `stop_accuracy` or
             `patience`.
+        files: digests of what was written beside the record, by name.
     """
-    write_json(
-        trial_folder(out, trial) / "trial.json",
-        {
-            "trial": trial,
-            "status": status,
-            "frozen_intact": frozen_intact,
-            "message": message,
-            **({"stopped_by": stopped_by} if stopped_by else {}),
-            "config": dict(canonical),
-            "epochs": list(epochs),
-        },
-    )
+    record = {
+        "trial": trial,
+        "status": status,
+        "frozen_intact": frozen_intact,
+        "message": message,
+        **({"stopped_by": stopped_by} if stopped_by else {}),
+        "config": dict(canonical),
+        "epochs": list(epochs),
+        "files": dict(files or {}),
+        "environment": environment(),
+    }
+    record[DIGEST] = json_digest(record)
+    write_json(trial_folder(out, trial) / RECORD, record)
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Where and how this process trains; asked once."""
+    return describe()
 
 
 def read_trial(out: Path, trial: str) -> dict[str, Any] | None:
-    """A trial's record, or None."""
-    return read_json(trial_folder(out, trial) / "trial.json")
+    """A trial's record, or None.
+
+    Raises:
+        Damaged: it is not what was written, or another trial's.
+    """
+    path = trial_folder(out, trial) / RECORD
+    try:
+        record = read_json(path)
+        if record is None:
+            return None
+        digest = record.pop(DIGEST, None)
+        own = record["trial"], list(record["epochs"]), str(record["status"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Damaged(f"{path} is no record of a trial") from None
+    if digest not in (None, json_digest(record)):
+        raise Damaged(f"{path} is not what was written")
+    if own[0] != trial:
+        raise Damaged(f"{path} is of trial {own[0]}")
+    return record
 
 
-def write_correct(out: Path, trial: str, correct: np.ndarray) -> None:
-    """Per epoch and validation image, whether the answer was right: (epochs, n)."""
-    path = trial_folder(out, trial) / "val_correct.npy"
-    with tempfile.TemporaryFile() as file:
-        np.save(file, correct.astype(bool), allow_pickle=False)
-        file.seek(0)
-        write_atomically(path, file.read())
+def write_correct(out: Path, trial: str, correct: np.ndarray) -> dict[str, str]:
+    """Per epoch and validation image, whether the answer was right: (epochs, n).
+
+    Returns:
+        Its name and digest, for the record.
+    """
+    file = io.BytesIO()
+    np.save(file, correct.astype(bool), allow_pickle=False)
+    return write_beside(out, trial, CORRECT, file.getvalue())
 
 
-def write_steps(out: Path, trial: str, steps: np.ndarray) -> None:
-    """Loss (nats) and accuracy of every training step: float32 (steps, 2)."""
-    with tempfile.TemporaryFile() as file:
-        np.save(file, steps.astype(np.float32), allow_pickle=False)
-        file.seek(0)
-        write_atomically(trial_folder(out, trial) / "steps.npy", file.read())
+def write_steps(out: Path, trial: str, steps: np.ndarray) -> dict[str, str]:
+    """Loss (nats) and accuracy of every training step: float32 (steps, 2).
+
+    Returns:
+        Its name and digest, for the record.
+    """
+    file = io.BytesIO()
+    np.save(file, steps.astype(np.float32), allow_pickle=False)
+    return write_beside(out, trial, STEPS, file.getvalue())
 
 
 def read_steps(out: Path, trial: str) -> np.ndarray | None:
-    """What `write_steps` wrote, or None: older versions kept none."""
-    path = trial_folder(out, trial) / "steps.npy"
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    """What `write_steps` wrote, or None; raises Damaged as `read_trial` does."""
+    return read_array(out, trial, STEPS)
 
 
-def write_logits(out: Path, trial: str, logits: np.ndarray) -> None:
-    """Per epoch, the logits of the validation images: float16 (epochs, n, classes)."""
-    with tempfile.TemporaryFile() as file:
-        np.savez_compressed(file, logits=logits.astype(np.float16))
-        file.seek(0)
-        write_atomically(trial_folder(out, trial) / "val_logits.npz", file.read())
+def write_logits(out: Path, trial: str, logits: np.ndarray) -> dict[str, str]:
+    """Per epoch, the logits of the validation images: float16 (epochs, n, classes).
+
+    Returns:
+        Its name and digest, for the record.
+    """
+    file = io.BytesIO()
+    np.savez_compressed(file, logits=logits.astype(np.float16))
+    return write_beside(out, trial, LOGITS, file.getvalue())
+
+
+def write_beside(out: Path, trial: str, name: str, content: bytes) -> dict[str, str]:
+    """Writes a file beside a trial's record; its name and digest."""
+    write_atomically(trial_folder(out, trial) / name, content)
+    return {name: hashlib.sha256(content).hexdigest()}
 
 
 def read_logits(out: Path, trial: str) -> np.ndarray | None:
-    """What `write_logits` wrote, or None."""
-    path = trial_folder(out, trial) / "val_logits.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["logits"]
+    """What `write_logits` wrote, or None; raises Damaged as `read_trial` does."""
+    return read_array(out, trial, LOGITS)
 
 
 def read_correct(out: Path, trial: str) -> np.ndarray | None:
-    """What `write_correct` wrote, or None."""
-    path = trial_folder(out, trial) / "val_correct.npy"
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    """What `write_correct` wrote, or None; raises Damaged as `read_trial` does."""
+    return read_array(out, trial, CORRECT)
+
+
+def read_array(out: Path, trial: str, name: str) -> np.ndarray | None:
+    """The array of a file beside a trial's record, or None.
+
+    Raises:
+        Damaged: it is not what was written, or missing though the record names it.
+    """
+    path = trial_folder(out, trial) / name
+    digest = (read_trial(out, trial) or {}).get("files", {}).get(name)
+    if not path.exists():
+        if digest is None:
+            return None
+        raise Damaged(f"{path} is missing")
+    content = path.read_bytes()
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise Damaged(f"{path} is not what was written")
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        return array if isinstance(array, np.ndarray) else array["logits"]
+    except Exception:  # NumPy, zip and zlib raise what they like
+        raise Damaged(f"{path} is no array") from None
+
+
+def set_aside_damaged(out: Path, trial: str) -> str:
+    """Renames what of a trial's record is damaged, so that it is trained again.
+
+    A trial whose checkpoint is whole loses nothing: its last epoch is in it.
+
+    Returns:
+        What was wrong, and the new name; empty if nothing was.
+    """
+    folder, name = trial_folder(out, trial), RECORD
+    try:
+        read_trial(out, trial)
+        for name in (CORRECT, LOGITS, STEPS):
+            read_array(out, trial, name)
+    except Damaged as error:
+        moved = [set_aside(folder / each) for each in dict.fromkeys((name, RECORD))]
+        names = " and ".join(each.name for each in moved if each)
+        return f"{error}; set aside as {names}"
+    return ""
 
 
 def read_labels(out: Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,20 @@ def read_correct(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
+def count_versions(out: Path, results: pd.DataFrame) -> Counter[str]:
+    """How many finished trials were made by which version, where they say so."""
+    made: Counter[str] = Counter()
+    for trial in results.loc[results["status"] == "done", "trial"].unique():
+        record = records.read_trial(out, str(trial)) or {}
+        own = record.get("environment")
+        if own:
+            program = " ".join(filter(None, (own["ftjax"], own["commit"])))
+            made[f"ftjax {program}, jax {own['jax']}, {own['device']}"] += 1
+        else:
+            made["a version that kept no account"] += 1
+    return made
+
+
 def write_probes(
     start: Start, data: Dataset, plan: Plan, out: Path, *, batch_size: int
 ) -> None:
@@ -243,7 +258,10 @@ def read_probes(out: Path, subject: Mapping[str, Any]) -> pd.DataFrame | None:
     path = out / "probes.csv"
     if not path.exists():
         return None
-    probes = pd.read_csv(path)
     names = ("model", "weights", "data_hash", "image_size")
-    same = all(set(probes[name]) == {subject[name]} for name in names)
+    try:
+        probes = pd.read_csv(path)
+        same = all(set(probes[name]) == {subject[name]} for name in names)
+    except (ValueError, KeyError):  # damaged: they are made anew
+        return None
     return probes if same else None

@@ -1,8 +1,9 @@
 """Runs a sweep: one pass over the frozen part, trials from the earliest cut on."""
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ftjax.machine.mesh import from_first_process
 from ftjax.machine.workers import Stopped, in_threads
 from ftjax.sweep.allowance import Allowance
+from ftjax.sweep.claims import set_damaged_aside
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
+from ftjax.sweep.follow import Follower, TrainRound
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.results import Tables
+from ftjax.sweep.shards import parse_shard
 from ftjax.sweep.strategies import Found, Round, choose_strategy
 from ftjax.sweep.trials import train_trials
-from ftjax.sweep.work_queue import open_queue
+from ftjax.sweep.work_queue import has_ended, open_queue
 
 RoundListener = Callable[[Round], None]
 
@@ -31,12 +36,15 @@ class Outcome(NamedTuple):
         results: one row per point that was asked for.
         epochs: one row per point and epoch.
         failed: how trials failed, by id.
+        left: ids of the trials that other shards have not ended yet; what comes after
+            them was not begun.
     """
 
     plan: Plan
     results: pd.DataFrame
     epochs: pd.DataFrame
     failed: dict[str, Event]
+    left: Sequence[str] = ()
 
 
 def run(
@@ -45,12 +53,16 @@ def run(
     listen: Listener = lambda event: None,
     begin_round: RoundListener = lambda round: None,
     allowance: Allowance | None = None,
+    *,
+    only: int | None = None,
+    train_round: TrainRound | None = None,
 ) -> Outcome:
     """Trains what is missing in `out`, round by round, as the strategy asks.
 
     Finished trials are kept, interrupted ones go on from their last epoch. A trial
     that fails is recorded and the others go on. Where several are trained side by side
-    (`trials_at_once`), the events of one come between those of another.
+    (`trials_at_once`), the events of one come between those of another. A shard ends
+    with the first round that the other shards have not ended.
 
     Args:
         sweep: what to train.
@@ -59,15 +71,27 @@ def run(
         begin_round: called before the trials of a round are trained.
         allowance: of time; what it does not suffice for is left out, and a trial that
             is trained when it ends stays at its last epoch.
+        only: number of the one round that is trained, from 1; those before it have
+            ended. None: all.
+        train_round: trains a round elsewhere; None: here.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
     strategy = choose_strategy(sweep, out, allowance)
+    shard = parse_shard(sweep.config.shard)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
-    while True:
-        begin_round(round)
+    for number in itertools.count(1):
+        own = shard.of(round.plan.trials, round.goals)
+        goals = {id: epochs for id, epochs in round.goals.items() if id in own}
+        goals = goals if only in (None, number) else {}
+        begin_round(round._replace(goals=goals))
+        for trial in round.plan.trials:
+            damaged = from_first_process(partial(set_damaged_aside, out, trial.id))
+            if damaged:
+                listen(Event(trial, "damaged", message=damaged))
         tables = Tables(start, data, round.plan, out, round.stopped)
+        tables.write()
 
         def tell(event: Event, tables: Tables = tables) -> None:
             with turn:
@@ -80,28 +104,41 @@ def run(
                     allowance.heard(event)
                 listen(event)
 
-        train = partial(
-            train_trials,
-            start=start,
-            data=data,
-            out=out,
-            listen=tell,
-            mesh=budget.mesh,
-            fused=budget.fused,
-        )
-        limits = {} if allowance is None else {"take": allowance.take}
-        queue = open_queue(
-            sweep, round.plan, round.goals, out=out, listen=tell, **limits
-        )
-        left = None if allowance is None else allowance.left
-        with suppress(*() if allowance is None else (Stopped,)), queue as queue:
-            # `map` holds on to no trial's activations, as a loop's variable would.
-            train_all = partial(deque, map(train, queue), maxlen=0)
-            with in_threads(train_all, queue.count - 1, left):
-                train_all()
+        if train_round is not None:
+            follower = Follower(out, round.plan, goals, tell)
+            train_round(number, follower.look)
+            follower.look(ended=True)
+        elif goals:
+            limits = {} if allowance is None else {"take": allowance.take}
+            queue = open_queue(sweep, round.plan, goals, out=out, listen=tell, **limits)
+            left = None if allowance is None else allowance.left
+            with suppress(*() if allowance is None else (Stopped,)), queue as queue:
+                train = partial(
+                    train_trials,
+                    start=start,
+                    data=data,
+                    out=out,
+                    listen=queue.tell,
+                    mesh=budget.mesh,
+                    fused=budget.fused,
+                    keep_optimizer=sweep.config.keep_optimizer,
+                )
+                # `map` holds on to no trial's activations, as a loop's variable would.
+                train_all = partial(deque, map(train, queue), maxlen=0)
+                with in_threads(train_all, queue.count - 1, left):
+                    train_all()
+        for trial in round.plan.trials:  # other commands may have trained some
+            tables.update(trial.id)
         tables.write()
-        found = Found(tables.results, tables.epochs, frozenset(failed))
+        results = tables.results
+        badly = frozenset(results["trial"][results["status"].isin(ENDED_BADLY)])
+        found = Found(results, tables.epochs, badly)
+        going = [trial for trial in round.plan.trials if trial.id in round.goals]
+        waiting = [t.id for t in going if not has_ended(out, t, round.goals[t.id])]
+        if (waiting and shard.count > 1) or number == only:
+            return Outcome(round.plan, found.results, found.epochs, failed, waiting)
         try:
             round = strategy.send(found)
         except StopIteration:
-            return Outcome(round.plan, found.results, found.epochs, failed)
+            break
+    return Outcome(round.plan, found.results, found.epochs, failed)

@@ -19,7 +19,7 @@ from ftjax.analysis.compare import contenders
 from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
-from ftjax.analysis.tuning import tuned_rows
+from ftjax.analysis.tuning import overtaken, tuned_rows
 from ftjax.backbones import Backbone
 from ftjax.config import AUTO_RATE, FIXED_RATE, HALVING, RATES, as_tuple, to_json
 from ftjax.depth import AUTO, block_depths
@@ -191,8 +191,31 @@ def tune_rates(sweep: Sweep) -> Strategy:
         )
         stopped |= tried - going - found.left_out
         last = Round(plan, goals, stopped, reason)
-        yield last
+        found = yield last
+        while (
+            again := from_first_process(partial(overtaken_of, sweep, found)) & stopped
+        ):
+            last = with_more(last, again)
+            stopped = last.stopped
+            found = yield last
     return last
+
+
+def overtaken_of(sweep: Sweep, found: Found) -> frozenset[str]:
+    """As `tuning.overtaken`, of what was found."""
+    reached = hold_ended(found.epochs, found.results)
+    return overtaken(found.results, reached, len(sweep.data.val.labels))
+
+
+def with_more(last: Round, again: frozenset[str]) -> Round:
+    """A round in which trials go on that were stopped."""
+    stopped = last.stopped - again
+    goals = {id: n for id, n in last.plan.goals.items() if id not in stopped}
+    reason = (
+        f"rates: {len(again)} trials that were stopped had come further than what went "
+        "on; they go on as well"
+    )
+    return Round(last.plan, goals, stopped, reason)
 
 
 def trials_at(plan: Plan, depths: Collection[int]) -> frozenset[str]:
@@ -236,12 +259,19 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
     """
     found, last = yield from exhaust(strategy)
     for _ in range(REPEATS):
+        again = from_first_process(partial(overtaken_of, sweep, found))
+        if again & last.stopped:
+            last = with_more(last, again & last.stopped)
+            found = yield last
         results = found.results[found.results["status"] == "done"]
         if results.empty:
             break
         correct = from_first_process(partial(read_correct, out, results))
         cells = from_first_process(partial(contenders, results, correct))
-        added = replicates_of(last.plan, tuned_rows(results), cells)
+        rivals = results[results["trial"].isin(list(again))]
+        named = pd.concat([tuned_rows(results), rivals])
+        cells = {*cells, *zip(rivals["depth_layers"], rivals["bn"], strict=True)}
+        added = replicates_of(last.plan, named, cells)
         if not added:
             break
         plan = sweep.plan([*last.plan.points, *added])

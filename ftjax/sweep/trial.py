@@ -145,6 +145,11 @@ class Hyperparameters:
         return self.schedule == "constant" and not self.warmup
 
     @property
+    def grows(self) -> bool:
+        """Whether a trial of more epochs goes on from this one."""
+        return self.schedule != "cosine"
+
+    @property
     def parts(self) -> int:
         """In how many parts a batch passes through the network."""
         return self.batch_size // self.micro_batch
@@ -216,7 +221,7 @@ class Hyperparameters:
             del own["head_lr_layers"]
         changed = {k: v for k, v in own.items() if v not in (None, plain[k])}
         # Where the rate falls to the end, more epochs are another trial.
-        return changed | ({} if self.schedule != "cosine" else {"epochs": self.epochs})
+        return changed | ({} if self.grows else {"epochs": self.epochs})
 
 
 class Subject(NamedTuple):
@@ -300,6 +305,18 @@ class Trial:
     def is_probe(self) -> bool:
         """Whether it is the head alone, fitted to the end: there is no step to take."""
         return self.hyper.probe is not None and self.cut.depth_layers == 0
+
+    def with_smaller_parts(self) -> "Trial | None":
+        """The same trial with half as many images at a time in memory.
+
+        None where that is another trial, as the statistics of BatchNorm would be those
+        of fewer images, or where there is one image already, or an odd number.
+        """
+        if self.hyper.micro_batch % 2:
+            return None
+        hyper = replace(self.hyper, micro_batch=self.hyper.micro_batch // 2)
+        smaller = replace(self, hyper=hyper)
+        return smaller if smaller.id == self.id else None
 
     def describe(self, varied: Iterable[str] = ()) -> str:
         """E.g. `top 41 layers (5 blocks)  bn frozen  seed 0  lr 0.0001`.

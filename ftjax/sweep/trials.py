@@ -99,6 +99,7 @@ def train_trials(
     listen: Listener,
     mesh: Mesh | None = None,
     fused: bool = False,
+    keep_optimizer: bool = True,
 ) -> None:
     """Trains trials of one cut, policy and program at once, from their checkpoints on.
 
@@ -115,6 +116,7 @@ def train_trials(
         listen: called after every epoch of a trial, and when it is done or has failed.
         mesh: devices that share batches and trials.
         fused: whether an epoch is one program, if the activations are on the device.
+        keep_optimizer: whether a finished trial keeps the state of its optimizer.
     """
     group = make_group(work, start, data, mesh)
     step, source = group.step, group.source
@@ -122,7 +124,23 @@ def train_trials(
     newest: dict[str, tuple[Log, State]] = {}
     ended: dict[str, tuple[State, str]] = {}  # by which rule
     with recording_failures(work.trials, out, listen) as failed, clock.at_work():
-        logs, state = restore(group, out)
+        logs, state = restore(group, out, listen)
+        if len({len(log.rows) for log in logs}) > 1:  # a checkpoint was damaged
+            for log in logs:
+                log.checkpoints.close()
+            alone = partial(
+                train_trials,
+                start=start,
+                data=data,
+                out=out,
+                listen=listen,
+                mesh=mesh,
+                fused=fused,
+                keep_optimizer=keep_optimizer,
+            )
+            for trial in work.trials:
+                alone(work._replace(trials=(trial,)))
+            return
         for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
             rule = ""
             if log.rows:  # killed between the end and the record of it
@@ -186,7 +204,7 @@ def train_trials(
                         ended[trial.id] = own, rule
                     newest[trial.id] = log.copy(), own
                     events.append(Event(trial, "epoch", last))
-                call(keep, out, [*newest.values()])
+                call(keep, out, [*newest.values()], keep_optimizer)
                 for event in events:
                     listen(event)
         for log, own in zip(logs, unstack(whole(state), step.variants), strict=True):
@@ -248,7 +266,7 @@ def balanced_weights(data: Dataset) -> np.ndarray:
     return (counts.sum() / present / np.maximum(counts, 1)).astype(np.float32)
 
 
-def restore(group: Group, out: Path) -> tuple[list[Log], State]:
+def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State]:
     """The trials as their checkpoints left them, or at their start; states stacked."""
     logs, states, mesh, start = [], [], group.step.mesh, group.start
     for trial in group.work.trials:
@@ -264,7 +282,7 @@ def restore(group: Group, out: Path) -> tuple[list[Log], State]:
             optimizer=optimizer,
             hyper=trial.hyper.numbers,
         )
-        log, own = read_log(out, trial, state)
+        log, own = read_log(out, trial, state, listen)
         logs.append(log)
         states.append(own if own is state else replicate(own, mesh))
         del params, batch_stats, state, own

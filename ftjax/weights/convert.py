@@ -10,6 +10,7 @@ from ftjax.backbones.backbone import Backbone, variable_shapes
 from ftjax.trees import Tree
 
 STATISTICS = ("mean", "var")
+LARGEST = 1e10  # that a parameter or statistic of a trained network can be
 
 
 class Target(NamedTuple):
@@ -56,7 +57,8 @@ def convert(
         `params`, `batch_stats`: dicts by unit, layer, leaf; float32, C-contiguous.
 
     Raises:
-        ValueError: tensors are missing, unused or of the wrong shape; all are listed.
+        ValueError: tensors are missing, unused, of the wrong shape, or hold values that
+            no trained network has; all are listed.
     """
     problems = [f"no place for {target}" for target in set(origins) - set(shapes)]
     params: Tree = {}
@@ -74,6 +76,9 @@ def convert(
             found = tensors[origin.name].shape
             problems.append(f"{origin.name} has shape {found}, not for {shape}")
             continue
+        if (value := impossible(tensor)) is not None:
+            problems.append(f"{origin.name} holds {value:g}, which no network has")
+            continue
         tree = batch_stats if target.leaf in STATISTICS else params
         layer = tree.setdefault(target.unit, {}).setdefault(target.key, {})
         layer[target.leaf] = np.ascontiguousarray(tensor, np.float32)
@@ -85,6 +90,13 @@ def convert(
         shown = "; ".join(problems[:12]) + ("; ..." if len(problems) > 12 else "")
         raise ValueError(f"{source} does not fit: {len(problems)} problems: {shown}")
     return params, batch_stats
+
+
+def impossible(tensor: np.ndarray) -> float | None:
+    """A value that shows that a file is damaged or no network's, or None."""
+    values = tensor.astype(np.float32, copy=False)
+    bad = ~(np.abs(values) < LARGEST)  # nor is nan
+    return float(values[bad].flat[0]) if bad.any() else None
 
 
 def arrange(

@@ -71,3 +71,13 @@ def test_one_setting_is_one_table():
     clean, _ = clean_results(sweep(PEAK, lr=1e-4))
     ((setting, rows),) = split_settings(clean)
     assert setting == {} and len(rows) == 27
+
+
+def test_other_tools_words_for_a_finished_trial():
+    words = ["COMPLETE", "TERMINATED", "finished", "done", "FAIL"]
+    table = pd.DataFrame(
+        {"depth_layers": range(5), "val_accuracy": 0.5, "status": words}
+    )
+    clean, notes = clean_results(table)
+    assert list(clean.depth_layers) == [0, 1, 2, 3]
+    assert "1 FAIL" in notes[0]

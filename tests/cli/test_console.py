@@ -92,3 +92,55 @@ def test_a_log_has_its_width_and_a_terminal_its_own(monkeypatch):
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "93")
     assert console.make_console().width == 93
+
+
+class Broken(io.StringIO):
+    """A pipe that nobody reads, or a log on a full disk."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        self.write("")
+
+
+def test_output_that_fails_ends_no_command(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Broken())
+    monkeypatch.setattr(sys, "stderr", Broken())
+
+    @console.guard()
+    def command():
+        print("said")
+        console.make_console().print(NAMES)
+        console.print_error(NAMES)
+        return "goes on"
+
+    assert command() == "goes on"
+    assert isinstance(sys.stdout, Broken)
+
+
+def test_letters_that_a_terminal_has_not():
+    bare = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console.Output(bare).write("Käse ┃\n")
+    bare.seek(0)
+    assert bare.read() == "K?se ?\n"
+
+
+@pytest.mark.parametrize(
+    "error, code, said",
+    [
+        (OSError(28, "No space left", "a/[b]"), 3, "error: a/[b]: No space left\n"),
+        (console.Damaged("x is not what was written"), 3, "error: x is not what was "),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_errors_of_files_are_one_line_and_3(error, code, said, capsys):
+    @console.guard()
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == code
+    text = capsys.readouterr().err
+    assert text.startswith(said) and text.count("\n") == 1

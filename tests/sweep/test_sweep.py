@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import pandas as pd
 import pytest
 from tiny_run import PLAIN, TINY, run, table
 
+import ftjax
 from experiments import sweep as command
 from ftjax.config import RATES, Config, complete
-from ftjax.sweep import records, resources
+from ftjax.machine.files import write_json
+from ftjax.sweep import records, resources, trials
+from ftjax.sweep.checkpoint import Checkpoints
+from ftjax.sweep.claims import Claims, Owner
 from ftjax.sweep.prepare import prepare
 from ftjax.sweep.results import write_probes
 from ftjax.sweep.work_queue import group_trials
@@ -124,6 +129,117 @@ def test_kill_and_resume_equals_an_uninterrupted_run(finished, images, tmp_path)
     pd.testing.assert_frame_equal(
         table(tmp_path, "epochs.csv")[columns], table(finished, "epochs.csv")[columns]
     )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_shards_are_merged_and_equal_a_single_process(
+    finished, images, tmp_path, capsys
+):
+    words = "--depths 0 7 18 19 --bn follow frozen --epochs 2".split()
+    for shard, left in ((1, True), (0, False)):
+        assert run(images, tmp_path, *words, "--shard", f"{shard}/2") == 0
+        assert ("of other shards have not ended" in capsys.readouterr().out) == left
+        done = sum(table(tmp_path).status == "done")
+        assert (0 < done < 8) == left
+    assert run(images, tmp_path, *words) == 0
+    assert "kept 7 of 7 finished trials" in capsys.readouterr().out
+    for name in ("results.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(table(tmp_path, name), table(finished, name))
+    for trial in table(finished).trial:  # bit for bit, up to the logits
+        own, other = (records.read_logits(out, trial) for out in (tmp_path, finished))
+        np.testing.assert_array_equal(own, other)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_another_command_trains_is_waited_for(
+    finished, images, tmp_path, capsys, monkeypatch
+):
+    other, trial = Claims(tmp_path), table(finished).trial.iloc[0]
+    assert other.take(trial) == 0
+    assert Claims(tmp_path).take(trial) is None
+    polls = []
+
+    def poll(seconds):
+        polls.append(seconds)
+        for name in ("trial.json", "val_correct.npy", "val_logits.npz"):
+            source = records.trial_folder(finished, trial) / name
+            shutil.copy(source, records.trial_folder(tmp_path, trial))
+        other.give_back(trial)
+
+    monkeypatch.setattr("ftjax.sweep.work_queue.sleep", poll)
+    words = "--depths 0 7 --bn follow --epochs 2".split()
+    assert run(images, tmp_path, *words) == 0
+    said = capsys.readouterr().out
+    assert f"process {os.getpid()} on " in said and "is waited for" in said
+    assert "kept 1 of 2 finished trials" in said and len(polls) == 1
+    whole = table(finished)
+    whole = whole[(whole.bn == "follow") & (whole.depth_layers <= 7)]
+    pd.testing.assert_frame_equal(table(tmp_path), whole.reset_index(drop=True))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_trial_without_optimizer_is_smaller_and_starts_anew(
+    finished, images, tmp_path, capsys
+):
+    words = "--depths 7 --bn follow --no-keep-optimizer --epochs".split()
+    assert run(images, tmp_path, *words, 1) == 0
+    (trial,) = table(tmp_path).trial
+    store = Checkpoints(records.trial_folder(tmp_path, trial) / "checkpoint", trial)
+    names = store.restore().leaves
+    store.close()
+    assert any("params/" in name for name in names)
+    assert not any("opt_state" in name for name in names)
+    assert ftjax.load(tmp_path, 7, bn="follow").trial == trial
+    assert run(images, tmp_path, *words, 2) == 0
+    own, whole = (records.read_logits(out, trial) for out in (tmp_path, finished))
+    np.testing.assert_array_equal(own, whole)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_out_of_memory_is_tried_in_smaller_parts_where_that_is_sound(
+    finished, images, tmp_path, capsys, monkeypatch
+):
+    step = trials.train_step
+
+    def short(suffix, state, batch, *args, **kwargs):
+        parts = [*batch]
+        if len(parts[0].x) > 4:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return step(suffix, state, parts, *args, **kwargs)
+
+    monkeypatch.setattr(trials, "train_step", short)
+    words = "--depths 7 --epochs 2 --optimizer sgd".split()
+    assert run(images, tmp_path, *words, "--bn", "follow", "frozen") == 1
+    said = capsys.readouterr()
+    assert "again with 8 images" in said.out and "again with 4 images" in said.out
+    assert said.err.count("failed:") == 1 and "bn follow" in said.err
+    status = table(tmp_path).set_index("bn").status
+    assert status.to_dict() == {"follow": "failed", "frozen": "done"}
+    monkeypatch.undo()
+    assert run(images, tmp_path / "whole", *words, "--bn", "frozen") == 0
+    own, whole = (
+        records.read_logits(out, table(tmp_path).trial.iloc[1])
+        for out in (tmp_path, tmp_path / "whole")
+    )
+    np.testing.assert_allclose(own, whole, rtol=2**-9, atol=2**-9)  # of float16
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_kills_its_process_twice_is_recorded(images, tmp_path, capsys):
+    words = "--depths 0 7 --bn frozen --epochs 1".split()
+    assert run(images, tmp_path, *words) == 0
+    trial = table(tmp_path).trial.iloc[0]
+    folder = records.trial_folder(tmp_path, trial)
+    for deaths, code in ((0, 0), (1, 1), (None, 0)):
+        shutil.rmtree(folder)
+        if deaths is not None:  # what a process leaves that is killed
+            dead = Owner("there", 1, since=0.0, epochs=0, deaths=deaths)
+            write_json(folder / "owner.json", dead._asdict())
+        capsys.readouterr()
+        assert run(images, tmp_path, *words) == code
+        error = capsys.readouterr().err
+        assert ("its process died 2 times in epoch 1" in error) == (code == 1)
+        assert not (folder / "owner.json").exists()
 
 
 def one_done_and_one_begun(out):

@@ -1,5 +1,6 @@
 """Every layout of weight files into the right network, or one clear line."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_a_wrong_shape_is_named(tiny):
     tensors = {**tiny, "top_conv/0": np.zeros((1, 1, 8, 17))}
     with pytest.raises(ValueError, match=r"top_conv/0 has shape \(1, 1, 8, 17\), not"):
         convert_tensors(make_backbone("tiny"), tensors, size=32, source="t.h5")
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e30])
+def test_values_that_no_network_has_are_named(tiny, value):
+    kernel = tiny["top_conv/0"].copy()
+    kernel[0, 0, 3, 4] = value
+    message = f"top_conv/0 holds {value:g}, which no network has"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert_tensors(
+            make_backbone("tiny"), {**tiny, "top_conv/0": kernel}, size=32, source="t"
+        )
 
 
 def test_layers_of_equal_shape_go_by_name_not_by_order(tiny):

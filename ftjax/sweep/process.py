@@ -1,0 +1,30 @@
+"""A process that trains: how JAX compiles and runs in it."""
+
+import os
+
+from ftjax.config import Config
+from ftjax.machine import xla
+from ftjax.machine.heap import keep_freed_memory
+
+
+def start_jax(config: Config, *, own_process: bool = False) -> None:
+    """Chooses how JAX compiles and runs; comes before all other use of it.
+
+    Args:
+        config: what to train.
+        own_process: whether nobody else has objects in this process.
+
+    Raises:
+        ValueError: the processes of --distributed cannot be joined.
+    """
+    if config.engine != "local":  # the workers need the memory of the device
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    xla.tune_xla()
+    if config.mesh != "auto" or config.distributed:  # then they share batches
+        xla.give_devices_threads()
+    if config.distributed:
+        xla.join_processes()
+    keep_freed_memory()
+    if own_process:
+        xla.collect_garbage_rarely()
+    xla.use_compilation_cache()
