@@ -33,9 +33,6 @@ HEADINGS = (
     "The paper says",
     "Measured as",
     "Asserted",
-    "Mode",
-    "Difference",
-    "Verdict",
 )
 MOVED = (
     "The base with all layers trained, after the last epoch that it was trained to; "
@@ -89,7 +86,7 @@ def write_study(
     text = render(
         "study.html.j2",
         subject=subject,
-        answer=answer,
+        answer=answer.replace("+-", "±"),
         caveats=caveats,
         facts=verdict_counts(findings),
         main=None,
@@ -110,22 +107,30 @@ def verdict_counts(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 
 
 def shown_claims(findings: Sequence[Finding]) -> Table:
-    """The table of the page."""
-    rows = []
+    """The table of the page: a row for each claim, its modes side by side."""
+    modes = [mode for mode in MODES if any(own.mode == mode for own in findings)]
+    by_claim: dict[tuple[str, ...], dict[str, Finding]] = {}
     for finding in findings:
         claim = finding.claim
-        cells = (
-            Cell(claim.figure),
-            Cell(claim.statement),
-            Cell(claim.contrast),
-            Cell(say_region(claim.region, claim.unit)),
-            Cell(MODES[finding.mode]),
-            Cell(say_difference(finding)),
-            Cell(finding.verdict, MARKS[finding.verdict]),
-        )
-        rows.append(("", cells))
+        said = claim.figure, claim.statement, claim.contrast
+        words = (*said, say_region(claim.region, claim.unit))
+        by_claim.setdefault(words, {})[finding.mode] = finding
+    rows = []
+    for words, own in by_claim.items():
+        cells = [*map(Cell, words)]
+        for mode in modes:
+            found = own.get(mode)
+            cells.append(Cell(MISSING) if found is None else verdict_cell(found))
+        rows.append(("", tuple(cells)))
     caption = "Sentences of the paper with a number or a direction, and our difference"
-    return Table(caption, HEADINGS, tuple(rows))
+    columns = (*HEADINGS, *(MODES[mode].capitalize() for mode in modes))
+    return Table(caption, columns, tuple(rows))
+
+
+def verdict_cell(finding: Finding) -> Cell:
+    """E.g. `supported: +2.1 ± 0.8 points`."""
+    text = f"{finding.verdict}: {say_difference(finding)}"
+    return Cell(text, MARKS[finding.verdict])
 
 
 def say_difference(finding: Finding) -> str:

@@ -9,7 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from ftjax.analysis.evidence import Evidence
 from ftjax.report.drawing import (
@@ -354,7 +360,8 @@ def draw_speed(ax: Axes, study: Study, sweep: Sweep) -> None:
         ax.plot(places, speeds, color=color, marker=marker, ms=4.5, lw=1.6)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(PLAIN)
-    ax.yaxis.set_minor_formatter(PLAIN)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xticks(range(len(sweep.labels)), sweep.labels)
     ax.set_xlabel(sweep.title)
     ax.set_title("training images a second")
@@ -411,7 +418,7 @@ def movement_figure(study: Study, *, width: float = WIDE) -> Figure:
     """How far the weights of each block moved, with all layers trained."""
     means = study.moved.groupby("block", sort=False)["change"].mean()
     top = means.idxmax()
-    title = f"{top} moved most: by {percent(float(means.max()))} of its norm"
+    title = f"{top} moved most: by {100 * means.max():.2g} % of its norm"
     figure = new_figure(width, 1.2 + 0.2 * len(means), title)
     ax = figure.subplots()
     color, marker = LOOKS[WHOLE]
