@@ -46,6 +46,7 @@ def tagged(code, tag):
     return cell
 
 
+@pytest.mark.slow  # minutes
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_notebook_runs(name, tmp_path):

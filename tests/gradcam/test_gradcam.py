@@ -224,7 +224,7 @@ def run_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTJAX_CACHE", str(folder / "cache"))
         words = "--model tiny --weights random --image-size 16 --batch-size 16 --epochs"
-        words += " 1 --bn frozen --depths 0 3"
+        words += " 1 --bn frozen --depths 0 3 --head-start random"
         data = ["--data", str(folder), "--out", str(folder / "run")]
         assert sweep.main([*words.split(), *data]) == 0
         shutil.copy(folder / "run" / "report.html", folder / "run" / "sweep.html")
