@@ -103,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{design.base['train_size']} training and {len(data.val.labels)} "
             f"validation images of {len(data.class_names)} classes at "
             f"{sweep.config.image_size} pixels; {len(design.arms)} settings, "
-            f"{' and '.join(options.modes)}, {seeds} seeds: {len(plan.trials)} trials"
+            f"{' and '.join(options.modes)}, {seeds} seed{'s' * (seeds > 1)}: "
+            f"{len(plan.trials)} trials",
+            soft_wrap=True,
         )
         command = "ftjax alexnet-study " + shlex.join(words)
         write_run(folder, to_json(sweep.config), command, data)

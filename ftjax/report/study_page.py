@@ -137,7 +137,7 @@ def say_difference(finding: Finding) -> str:
     """E.g. `+2.1 ± 0.8 points`; a dash where it was not measured."""
     if not math.isfinite(finding.difference):
         return MISSING
-    value = f"{100 * finding.difference:+.1f}"
+    value = f"{round(100 * finding.difference, 1) + 0.0:+.1f}"  # no -0.0
     return f"{value} ± {points(finding.stderr)} {finding.claim.unit}"
 
 

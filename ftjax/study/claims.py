@@ -508,7 +508,7 @@ def claims_table(findings: list[Finding]) -> pd.DataFrame:
                 claim.statement,
                 claim.contrast,
                 say_region(claim.region, claim.unit),
-                *(round(value, 5) for value in own),
+                *(round(value, 5) + 0.0 for value in own),  # no -0.0
                 finding.verdict,
             )
         )
