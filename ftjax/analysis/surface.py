@@ -13,7 +13,7 @@ import pandas as pd
 from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.tuning import tuned_columns
-from ftjax.analysis.wording import number, points
+from ftjax.analysis.wording import depth_list, number, points
 
 LEAST_DEPTHS = 2  # of a value that is compared
 ASKED_AXES = ("train_size", "epochs")  # that are no nuisances
@@ -62,18 +62,20 @@ class Surface(NamedTuple):
         """In plain words."""
         values = [number(s.value) for s in self.slices]
         each = "; ".join(
-            f"{value}: {s.best} layers ({span(s.inside)})"
+            f"{value}: {depth_list([s.best])} ({span(s.inside)})"
             for value, s in zip(values, self.slices, strict=True)
         )
         name = NAMES.get(self.axis, self.axis.replace("_", " "))
+        common = depth_list([self.common])
+        be, cost = ("are", "cost") if self.common else ("is", "costs")
         moved = (
             "no depth is as good as can be told at all of them"
             if self.moves
-            else f"{self.common} layers are as good as can be told at all of them"
+            else f"{common} {be} as good as can be told at all of them"
         )
         return (
             f"Best depth by {name}, with what is as good as can be told: {each}. Of "
-            f"these values {moved}; {self.common} layers everywhere cost at most "
+            f"these values {moved}; {common} everywhere {cost} at most "
             f"{points(self.loss)} +- {points(self.loss_stderr)} points."
         )
 

@@ -125,6 +125,9 @@ def test_the_best_depth_moves_with_the_rate():
     (sentence,) = surface_sentences(grid())
     assert "0.001: 77 layers (77)" in sentence
     assert "no depth is as good as can be told at all of them" in sentence
+    (sentence,) = surface_sentences(grid(dict.fromkeys(PEAKS, 0)))
+    assert "the head alone is as good as can be told at all of them" in sentence
+    assert "the head alone everywhere costs at most 0.0" in sentence
     still = surface(grid(dict.fromkeys(PEAKS, 77)), "lr")
     assert not still.moves and still.common == 77 and still.loss < 0.004
 
