@@ -16,7 +16,7 @@ from ftjax.axes import NAMES
 from ftjax.report.answer import recommend_run, write_files, write_recommendation
 from ftjax.sweep.events import Event
 
-FIRST = 30.0  # seconds before the first answer, and at least between two of them
+FIRST = 300.0  # seconds before the first answer, and at least between two of them
 SHARE = 0.05  # of the time that answers take while trials are trained
 
 NUMBERS = {
