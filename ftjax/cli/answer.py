@@ -68,7 +68,8 @@ def write_answer(
 class AnswerSoFar:
     """Writes page and recommendation anew while a sweep goes on, and says the answer.
 
-    That takes seconds, in which less is trained: no more than `SHARE` of the time.
+    Its figures take cores from the training for tens of seconds: after the first time,
+    no more than `SHARE` of the time.
 
     Args:
         out: the run's folder.
