@@ -123,7 +123,21 @@ def test_page_says_answer_reason_table_and_making(page):
     columns = ["Layers Unfreeze", "Accuracy", "Loss", "Val-accuracy", "Val-loss"]
     assert set(columns) <= set(parsed.headers)
     assert "149 (100 %)" in parsed.headers and "recommended" in parsed.headers
-    assert parsed.tags.count("caption") == parsed.tags.count("table") == 3
+    # All depths; two of fits for each policy; environment and configuration.
+    assert parsed.tags.count("caption") == parsed.tags.count("table") == 7
+
+
+def test_fits_stand_with_their_errors(page):
+    parsed, _ = page
+    columns = ["Predicted", "Squared error", "Absolute error", "MSE", "MAE"]
+    assert set(columns) <= set(parsed.headers)
+    words = " ".join("".join(parsed.text).split())
+    results = made_results(bn=("frozen",))
+    depth, y = results["depth_layers"], results["val_accuracy"]
+    values = np.polyval(np.polyfit(depth, y, 2), depth)
+    own = words.split("by the parabola, BatchNorm frozen")[1]
+    assert all(f"{value:.4f}" in own for value in values)
+    assert f"{np.mean((values - y) ** 2):.6f}" in words
 
 
 def test_numbers_of_the_table_are_those_of_the_results():
