@@ -261,7 +261,7 @@ def batch_tasks(
     """What belongs to no unit: drop-connect, and the loss with its gradient."""
     classes = len(data.class_names)
     for hyper in {trial.hyper: None for trial in trials}:
-        images = hyper.train_size or len(data.train.labels)
+        images = len(data.chosen(*hyper.images).rows)
         rates = drop_rates(network, hyper.drop_connect)
         run = partial(call_batch, images, classes, hyper, rates)
         yield (images, classes, hyper.program, rates), run

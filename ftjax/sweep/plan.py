@@ -114,11 +114,13 @@ def make_plan(
         )
         boundaries[views] = placed.boundary
     requests, trials = [], {}
+    sets: dict[tuple, Dataset] = {}
     for cut, begin, point, policy in wanted:
         hyper = point.hyper.at(cut)
         placement = placements[cut.unit, begin, hyper.view_set]
-        network, own = networks[hyper.head], data.first(hyper.train_size)
-        train, cost = len(own.train.labels), measure_cost(network, size)
+        network = networks[hyper.head]
+        own = sets[hyper.images] = sets.get(hyper.images) or data.chosen(*hyper.images)
+        train, cost = len(own.rows), measure_cost(network, size)
         subject = Subject(
             network.name, start.weights, own.content_hash, size, network.dtype
         )

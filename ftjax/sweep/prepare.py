@@ -1,7 +1,7 @@
 """All that a sweep needs, loaded and checked; nothing is trained."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -95,14 +95,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         classes=config.classes,
         with_test=config.data not in SOURCES,
     )
-    largest = max(hyper.batch_size for hyper in hypers)
-    smallest = min(config.train_size, default=len(data.train.labels))
-    if smallest < largest:
-        which = "smallest " if len(config.train_size) > 1 else ""
-        raise ValueError(
-            f"--batch-size {largest} is larger than the {which}training set of "
-            f"{smallest} images"
-        )
+    check_batch_size(data, hypers)
     for policy in config.bn:
         find_policy(policy)
     network = with_dtype(with_head(backbone, len(data.class_names)), config.dtype)
@@ -134,6 +127,23 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     sweep = Sweep(config, start, data, budget, points)
     check_plan(sweep, sweep.plan())
     return sweep
+
+
+def check_batch_size(data: Dataset, hypers: Sequence[Hyperparameters]) -> None:
+    """Raises ValueError if a training set is smaller than a batch."""
+    largest = max(hyper.batch_size for hyper in hypers)
+    sizes = {
+        kind: len(data.chosen(*kind).rows)
+        for kind in dict.fromkeys(hyper.images for hyper in hypers)
+    }
+    kind = min(sizes, key=sizes.__getitem__)
+    if sizes[kind] < largest:
+        which = "smallest " if len(sizes) > 1 else ""
+        left = f" that --imbalance {kind[1]:g} leaves" if kind[1] != 1 else ""
+        raise ValueError(
+            f"--batch-size {largest} is larger than the {which}training set of "
+            f"{sizes[kind]} images{left}"
+        )
 
 
 def check_plan(sweep: Sweep, plan: Plan) -> None:

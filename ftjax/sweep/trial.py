@@ -57,6 +57,8 @@ class Hyperparameters:
         warmup: epochs in which the rate rises from 0.
         class_weights: `balanced` where every class weighs the same in the loss.
         train_size: number of training images; None: all of them.
+        imbalance: of the training images' classes, as of `data.flaws`.
+        label_noise: share of wrong training labels, likewise.
         head: as of `axes.parse_head`.
         head_init: as of `axes.parse_init`.
         head_start: `probe` where the head starts from a linear probe; `auto` where
@@ -89,6 +91,8 @@ class Hyperparameters:
     warmup: float = 0.0
     class_weights: str = "none"
     train_size: int | None = None
+    imbalance: float = 1.0
+    label_noise: float = 0.0
     head: str = LINEAR
     head_init: str = GLOROT
     head_start: str = RANDOM
@@ -116,8 +120,13 @@ class Hyperparameters:
     @property
     def probe(self) -> tuple | None:
         """What the probe depends on that the head starts from; None without one."""
-        kind = self.train_size, self.class_weights
+        kind = *self.images, self.class_weights
         return kind if self.head_start == PROBE else None
+
+    @property
+    def images(self) -> tuple[int | None, float, float]:
+        """Which training images it has, as `Dataset.chosen` takes it."""
+        return self.train_size, self.imbalance, self.label_noise
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -180,7 +189,7 @@ class Hyperparameters:
         """Equal for trials that can be stacked."""
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
         other = self.drop_connect, self.class_weights, self.head_start
-        images = self.train_size, self.augment, self.views
+        images = *self.images, self.augment, self.views
         return *self.unit_programs, *images, *other, rates
 
     @property

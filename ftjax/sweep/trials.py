@@ -19,6 +19,7 @@ from ftjax.machine import clock
 from ftjax.machine.mesh import fetch, replicate
 from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background, stop_point
+from ftjax.sweep.chosen_images import balanced_weights, kept_rows
 from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.log import (
     Log,
@@ -221,7 +222,7 @@ def train_trials(
 def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Group:
     """What the trials share; arguments as of `train_trials`."""
     first, activations = work.trials[0], work.activations
-    start, data = trial_start(start, first.hyper), data.first(first.hyper.train_size)
+    start, data = trial_start(start, first.hyper), data.chosen(*first.hyper.images)
     network, hyper, views, train = start.network, first.hyper, None, activations.train
     if hyper.fresh:
         train = data.train.images
@@ -254,16 +255,10 @@ def make_group(work: Work, start: Start, data: Dataset, mesh: Mesh | None) -> Gr
     )
     if hyper.probe is not None:
         plain = step._replace(recomputed=network[activations.boundary : first.cut.unit])
-        images = source._replace(train=activations.train)
+        kept = kept_rows(activations.train, data)
+        images = source._replace(train=kept, labels=data.train.labels[data.rows])
         start = with_probe(start, plain, images, hyper, len(data.class_names))
     return Group(work, start, data, step, source, views)
-
-
-def balanced_weights(data: Dataset) -> np.ndarray:
-    """(classes,) float32 weights that give every class the same share of the loss."""
-    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    present = max(np.count_nonzero(counts), 1)
-    return (counts.sum() / present / np.maximum(counts, 1)).astype(np.float32)
 
 
 def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State]:
@@ -312,9 +307,9 @@ class EpochPlan(NamedTuple):
 
 def plan_epoch(group: Group, epoch: int) -> EpochPlan:
     """Draws what an epoch needs: the same for a seed, whatever came before."""
-    trials, num_images = group.work.trials, len(group.source.labels)
+    trials, own = group.work.trials, group.data.rows
     hyper, seeds = trials[0].hyper, [trial.seed for trial in trials]
-    order = np.stack([epoch_order(seed, epoch, num_images) for seed in seeds])
+    order = np.stack([own[epoch_order(seed, epoch, len(own))] for seed in seeds])
     order = order if len(seeds) > 1 else order[0]
     rows = epoch_rows(order, hyper.batch_size)
     scales = epoch_scales(
@@ -383,10 +378,6 @@ def end_epoch(
     work, start, data, step, *_ = group
     hyper, activations = work.trials[0].hyper, work.activations
     frozen = start.network[activations.boundary : work.trials[0].cut.unit]
-    count = len(data.train.labels)
-    trained_on = activations.train
-    if count < len(trained_on):
-        trained_on = trained_on[:count]
     passes = {"batch_size": hyper.micro_batch, "mesh": step.mesh}
     params = {**start.params, **state.params}
     batch_stats = {**start.batch_stats, **state.batch_stats}
@@ -412,10 +403,15 @@ def end_epoch(
         variants=step.variants,
         **passes,
     )
+
+    def measure_training():
+        own = kept_rows(activations.train, data)
+        return measure(own, data.train.labels[data.rows])
+
     val_labels = data.val.labels
     val = measure(activations.val, val_labels)
     if work.trials[0].is_probe:
-        train = measure(trained_on, data.train.labels)
+        train = measure_training()
         trained = train.correct.mean(axis=-1), train.loss
     else:
         losses, right = zip(*history, strict=True)
@@ -435,7 +431,7 @@ def end_epoch(
     loss = accuracy = np.nan
     last = np.array([epoch == work.last or bool(rule) for rule in rules])
     if last.any():
-        train = measure(trained_on, data.train.labels)
+        train = measure_training()
         loss = np.where(last, train.loss, np.nan)
         accuracy = np.where(last, train.correct.mean(axis=-1), np.nan)
     correct = val.correct.mean(axis=-1)
