@@ -60,6 +60,10 @@ class Config:
     (every block), layers (every distinct set), spread (six blocks), auto (a few
     first, then where the best may lie). Default: paper for its three models, else
     spread."""
+    sets: tuple[str, ...] = ()
+    """Beside the depths, sets of blocks that are trained while all others are frozen,
+    by their names joined by +: block6a+block6b+block7a; or each: every block alone.
+    Default: none."""
     bn: Annotated[tuple[str, ...], tyro.conf.arg(help=describe_policies())] = (
         FOLLOW.name,
         FROZEN.name,

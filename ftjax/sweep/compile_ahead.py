@@ -168,7 +168,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             x = unit_input(programs.start, at, hyper.micro_batch)
             wanted = gives_input_gradient(index, part.unit)
             drops = hyper.drop_connect > 0 and part.unit.drop_share > 0
-            scaled = drops or part.unit.dropout > 0
+            scaled = (drops or part.unit.dropout > 0) and not part.frozen
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
@@ -235,6 +235,9 @@ def train_unit(
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
     pullback = residuals.complete((inputs, y))
     total = None
+    if part.frozen:
+        jax.block_until_ready(backward_unit(input_gradient, pullback, y, variants=None))
+        return
     if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
     numbers = replicate(hyper.numbers, None)

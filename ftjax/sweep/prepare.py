@@ -12,6 +12,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
+from ftjax.block_sets import make_set_cut, parse_sets
 from ftjax.config import ONE, Config, axis_values
 from ftjax.data import SOURCES, Dataset, load
 from ftjax.data.index import Source
@@ -55,6 +56,19 @@ class Sweep(NamedTuple):
         return make_plan(self.start, self.data, self.budget, points)
 
     @property
+    def set_points(self) -> tuple[Point, ...]:
+        """The points of `--sets`."""
+        network, config = self.start.network, self.config
+        sets = parse_sets(network, config.sets)
+        own = itertools.product(
+            config.bn, seeds_of(config), make_settings(config), sets
+        )
+        return tuple(
+            Point(make_set_cut(network, point[-1]).depth_layers, *point)
+            for point in own
+        )
+
+    @property
     def hyper(self) -> Hyperparameters:
         """The first of the settings."""
         return make_settings(self.config)[0]
@@ -80,6 +94,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     at_once = seeds_at_once(config, mesh)
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
+    parse_sets(backbone, config.sets)
     pretrained = load_pretrained(
         backbone, config.weights, size=config.image_size, offline=config.offline
     )
@@ -125,7 +140,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
-    check_plan(sweep, sweep.plan())
+    check_plan(sweep, sweep.plan((*points, *sweep.set_points)))
     return sweep
 
 

@@ -25,6 +25,7 @@ from ftjax.axes import (
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import POLICIES
+from ftjax.block_sets import set_name
 from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
@@ -280,12 +281,12 @@ class Trial:
         Settings that came later stand in it only where they change a result, so that
         earlier results keep their ids.
         """
-        subject, hyper = self.subject, self.hyper
+        subject, hyper, blocks = self.subject, self.hyper, self.cut.blocks
         canonical: dict[str, Any] = {
             "model": subject.model,
             "weights": subject.weights,
             "data": subject.data_hash,
-            "depth": self.cut.same_set,
+            "depth": list(blocks) if blocks else self.cut.same_set,
             "batch_norm": self.policy,
             "seed": self.seed,
             "image_size": subject.image_size,
@@ -334,9 +335,12 @@ class Trial:
             varied: names of the hyperparameters that are told as well.
         """
         cut = self.cut
+        what = f"top {cut.depth_layers} layers ({cut.depth_units} blocks)"
+        if cut.blocks:
+            what = f"{set_name(cut.blocks)} ({cut.depth_layers} layers)"
         return "  ".join(
             [
-                f"top {cut.depth_layers} layers ({cut.depth_units} blocks)",
+                what,
                 f"bn {self.policy}",
                 f"seed {self.seed}",
                 *(f"{name} {getattr(self.hyper, name)}" for name in varied),

@@ -321,6 +321,8 @@ def plan_epoch(group: Group, epoch: int) -> EpochPlan:
         steps=len(rows),
         batch_size=hyper.batch_size,
     )
+    still = {part.unit.name for part in group.step.suffix if part.frozen}
+    scales = {unit: drawn for unit, drawn in scales.items() if unit not in still}
     rates = None
     if not hyper.constant:
         factors = rate_factors(

@@ -413,3 +413,18 @@ def test_a_click_sorts_the_table(page, tmp_path):
     )
     assert up == sorted(up) and down == up[::-1] and len(up) == 18
     assert 'data-sort="descending"' in run.stdout
+
+
+def test_sets_of_blocks_stand_beside_the_depths(tmp_path):
+    results = one_image(made_results(bn=("frozen",), depths=(0, 54, 149)))
+    sets = results.assign(blocks=["stem", "block6a+block7a", "top"], val_accuracy=0.99)
+    sets = sets.assign(trial=["a", "b", "c"])
+    (tmp_path / "run").mkdir()
+    sets.to_csv(tmp_path / "run" / "sets.csv", index=False)
+    parsed, _ = report(tmp_path, results, epochs=NO_EPOCHS)
+    words = " ".join("".join(parsed.text).split())
+    assert "No set of blocks is shown to beat every cut: the best of 3 sets" in words
+    assert "sets" in parsed.ids and "block6a+block7a" in parsed.headers
+    sets.assign(data_hash="other").to_csv(tmp_path / "run" / "sets.csv", index=False)
+    parsed, text = report(tmp_path, results, epochs=NO_EPOCHS)
+    assert "Sets of blocks" not in text
