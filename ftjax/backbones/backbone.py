@@ -139,8 +139,8 @@ class Backbone:
         body: units that hold pretrained weights, input first.
         smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
-        source: whose graph it is: `keras`, `torchvision`, `timm`, `lite` or `caffe`. Networks
-            of one name differ between them in strides, padding, epsilon and
+        source: whose graph it is: `keras`, `torchvision`, `timm`, `lite` or `caffe`.
+            Networks of one name differ between them in strides, padding, epsilon and
             preprocessing.
         flat: whether the body's output is a vector for each image, (batch, c), which
             the head takes as it is; else it is a map, which the head averages.

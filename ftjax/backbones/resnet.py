@@ -173,13 +173,17 @@ class BasicBlock(nn.Module):
         return relu(shortcut + x)
 
 
-def residual_layers(name: str, convolutions: int, projection: bool) -> tuple[Layer, ...]:
+def residual_layers(
+    name: str, convolutions: int, projection: bool
+) -> tuple[Layer, ...]:
     """Layers of one block in the order of Keras' `model.layers`.
 
     Keras sorts by distance from the output, so a projection's convolution and
     BatchNorm stand apart, between the layers of the main branch.
     """
-    order = [f"{i + 1}_{k}" for i in range(convolutions) for k in ("conv", "bn", "relu")]
+    order = [
+        f"{i + 1}_{k}" for i in range(convolutions) for k in ("conv", "bn", "relu")
+    ]
     last = order[-3]
     order[-1:] = ["add", "out"]
     if projection:

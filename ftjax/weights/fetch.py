@@ -1,10 +1,10 @@
 """Official weight files: addresses, published hashes, and a verified local cache.
 
 Addresses and MD5 hashes are those of Keras 3.15.1, keras/src/applications/resnet.py,
-efficientnet.py, efficientnet_v2.py, densenet.py, vgg16.py and vgg19.py. MD5 is all that Keras publishes, and SHA-1 all
-that Caffe does (models/bvlc_alexnet/readme.md): they find damage; against forgery there
-is https, which Caffe's server lacks. torchvision names a file by the start of its
-SHA-256, which is checked as far as it goes.
+efficientnet.py, efficientnet_v2.py, densenet.py, vgg16.py and vgg19.py. MD5 is all that
+Keras publishes, and SHA-1 all that Caffe does (models/bvlc_alexnet/readme.md): they
+find damage; against forgery there is https, which Caffe's server lacks. torchvision
+names a file by the start of its SHA-256, which is checked as far as it goes.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ VGG16, VGG19 = (KERAS_VGG.format(name) for name in ("vgg16", "vgg19"))
 
 
 class RemoteFile(NamedTuple):
-    """Where a file is published, and its hash, or the start of it, as `algorithm:hex`."""
+    """Where a file is published; its hash, or the start of it, as `algorithm:hex`."""
 
     url: str
     known_hash: str
@@ -83,7 +83,6 @@ TORCH_ALEXNET = RemoteFile(
     f"{TORCH}alexnet-owt-7be5be79.pth",
     "sha256:7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
 )
-
 
 
 def of_torchvision(file_name: str) -> WeightFiles:

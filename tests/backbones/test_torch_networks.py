@@ -8,18 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import apply, boundary_shapes, variable_shapes
 from ftjax.backbones.heads import with_head
 from ftjax.backbones.vit import positions_for
 from ftjax.depth import make_cut
+from ftjax.gradcam.maps import find_stages
 from ftjax.training.optimizer import Hyper
 from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 from ftjax.weights.convert import STATISTICS, leaf_shapes
+from ftjax.weights.export_torch import torch_bytes, torch_code
 from ftjax.weights.pretrained import convert_tensors
-from ftjax.weights.torch_names import origins
+from ftjax.weights.torch_names import COUNTER, origins
 
 TOLERANCE = 1e-4
 TIMM = {"vit_small": "vit_small_patch16_224", "vit_base": "vit_base_patch16_224"}
@@ -62,6 +65,22 @@ def test_every_layer_with_parameters_has_a_module_of_its_own(name):
 def variable_shapes_of(network, unit):
     at = network.units.index(unit)
     return variable_shapes(network.units[: at + 1], 64)[at:]
+
+
+def test_heat_maps_of_tokens_are_refused():
+    network = make_backbone("vit_small")
+    with pytest.raises(ValueError, match="patches gives .17, 384.*not of tokens"):
+        find_stages(network.body, 64)
+
+
+def test_timm_is_offered_at_the_own_size_alone():
+    network = with_head(make_backbone("vit_small"), 5)
+    assert "vit_small_patch16_224" in torch_code(network, size=224, file_name="a")
+    with pytest.raises(ValueError, match="at 96 pixels its logits would differ"):
+        torch_code(network, size=96, file_name="a")
+    network = with_head(make_backbone("mobilenetv3_small"), 5)
+    code = torch_code(network, size=96, file_name="a")
+    assert "torchvision.models.mobilenet_v3_small(num_classes=5)" in code
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "vit_small"])
@@ -156,6 +175,11 @@ def test_forward_and_five_steps_are_pytorchs(name):
     network = with_head(make_backbone(name), 5)
     tensors = {key: value.numpy().copy() for key, value in model.state_dict().items()}
     params, stats = convert_tensors(network, tensors, size=size, source="the model")
+    exported = load(torch_bytes(network, params, stats, size=size, about={}))
+    counters = {key for key in tensors if key.endswith(COUNTER)}
+    assert exported.keys() == tensors.keys() - counters
+    for key, value in exported.items():
+        np.testing.assert_array_equal(value, tensors[key])
     empty = {unit.name: {} for unit in network.units}
     params, stats = empty | params, empty | stats
     rng = np.random.default_rng(0)
