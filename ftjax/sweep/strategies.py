@@ -374,8 +374,8 @@ def search_depths(sweep: Sweep, out: Path) -> Strategy:
     results = pd.DataFrame(columns=list(RESULT_COLUMNS))
     while True:
         decide = partial(decide_run, sweep, out, results)
-        decision = from_first_process(decide)
-        points += [Point(*place[:3], settings[place.lr]) for place in decision.trials]
+        decision = Decision(*from_first_process(decide))
+        points += [Point(*place[:3], settings[place[3]]) for place in decision.trials]
         plan = sweep.plan(points)
         goals = {} if decision.done else plan.goals
         last = Round(plan, goals, reason=decision.reason)
