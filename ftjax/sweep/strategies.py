@@ -96,6 +96,12 @@ def choose_strategy(
     return strategy if allowance is None else within(allowance, strategy)
 
 
+def one_round(round: Round) -> Strategy:
+    """A round that is decided already."""
+    yield round
+    return round
+
+
 def within(allowance: Allowance, strategy: Strategy) -> Strategy:
     """`--budget`: of every round of another strategy, what there is time for."""
     round = next(strategy)
