@@ -16,6 +16,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ftjax.machine.xla import known
 
@@ -40,6 +41,10 @@ SLOW = (
     "test_begun_units",
     "test_backbones",
 )
+
+# The same examples every time, in whatever time; `-m stress` takes more, and new ones.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
