@@ -34,6 +34,7 @@ SLOW = (
     "test_chosen_depths",
     "test_notebooks",
     "test_mesh",
+    "test_meshes",
     "test_train",
     "test_depthwise",
     "test_winograd",

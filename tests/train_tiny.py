@@ -46,12 +46,14 @@ def train_tiny(
     epochs: int = 2,
     form=lambda train: train,
     fused: bool = False,
+    mesh=None,
     **hyper,
 ) -> list[Trained]:
     """Trains one trial per seed, all of them at once.
 
     Args:
         form: of the activations that are trained on, from those in memory.
+        mesh: devices that share batches and trials.
         hyper: what differs from Adam at 0.01 on batches of 8, drop-connect 0.5.
     """
     size = images.shape[1]
@@ -65,7 +67,7 @@ def train_tiny(
         "",
         0,
     )
-    start = make_start(network, size, params, batch_stats, weights="random")
+    start = make_start(network, size, params, batch_stats, weights="random", mesh=mesh)
     cut = make_cut(trial_network(network, hyper.get("head", "linear")), depth)
     boundary = cut.unit if boundary is None else boundary
     x = advance(network[:boundary], params, batch_stats, images, batch_size=8)
@@ -98,7 +100,8 @@ def train_tiny(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ftjax.backbones.heads.draw_variables", draw)
-        train_trials(work, start, data, out=out, listen=listen, fused=fused)
+        how = {"mesh": mesh, "fused": fused}
+        train_trials(work, start, data, out=out, listen=listen, **how)
     assert not failed, failed
     return [read(out, trial.id) for trial in trials]
 
