@@ -20,6 +20,7 @@ from ftjax.axes import (
     varied,
 )
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
+from ftjax.machine.console import OVERRIDE
 from ftjax.machine.paths import expand_user
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
@@ -180,18 +181,20 @@ class Config:
     vary: Literal["all", "one"] = "all"
     """Of options with several values: all combinations, or one at a time around the
     first values."""
-    seeds_at_once: int | None = None
+    seeds_at_once: Annotated[int | None, OVERRIDE] = None
     """Seeds of one depth and policy that are trained at once, by one program: for
     accelerators that a single small trial leaves idle. Default: 1, or as many as
     --mesh spreads them over."""
-    trials_at_once: int | None = None
-    """Trials, of any depths, that run side by side on one device, each from a thread
-    of its own: where a single one leaves the cores idle now and then. Default: 1 on a
-    GPU or TPU, or where memory or cores are short; else 2 to 4, by the cores."""
-    mesh: str = "auto"
-    """Devices: auto (as many as divide the batch; one on a CPU), data=N to spread every
-    batch, variant=M to spread the seeds, or data=N,variant=M. BatchNorm's statistics
-    are those of the whole batch."""
+    trials_at_once: Annotated[int | None, OVERRIDE] = None
+    """Trials, of any depths, that run side by side, each from a thread
+    of its own: where a single one leaves the cores idle now and then. Of several
+    devices each takes the next in turn. Default: one on each GPU or TPU; on a CPU 2 to
+    4, by the cores, or 1 where memory or cores are short."""
+    mesh: Annotated[str, OVERRIDE] = "auto"
+    """Devices: auto (one trial on each; they share batches only where a trial does not
+    fit one, or where there are fewer trials than devices and 32 images for each),
+    data=N to spread every batch, data=1 to use a single one, variant=M to spread the
+    seeds, or data=N,variant=M. BatchNorm's statistics are those of the whole batch."""
     distributed: bool = False
     """This is one of several processes that train together: started by SLURM, Open MPI
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
@@ -216,11 +219,11 @@ class Config:
     cache_gb: float = 4.0
     """Memory for the activations of the frozen part, in GB; what does not fit is kept
     on disk (--disk-gb), or computed again in every step from what fits."""
-    device_gb: float = 0.0
+    device_gb: Annotated[float, OVERRIDE] = 0.0
     """Memory of the device for the activations that a depth trains on, in GB: those
     that fit are not sent to it again in every step. One device only; no use on a CPU,
     which has them at hand. 0: none."""
-    fused: bool = False
+    fused: Annotated[bool, OVERRIDE] = False
     """One program for a whole epoch of a depth, where its activations are on the device
     (--device-gb): for accelerators that many small programs leave idle. Every depth
     compiles its own; --plan measures whether that pays."""

@@ -1,10 +1,11 @@
 """All that a sweep needs, loaded and checked; nothing is trained."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from ftjax.axes import NO_AUGMENTATION, NO_VIEWS, settings
@@ -18,12 +19,14 @@ from ftjax.data.index import Source
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
-from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
+from ftjax.machine import devices
+from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.sweep.cost import measure_cost
+from ftjax.sweep.devices import choose_spread
 from ftjax.sweep.memory import available_bytes, check_memory
 from ftjax.sweep.plan import Plan, Point, make_plan
 from ftjax.sweep.resources import Budget, needed_memory
-from ftjax.sweep.trial import Hyperparameters
+from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -132,8 +135,48 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
+    if config.mesh == "auto" and mesh is None:
+        sweep = spread(sweep, devices.local_devices())
     check_plan(sweep, sweep.plan())
     return sweep
+
+
+def spread(sweep: Sweep, own: Sequence[jax.Device]) -> Sweep:
+    """The sweep over all devices of this process: a trial for each, or shared batches.
+
+    Args:
+        sweep: on the default device.
+        own: the devices of this process.
+    """
+    if len(own) == 1:
+        return sweep
+    trials, images = sweep.plan().trials, sweep.hyper.micro_batch
+    needed, available = needed_bytes(sweep, trials), available_bytes()
+    chosen = choose_spread(
+        devices=len(own),
+        trials=len(trials) if sweep.points else None,
+        images=images,
+        fits=available is None or needed <= available,
+        cpu=jax.default_backend() == "cpu",
+    )
+    if chosen.sharing == 1:
+        budget = sweep.budget._replace(devices=tuple(own), why=chosen.why)
+        return sweep._replace(budget=budget)
+    mesh, start = make_mesh(f"{DATA}={chosen.sharing}", images), sweep.start
+    trees = jax.device_get((start.params, start.batch_stats))
+    params, batch_stats = replicate(trees, mesh)
+    room = sweep.budget.room._replace(device=0)
+    return sweep._replace(
+        start=start._replace(params=params, batch_stats=batch_stats),
+        budget=sweep.budget._replace(room=room, mesh=mesh, why=chosen.why),
+    )
+
+
+def needed_bytes(sweep: Sweep, trials: Sequence[Trial]) -> int:
+    """Least memory of the largest trial; 0 where there are none yet."""
+    if not trials:
+        return 0
+    return sum(needed_memory(sweep.start, sweep.budget, trials, sweep.num_images))
 
 
 def check_plan(sweep: Sweep, plan: Plan) -> None:
