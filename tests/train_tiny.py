@@ -16,8 +16,9 @@ from ftjax.frozen.start import make_start
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.cost import Flops
+from ftjax.sweep.epochs import Work
 from ftjax.sweep.trial import Hyperparameters, Subject, Trial, trial_network
-from ftjax.sweep.trials import Work, train_trials
+from ftjax.sweep.trials import train_trials
 from ftjax.trees import Tree
 
 TRAINED = 16  # images; the others are for validation
@@ -79,6 +80,7 @@ def train_tiny(
     if own.stored_views:
         views = stored_views(data.train.images, own.words, own.stored_views)
         views = advance(network[:boundary], params, batch_stats, views, batch_size=8)
+        views = form(views) if isinstance(views, np.ndarray) else views
     train, val = x[:TRAINED], x[TRAINED:]
     activations = Activations(boundary, form(train), form(val), views=views)
     subject = Subject(network.name, "random", "0", size, network.dtype)

@@ -19,13 +19,13 @@ from ftjax.sweep.checkpoint import newest_step
 from ftjax.sweep.claims import DEATHS, Claims, read_owner
 from ftjax.sweep.compile_ahead import compile_ahead, compile_threads
 from ftjax.sweep.devices import longest_first
+from ftjax.sweep.epochs import Work
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.log import record_failure, recording_failures
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import Budget, trials_at_once
 from ftjax.sweep.trial import Trial
-from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
 POLL = 1.0  # seconds between two looks at what another command trains
