@@ -140,7 +140,8 @@ def train_trials(
                 state = seen.state
                 numbers, logits, rules = end_epoch(group, logs, seen, epoch)
                 seconds, compiling = watch.read(share=1 / len(logs))
-                if group.programs and epoch < work.last:  # the next one writes over it
+                if group.programs and (epoch < work.last or step.variants):
+                    # The next epoch writes over it.
                     states = copies(state, step.variants)
                 else:
                     states = unstack(whole(state), step.variants)
