@@ -89,6 +89,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         f"{memory.stored / 1e9:.2f}",
     ]
     lines += views_lines(budget.room, trials)
+    lines.append(room_line(budget.room, fused=budget.fused))
     lines += device_lines(budget, count, [rates.seconds(trial) for trial in trials])
     if count > 1 and not budget.devices:
         lines.append(
@@ -111,6 +112,15 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
     for line in lines:
         console.print(line)
     return seconds + compiling
+
+
+def room_line(room: Room, *, fused: bool) -> str:
+    """Where activations may be, and how an epoch is run there."""
+    parts = [f"{room.device / 1e9:.1f} GB of the device"] if room.device else []
+    parts.append(f"{room.memory / 1e9:.1f} GB of the host's memory (--cache-gb)")
+    parts += [f"{room.disk / 1e9:.1f} GB of disk (--disk-gb)"] if room.disk else []
+    form = "; where they are on the device, an epoch is a few programs"
+    return f"activations: up to {', then '.join(parts)}{form if fused else ''}"
 
 
 def device_lines(budget: Budget, count: int, seconds: Sequence[float]) -> Iterator[str]:

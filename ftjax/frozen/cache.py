@@ -145,9 +145,9 @@ class ActivationCache:
         if self._needs_device:
             name = self._start.network.units[activations.boundary].name
             warn_once(
-                f"the activations before {name} are not on the device, so depths there "
-                "are not --fused; that takes a single device, and more of it by "
-                "--device-gb"
+                f"the activations before {name} do not fit the device, so depths there "
+                "train by small programs, and each step's images are sent to it: use "
+                "fewer images, a smaller --image-size, or more memory by --device-gb"
             )
         return activations
 

@@ -23,7 +23,13 @@ from ftjax.machine import devices
 from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.devices import choose_spread
-from ftjax.sweep.memory import available_bytes, check_memory
+from ftjax.sweep.memory import (
+    available_bytes,
+    check_memory,
+    device_room,
+    host_bytes,
+    host_room,
+)
 from ftjax.sweep.plan import Plan, Point, make_plan
 from ftjax.sweep.resources import Budget, needed_memory
 from ftjax.sweep.trial import Hyperparameters, Trial
@@ -120,23 +126,29 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         weights=pretrained.source,
         mesh=mesh,
     )
+    cpu = jax.default_backend() == "cpu"
     room = make_room(
         network,
         size,
         len(data.train.labels) + len(data.val.labels),
         measure_cost(network, size).forward,
-        memory=config.cache_gb * 1e9,
+        memory=host_room(host_bytes(), cpu=cpu)
+        if config.cache_gb is None
+        else config.cache_gb * 1e9,
         disk=config.disk_gb * 1e9,
-        device=config.device_gb * 1e9 if mesh is None else 0,
+        device=(config.device_gb or 0) * 1e9 if mesh is None else 0,
         train_share=len(data.train.labels)
         / (len(data.train.labels) + len(data.val.labels)),
     )
-    budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
+    fused = config.fused or (mesh is None and not cpu and config.device_gb != 0)
+    budget = Budget(room, mesh, at_once, config.trials_at_once, fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
     if config.mesh == "auto" and mesh is None:
         sweep = spread(sweep, devices.local_devices())
+    if config.device_gb is None and sweep.budget.mesh is None and not cpu:
+        sweep = with_device_room(sweep, available_bytes())
     check_plan(sweep, sweep.plan())
     return sweep
 
@@ -168,8 +180,31 @@ def spread(sweep: Sweep, own: Sequence[jax.Device]) -> Sweep:
     room = sweep.budget.room._replace(device=0)
     return sweep._replace(
         start=start._replace(params=params, batch_stats=batch_stats),
-        budget=sweep.budget._replace(room=room, mesh=mesh, why=chosen.why),
+        budget=sweep.budget._replace(
+            room=room, mesh=mesh, why=chosen.why, fused=sweep.config.fused
+        ),
     )
+
+
+def with_device_room(sweep: Sweep, available: int | None) -> Sweep:
+    """The sweep with the memory of a device for activations that its trials leave.
+
+    Args:
+        sweep: whose activations are on the host as yet.
+        available: bytes of one device; None if nobody knows.
+    """
+    trials = sweep.plan().trials or sweep.plan(deepest(sweep)).trials
+    room = device_room(available, needed_bytes(sweep, trials))
+    budget = sweep.budget
+    return sweep._replace(
+        budget=budget._replace(room=budget.room._replace(device=room))
+    )
+
+
+def deepest(sweep: Sweep) -> list[Point]:
+    """The trial that needs most, where a search has yet to choose."""
+    layers = len(sweep.start.network.layers)
+    return [Point(layers, policy, 0, sweep.hyper) for policy in sweep.config.bn]
 
 
 def needed_bytes(sweep: Sweep, trials: Sequence[Trial]) -> int:
