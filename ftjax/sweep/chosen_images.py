@@ -7,11 +7,11 @@ from ftjax.data import Dataset
 
 
 def kept_rows(x: np.ndarray | jax.Array, data: Dataset) -> np.ndarray | jax.Array:
-    """Of an array over all training images, the rows of those that are trained on."""
-    if data.kept is not None:
-        return x[data.kept]
-    count = len(data.train.labels)
-    return x[:count] if count < len(x) else x
+    """Of an array over all training images, the rows of those that are trained on.
+
+    Where these are the first ones, whoever reads the array counts the labels.
+    """
+    return x if data.kept is None else x[data.kept]
 
 
 def balanced_weights(data: Dataset) -> np.ndarray:

@@ -86,7 +86,8 @@ def compile_ahead(
     Within it, the pass up to the first cut can begin; the rest is compiled meanwhile.
     What is left compiles in no time (sums over the parts of a batch) or is for one
     policy (`recalibrate`). Does nothing for one thread, and where trials are stacked,
-    fused or on a mesh, whose programs are others.
+    fused or on a mesh, whose programs are others. Of several devices each has programs
+    of its own; those of a GPU are read from the compilation cache by the others.
 
     Args:
         start: the pretrained network.
@@ -99,6 +100,7 @@ def compile_ahead(
         Waits until all is compiled.
     """
     others = budget.fused or budget.seeds_at_once > 1 or budget.mesh is not None
+    others |= bool(budget.devices) and jax.default_backend() != "gpu"
     if not trials or threads == 1 or others:
         yield lambda: None
         return

@@ -91,7 +91,7 @@ def make_plan(
     networks: dict[str, Backbone] = {}  # by head
     cuts: dict[tuple, Cut] = {}
     wanted = []
-    for point in sorted(dict.fromkeys(points), key=lambda point: point.depth_layers):
+    for point in sorted(dict.fromkeys(points), key=place_of):
         key = depth, head, blocks = point.depth_layers, point.hyper.head, point.blocks
         if head not in networks:
             networks[head] = trial_network(start.network, head)
@@ -152,6 +152,11 @@ def make_plan(
             trials[trial.id] = replace(known, hyper=hyper)
         requests.append(Request(cut, *point[1:4], trial.id, point.blocks))
     return Plan(tuple(requests), tuple(in_order(trials.values())))
+
+
+def place_of(point: Point) -> tuple[bool, int]:
+    """Depths in their order, then sets of blocks in that of the network."""
+    return bool(point.blocks), 0 if point.blocks else point.depth_layers
 
 
 def in_order(trials: Iterable[Trial]) -> list[Trial]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from ftjax.axes import NO_AUGMENTATION, NO_VIEWS, settings
@@ -19,12 +20,20 @@ from ftjax.data.index import Source
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
-from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
+from ftjax.machine import devices
+from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.sweep.cost import measure_cost
-from ftjax.sweep.memory import available_bytes, check_memory
+from ftjax.sweep.devices import choose_spread
+from ftjax.sweep.memory import (
+    available_bytes,
+    check_memory,
+    device_room,
+    host_bytes,
+    host_room,
+)
 from ftjax.sweep.plan import Plan, Point, make_plan
 from ftjax.sweep.resources import Budget, needed_memory
-from ftjax.sweep.trial import Hyperparameters
+from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -125,23 +134,92 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         weights=pretrained.source,
         mesh=mesh,
     )
+    cpu = jax.default_backend() == "cpu"
     room = make_room(
         network,
         size,
         len(data.train.labels) + len(data.val.labels),
         measure_cost(network, size).forward,
-        memory=config.cache_gb * 1e9,
+        memory=host_room(host_bytes(), cpu=cpu)
+        if config.cache_gb is None
+        else config.cache_gb * 1e9,
         disk=config.disk_gb * 1e9,
-        device=config.device_gb * 1e9 if mesh is None else 0,
+        device=(config.device_gb or 0) * 1e9 if mesh is None else 0,
         train_share=len(data.train.labels)
         / (len(data.train.labels) + len(data.val.labels)),
     )
-    budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
+    fused = config.fused or (mesh is None and not cpu and config.device_gb != 0)
+    budget = Budget(room, mesh, at_once, config.trials_at_once, fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
+    if config.mesh == "auto" and mesh is None:
+        sweep = spread(sweep, devices.local_devices())
+    if config.device_gb is None and sweep.budget.mesh is None and not cpu:
+        sweep = with_device_room(sweep, available_bytes())
     check_plan(sweep, sweep.plan((*points, *sweep.set_points)))
     return sweep
+
+
+def spread(sweep: Sweep, own: Sequence[jax.Device]) -> Sweep:
+    """The sweep over all devices of this process: a trial for each, or shared batches.
+
+    Args:
+        sweep: on the default device.
+        own: the devices of this process.
+    """
+    if len(own) == 1:
+        return sweep
+    trials, images = sweep.plan().trials, sweep.hyper.micro_batch
+    needed, available = needed_bytes(sweep, trials), available_bytes()
+    chosen = choose_spread(
+        devices=len(own),
+        trials=len(trials) if sweep.points else None,
+        images=images,
+        fits=available is None or needed <= available,
+        cpu=jax.default_backend() == "cpu",
+    )
+    if chosen.sharing == 1:
+        budget = sweep.budget._replace(devices=tuple(own), why=chosen.why)
+        return sweep._replace(budget=budget)
+    mesh, start = make_mesh(f"{DATA}={chosen.sharing}", images), sweep.start
+    trees = jax.device_get((start.params, start.batch_stats))
+    params, batch_stats = replicate(trees, mesh)
+    room = sweep.budget.room._replace(device=0)
+    return sweep._replace(
+        start=start._replace(params=params, batch_stats=batch_stats),
+        budget=sweep.budget._replace(
+            room=room, mesh=mesh, why=chosen.why, fused=sweep.config.fused
+        ),
+    )
+
+
+def with_device_room(sweep: Sweep, available: int | None) -> Sweep:
+    """The sweep with the memory of a device for activations that its trials leave.
+
+    Args:
+        sweep: whose activations are on the host as yet.
+        available: bytes of one device; None if nobody knows.
+    """
+    trials = sweep.plan().trials or sweep.plan(deepest(sweep)).trials
+    room = device_room(available, needed_bytes(sweep, trials))
+    budget = sweep.budget
+    return sweep._replace(
+        budget=budget._replace(room=budget.room._replace(device=room))
+    )
+
+
+def deepest(sweep: Sweep) -> list[Point]:
+    """The trial that needs most, where a search has yet to choose."""
+    layers = len(sweep.start.network.layers)
+    return [Point(layers, policy, 0, sweep.hyper) for policy in sweep.config.bn]
+
+
+def needed_bytes(sweep: Sweep, trials: Sequence[Trial]) -> int:
+    """Least memory of the largest trial; 0 where there are none yet."""
+    if not trials:
+        return 0
+    return sum(needed_memory(sweep.start, sweep.budget, trials, sweep.num_images))
 
 
 def check_batch_size(data: Dataset, hypers: Sequence[Hyperparameters]) -> None:

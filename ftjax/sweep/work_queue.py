@@ -18,13 +18,14 @@ from ftjax.sweep import records
 from ftjax.sweep.checkpoint import newest_step
 from ftjax.sweep.claims import DEATHS, Claims, read_owner
 from ftjax.sweep.compile_ahead import compile_ahead, compile_threads
+from ftjax.sweep.devices import longest_first
+from ftjax.sweep.epochs import Work
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.log import record_failure, recording_failures
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import Budget, trials_at_once
 from ftjax.sweep.trial import Trial
-from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
 POLL = 1.0  # seconds between two looks at what another command trains
@@ -160,7 +161,7 @@ class WorkQueue:
         if deaths is None:
             self._elsewhere.append(((trial,), last))
             return False
-        event = from_first_process(partial(self._ended, trial, last))
+        event = event_of(trial, partial(self._ended, trial, last))
         if event is None and deaths >= DEATHS:
             epoch = newest_step(checkpoint_folder(self._out, trial)) + 1
             error = RuntimeError(
@@ -210,8 +211,7 @@ def open_queue(
     for trial in plan.trials:
         if trial.id not in goals:
             continue
-        found = partial(ended, out, trial, goals[trial.id])
-        event = from_first_process(found)
+        event = event_of(trial, partial(ended, out, trial, goals[trial.id]))
         if event is None:
             missing.append(trial)
             before[trial.id] = json_digest(records.read_trial(out, trial.id) or {})
@@ -228,7 +228,11 @@ def open_queue(
         mesh=budget.mesh,
         threads=most,
         needs_device=budget.fused,
+        devices=budget.devices,
     )
+    if budget.devices:
+        epochs = {t.id: goals[t.id] - epochs_had(out, t) for t in missing}
+        missing = [*longest_first(missing, epochs)]
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
         queue = WorkQueue(
@@ -252,6 +256,11 @@ def is_out_of_memory(message: str) -> bool:
     return "RESOURCE_EXHAUSTED" in message or message.startswith("MemoryError")
 
 
+def epochs_had(out: Path, trial: Trial) -> int:
+    """How many epochs its checkpoint has."""
+    return from_first_process(partial(newest_step, checkpoint_folder(out, trial)))
+
+
 def checkpoint_folder(out: Path, trial: Trial) -> Path:
     """Where a trial keeps its checkpoint."""
     return records.trial_folder(out, trial.id) / "checkpoint"
@@ -272,11 +281,22 @@ def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
     return Event(trial, "kept") if done else None
 
 
+def event_of(trial: Trial, make: Callable[[], Event | None]) -> Event | None:
+    """What `make` says of a trial in the first process, in every process."""
+
+    def words() -> tuple[str, str] | None:
+        event = make()
+        return None if event is None else (event.status, event.message)
+
+    found = from_first_process(words)
+    return None if found is None else Event(trial, found[0], message=found[1])
+
+
 def has_ended(out: Path, trial: Trial, epochs: int) -> bool:
     """Whether a trial has been trained so far, or has failed."""
     record = from_first_process(partial(records.read_trial, out, trial.id)) or {}
     return record.get("status") in ENDED_BADLY or (
-        from_first_process(partial(ended, out, trial, epochs)) is not None
+        event_of(trial, partial(ended, out, trial, epochs)) is not None
     )
 
 
@@ -297,8 +317,7 @@ def group_trials(
     """
 
     def kind(trial: Trial) -> tuple:
-        done = partial(newest_step, checkpoint_folder(out, trial))
-        had = from_first_process(done) if budget.seeds_at_once > 1 else None
+        had = epochs_had(out, trial) if budget.seeds_at_once > 1 else None
         return trial.cut, trial.policy, trial.hyper.program, goals[trial.id], had
 
     axis = axis_size(budget.mesh, VARIANT)

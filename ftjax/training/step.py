@@ -141,8 +141,9 @@ def train_step(
     clipped = hyper.clip is not None
     for number, (x, labels, scales, mixing) in enumerate(batches, start=1):
         pullbacks = []
-        for unit, trainable, batch_norm, _ in suffix:
-            scale = scales.get(unit.name)
+        for part in suffix:
+            unit, trainable, batch_norm, _ = part
+            scale = None if part.frozen else scales.get(unit.name)
             inputs = params[unit.name], batch_stats[unit.name], x, scale
             x, batch_stats[unit.name], residuals = forward_program(
                 unit.module, trainable, batch_norm, inputs, variants

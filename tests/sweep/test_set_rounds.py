@@ -123,7 +123,9 @@ def test_ids_tell_sets_from_depths_and_from_each_other(tmp_path):
     one = ids[blocks[("mb_block1",)]]
     assert one.canonical["depth"] == ["mb_block1"]
     assert one.describe().startswith("mb_block1 (14 layers)")
-    assert plan.points == sorted(plan.points, key=lambda point: point.depth_layers)
+    blocks = [point.blocks for point in plan.points if point.policy == "follow"]
+    named = [unit.name for unit in sweep.start.network.body if unit.parameter_keys]
+    assert blocks == [(), (), *((name,) for name in named)]
     assert sweep.plan(plan.points) == plan
 
 
