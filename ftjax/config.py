@@ -65,6 +65,9 @@ class Config:
     """Beside the depths, sets of blocks that are trained while all others are frozen,
     by their names joined by +: block6a+block6b+block7a; or each: every block alone.
     Default: none."""
+    gradual: bool = False
+    """Beside the depths, gradual unfreezing: from the head alone on, each depth goes on
+    from the weights of the one before, for as many epochs again."""
     bn: Annotated[tuple[str, ...], tyro.conf.arg(help=describe_policies())] = (
         FOLLOW.name,
         FROZEN.name,

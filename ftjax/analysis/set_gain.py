@@ -119,8 +119,11 @@ def compare_sets(
     )
 
 
+GRADUAL = "gradual to"  # names of what is no set, but trained depth after depth
+
+
 def set_sentence(gain: SetGain) -> str:
-    """Whether a set of blocks beats every cut."""
+    """Whether a set of blocks, or gradual unfreezing, beats every cut."""
     best, cut = gain.best, gain.cut
     depth = f"{cut.depth} layers" if cut.depth else "the head alone"
     difference = (
@@ -131,6 +134,12 @@ def set_sentence(gain: SetGain) -> str:
     count = len({row.name for row in gain.sets})
     among = f"the best of {number(count)} sets" if count > 1 else "the set"
     noise = "" if gain.measured else "; the noise between runs is assumed"
+    if best.name.startswith(GRADUAL):
+        shown = "beats" if gain.beats else "is not shown to beat"
+        return (
+            f"Gradual unfreezing {shown} every cut: {reached}, {difference}{noise}. "
+            "Each of its depths had as many epochs again."
+        )
     if gain.beats:
         return (
             f"A set of blocks beats every cut: {reached}, {difference}, and no cut can "

@@ -18,13 +18,14 @@ from ftjax.report.fit_section import fitted_curves
 from ftjax.report.gradcam_section import heat_maps
 from ftjax.report.inline import draw_image
 from ftjax.report.sections import Report, Section
-from ftjax.report.set_section import sets_of_blocks
+from ftjax.report.set_section import gradual_unfreezing, sets_of_blocks
 from ftjax.search.depths import MASS
 
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     sections.why,
     sections.all_depths,
     sets_of_blocks,
+    gradual_unfreezing,
     fitted_curves,
     sections.by_axis,
     sections.test_images,

@@ -228,6 +228,7 @@ def print_plan(sweep: Sweep, console: Console) -> None:
             if (sets := [*map(set_name, parse_sets(start.network, config.sets))])
             else []
         ),
+        *(["then gradual unfreezing, depth after depth"] if config.gradual else []),
         *(
             f"{axis.title}: {' '.join(map(str, axis_values(config)[axis.name]))}"
             for axis in varied(axis_values(config))

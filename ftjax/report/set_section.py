@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ftjax.analysis.recommend import Recommendation
-from ftjax.analysis.set_gain import SetGain, compare_sets, set_sentence
+from ftjax.analysis.set_gain import GRADUAL, SetGain, compare_sets, set_sentence
 from ftjax.report.content import Cell, Table
 from ftjax.report.drawing import (
     AS_PERCENT,
@@ -31,10 +31,19 @@ ABOUT_SETS = (
     "between runs. Lee et al. 2023, “Surgical Fine-Tuning Improves Adaptation to "
     "Distribution Shifts”, train single blocks."
 )
+ABOUT_GRADUAL = (
+    "From the head alone on, each depth goes on from the weights of the one before, "
+    "for as many epochs again and with a new optimizer (Howard and Ruder 2018, "
+    "“Universal Language Model Fine-tuning for Text Classification”)."
+)
 
 
 def read_sets(
-    out: Path, results: pd.DataFrame, best: Recommendation | None
+    out: Path,
+    results: pd.DataFrame,
+    best: Recommendation | None,
+    *,
+    gradual: bool = False,
 ) -> SetGain | None:
     """The sets of a run against its depths; None where there are none.
 
@@ -42,12 +51,14 @@ def read_sets(
         out: the run's folder.
         results: as in results.csv.
         best: the answer.
+        gradual: what was unfrozen gradually instead.
     """
     path = out / SETS_FILE
     if best is None or not path.is_file():
         return None
     sets = pd.read_csv(path, dtype={"trial": str})
     sets = sets[sets["data_hash"].isin(results["data_hash"])]
+    sets = sets[sets["blocks"].str.startswith(GRADUAL) == gradual]
     done = [part[part["status"] == "done"] for part in (results, sets)]
     correct = read_correct(out, pd.concat(done, ignore_index=True))
     return compare_sets(results, sets, correct, setting=best.setting)
@@ -57,8 +68,22 @@ def answer_of_sets(
     out: Path, results: pd.DataFrame, best: Recommendation | None
 ) -> str:
     """The sentence about the sets of a run; '' without any. As of `read_sets`."""
-    gain = read_sets(out, results, best)
-    return "" if gain is None else set_sentence(gain)
+    gains = (read_sets(out, results, best, gradual=kind) for kind in (False, True))
+    return " ".join(set_sentence(gain) for gain in gains if gain is not None)
+
+
+def gradual_unfreezing(report: Report) -> Section | None:
+    """What depths reach that go on from one another."""
+    every = report.results if report.every is None else report.every
+    gain = read_sets(report.folder, every, report.best, gradual=True)
+    if gain is None:
+        return None
+    blocks = (
+        Block("text", set_sentence(gain).replace("+-", "±")),
+        Block("grid", set_table(gain), "gradual-table"),
+        Block("small", ABOUT_GRADUAL),
+    )
+    return Section("Gradual unfreezing", blocks)
 
 
 def sets_of_blocks(report: Report) -> Section | None:
@@ -151,10 +176,10 @@ def set_table(gain: SetGain) -> Table:
         for row in gain.sets
     ]
     columns = (
-        "Blocks trained",
+        "Trained",
         "BatchNorm",
         "Val-accuracy",
         "Points against the best cut",
         "May be the best of all",
     )
-    return Table("Sets of blocks", columns, tuple(rows))
+    return Table("Beside the depths", columns, tuple(rows))

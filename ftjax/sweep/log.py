@@ -21,7 +21,7 @@ from ftjax.sweep.events import Epoch, Event, Listener
 from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.training.step import State
 from ftjax.training.suffix import SuffixUnit
-from ftjax.trees import flatten, unflatten
+from ftjax.trees import Tree, flatten, unflatten
 
 
 class Log(NamedTuple):
@@ -138,6 +138,28 @@ def read_log(
         own |= jax.device_get(optimizer)  # of no use any more
     log = Log(trial, store, saved.meta["epochs"], [*correct], [*logits], [*steps])
     return log, unflatten(state, own)
+
+
+def read_trained(out: Path, trial: str) -> tuple[Tree, Tree]:
+    """Parameters and statistics that a trial ended with, of its suffix, by unit.
+
+    Raises:
+        Damaged: they are not what was written, or not there.
+    """
+    store = Checkpoints(records.trial_folder(out, trial) / "checkpoint", trial)
+    saved = store.restore()
+    store.close()
+    if saved is None:
+        raise Damaged(f"trial {trial} has no checkpoint to go on from")
+    trees: dict[str, Tree] = {"params": {}, "batch_stats": {}}
+    for name, leaf in saved.leaves.items():
+        kind, *path = name.removeprefix("state/").split("/")
+        if name.startswith("state/") and kind in trees:
+            tree = trees[kind]
+            for key in path[:-1]:
+                tree = tree.setdefault(key, {})
+            tree[path[-1]] = leaf
+    return trees["params"], trees["batch_stats"]
 
 
 def restore_whole(store: Checkpoints) -> tuple[Saved | None, str]:

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ftjax.analysis.set_gain import GRADUAL
 from ftjax.backbones.backbone import Backbone
 from ftjax.batch_norm import FROZEN, POLICIES
-from ftjax.block_sets import make_set_cut
+from ftjax.block_sets import make_set_cut, set_name
 from ftjax.data import Dataset
 from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut, make_cut
@@ -50,6 +51,13 @@ class Request(NamedTuple):
     hyper: Hyperparameters
     trial: str
     blocks: tuple[str, ...] = ()
+
+    @property
+    def rival(self) -> str:
+        """What it is where it is no depth that begins from the pretrained weights."""
+        if self.hyper.begin:
+            return f"{GRADUAL} {self.cut.depth_layers} layers"
+        return set_name(self.blocks)
 
 
 class Plan(NamedTuple):

@@ -12,7 +12,6 @@ import pandas as pd
 
 from ftjax.analysis.rows import last_rows
 from ftjax.axes import NAMES
-from ftjax.block_sets import set_name
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
 from ftjax.machine.files import read_checked, write_atomically
@@ -32,7 +31,8 @@ NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy"
 class Tables:
     """`results.csv` and `epochs.csv`, kept in step with the trial store.
 
-    What was trained of sets of blocks stands in `sets.csv`: they are no depths.
+    What was trained of sets of blocks, and by gradual unfreezing, stands in `sets.csv`:
+    these are no depths that begin from the pretrained weights.
 
     A record is read once, and again when its trial has changed; only rows of that trial
     are made anew, so what an event costs does not grow with the number of trials that
@@ -63,7 +63,7 @@ class Tables:
         self._rows: list[dict[str, Any]] = [{} for _ in plan.requests]
         self._epochs: list[list[dict[str, Any]]] = [[] for _ in plan.requests]
         self._lines = [("", "") for _ in plan.requests]  # of both files
-        self._sets = [bool(request.blocks) for request in plan.requests]
+        self._sets = [bool(request.rival) for request in plan.requests]
         for trial in self._trials:
             self.update(trial)
 
@@ -79,9 +79,9 @@ class Tables:
                 {**identity(self._start, self._data, request), **epoch}
                 for epoch in record.get("epochs", [])[: request.hyper.epochs]
             ]
-            row |= {"blocks": set_name(request.blocks)}
+            row |= {"blocks": request.rival}
             self._rows[index], self._epochs[index] = row, epochs
-            columns = SET_COLUMNS if request.blocks else RESULT_COLUMNS
+            columns = SET_COLUMNS if request.rival else RESULT_COLUMNS
             self._lines[index] = (
                 to_csv([row], columns),
                 to_csv(epochs, EPOCH_COLUMNS),

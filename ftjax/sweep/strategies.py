@@ -26,6 +26,7 @@ from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import coarse_first, next_depths
 from ftjax.search.halving import halving, rung_epochs
 from ftjax.sweep.allowance import Allowance
+from ftjax.sweep.gradual_rounds import unfreeze_gradually
 from ftjax.sweep.plan import Plan, Point, Request
 from ftjax.sweep.prepare import Sweep, make_settings, seeds_of
 from ftjax.sweep.records import RESULT_COLUMNS
@@ -66,6 +67,7 @@ def choose_strategy(
             strategy = replicate(sweep, strategy, out)
     strategy = explain_fall(sweep, strategy) if config.explain else strategy
     strategy = train_sets(sweep, strategy, out) if config.sets else strategy
+    strategy = unfreeze_gradually(sweep, strategy) if config.gradual else strategy
     return strategy if allowance is None else within(allowance, strategy)
 
 

@@ -68,6 +68,7 @@ class Hyperparameters:
         label_smoothing: share of the loss that asks for all classes alike.
         clip: largest norm of the gradient; 0: none.
         augment: words of the augmentation, joined by commas; `none`.
+        begin: id of the trial from whose end it goes on, in gradual unfreezing.
         views: a number of stored views of each training image, or `fresh`; `none`
             without augmentation.
         stop_accuracy: in training mode, from which the trial ends early.
@@ -102,6 +103,7 @@ class Hyperparameters:
     clip: float = 0.0
     augment: str = NO_AUGMENTATION
     views: str = NO_VIEWS
+    begin: str = ""
     stop_accuracy: float | None = None
     patience: int | None = None
     patience_metric: str = "accuracy"
@@ -220,6 +222,7 @@ class Hyperparameters:
             "clip": 0.0,
             "augment": NO_AUGMENTATION,
             "views": NO_VIEWS,
+            "begin": "",
             "stop_accuracy": None,
             "patience": None,
             "patience_metric": "accuracy",
@@ -336,6 +339,8 @@ class Trial:
         """
         cut = self.cut
         what = f"top {cut.depth_layers} layers ({cut.depth_units} blocks)"
+        if self.hyper.begin:
+            what = f"gradual, {what}"
         if cut.blocks:
             what = f"{set_name(cut.blocks)} ({cut.depth_layers} layers)"
         return "  ".join(

@@ -12,7 +12,7 @@ from ftjax.data.augment import Views, stored_views
 from ftjax.frozen.forward import Activations
 from ftjax.frozen.start import Start, with_fresh_head
 from ftjax.machine import clock
-from ftjax.machine.mesh import fetch, replicate
+from ftjax.machine.mesh import fetch, from_first_process, replicate
 from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background, stop_point
 from ftjax.sweep.chosen_images import balanced_weights, kept_rows
@@ -33,6 +33,7 @@ from ftjax.sweep.log import (
     finish,
     keep,
     read_log,
+    read_trained,
     recording_failures,
     stopped_by,
 )
@@ -255,6 +256,10 @@ def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State
     logs, states, mesh, start = [], [], group.step.mesh, group.start
     for trial in group.work.trials:
         params, batch_stats = with_fresh_head(start, trial.seed, mesh)
+        if trial.hyper.begin:
+            begin = partial(read_trained, out, trial.hyper.begin)
+            trained = replicate(from_first_process(begin), mesh)
+            params, batch_stats = params | trained[0], batch_stats | trained[1]
         suffix = make_suffix(
             start.network, trial.cut, trial.policy, last_only=trial.hyper.last_only
         )

@@ -48,6 +48,13 @@ def test_a_set_far_above_beats_every_cut():
     assert "best of 2 sets and all depths; the noise between runs is assumed" in text
 
 
+def test_gradual_unfreezing_has_a_sentence_of_its_own():
+    text = set_sentence(compare_sets(*made({"gradual to 30 layers": 0.95})))
+    assert text.startswith("Gradual unfreezing beats every cut: gradual to 30 layers (")
+    text = set_sentence(compare_sets(*made({"gradual to 30 layers": 0.82})))
+    assert text.startswith("Gradual unfreezing is not shown to beat every cut: gradual")
+
+
 @pytest.mark.parametrize("best", [0.825, 0.70])
 def test_a_set_near_or_below_does_not(best):
     gain = compare_sets(*made({"a": 0.6, "b": best}))

@@ -56,6 +56,7 @@ OTHERS = {
     "hyper.label_smoothing": {"hyper": replace(HYPER, label_smoothing=0.1)},
     "hyper.clip": {"hyper": replace(HYPER, clip=1.0)},
     "hyper.augment": {"hyper": replace(HYPER, augment="flip")},
+    "hyper.begin": {"hyper": replace(HYPER, begin="0")},
     "hyper.views": {"hyper": replace(HYPER, views="8")},
     "hyper.stop_accuracy": {"hyper": replace(HYPER, stop_accuracy=0.9)},
     "hyper.patience": {"hyper": replace(HYPER, patience=2)},
