@@ -26,7 +26,8 @@ def unfreeze_gradually(sweep: Sweep, strategy: Strategy) -> Strategy:
     """
     _, last = yield from exhaust(strategy)
     config = sweep.config
-    cuts = {r.cut.same_set: r.cut.depth_layers for r in last.plan.requests}
+    asked = [request.cut for request in last.plan.requests if not request.blocks]
+    cuts = {cut.same_set: cut.depth_layers for cut in asked}
     depths = [0, *(depth for same, depth in sorted(cuts.items()) if same)]
     chains: dict[Chain, str] = {
         (policy, seed, hyper): ""

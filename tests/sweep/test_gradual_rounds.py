@@ -66,8 +66,9 @@ def test_it_begins_with_what_the_one_before_ended_with(swept, monkeypatch):
 
 
 def test_a_chain_begins_at_the_head_alone_whatever_the_depths(tmp_path):
-    sweep = tiny_sweep(tmp_path, gradual=True, **(GRID | {"depths": ("3",)}))
+    options = GRID | {"depths": ("3",), "sets": ("plain_conv",)}  # no depth of a set
+    sweep = tiny_sweep(tmp_path, gradual=True, **options)
     outcome = run(sweep, tmp_path)
     table = pd.read_csv(tmp_path / "sets.csv")
-    assert list(table["blocks"]) == ["gradual to 3 layers"]
+    assert set(table["blocks"]) == {"plain_conv", "gradual to 3 layers"}
     assert set(outcome.results["depth_layers"]) == {0, 3}
