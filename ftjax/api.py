@@ -1,8 +1,8 @@
 """The Python API: `sweep` trains and answers, `open` reads a run again.
 
-run = ftjax.sweep("my_images", model="resnet50", depths=[0, 32, 66], lr=[1e-4, 1e-3])
-run.answer.sentence
-run.predict("new_images")
+    run = ftjax.sweep("my_images", model="resnet50", depths=[0, 32], lr=[1e-4, 1e-3])
+    run.answer.sentence
+    run.predict("new_images")
 """
 
 import html
