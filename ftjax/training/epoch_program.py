@@ -105,6 +105,7 @@ def epoch_program(
 def block_scales(drops: Drops, draws: Draws) -> Tree:
     """What the epoch draws for its blocks, as of `batches.epoch_scales`."""
     steps, size = len(draws.rows), draws.rows.shape[-1]
+    assert draws.seeds is not None, "blocks are dropped by the seed"
     drawn = []
     for seed in draws.seeds:
         key = jax.random.key(seed)
@@ -136,6 +137,7 @@ def show(
         for own in split(step, read):
             yield take(train, own)
         return
+    assert views is not None, "views are made where there are some"
 
     def made(index, block):
         keys = jnp.concatenate([blocks[block], index[:, None].astype(jnp.uint32)], 1)
