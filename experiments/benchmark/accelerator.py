@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import nan
 from typing import NamedTuple
 
 import jax
@@ -121,9 +122,9 @@ def measure(options: Options, console: Console) -> Iterator[Row]:
             continue
         if what == "step":
             first, *others = turns
-            later = statistics.median(others) if others else float("nan")
+            later = statistics.median(others) if others else nan
         else:
-            first, later = (*turns, float("nan"))[:2]
+            first, later = (*turns, nan)[:2]
         yield Row(what, work, way.name, first, later)
 
 
@@ -206,10 +207,10 @@ def draw_table(rows: list[Row]) -> Table:
             torch = eager.first if row.what == "sweep" else eager.seconds
             own = row.first if row.seconds != row.seconds else row.seconds
             ratios = [f"{torch / own:.2f}", f"{eager.first / row.first:.2f}"]
-        flops = step_flops(row.work) / row.seconds / 1e12 if row.what == "step" else 0
-        times = [f"{row.first:.3g}", f"{row.seconds:.4g}"]
-        rate = f"{flops:.1f}" if flops else ""
-        table.add_row(row.what, describe(row.work), row.way, *times, rate, *ratios)
+        rate = step_flops(row.work) / row.seconds / 1e12 if row.what == "step" else nan
+        cells = f"{row.first:.3g}", f"{row.seconds:.4g}", f"{rate:.1f}", *ratios
+        cells = ["" if cell == "nan" else cell for cell in cells]
+        table.add_row(row.what, describe(row.work), row.way, *cells)
     device = jax.local_devices()[0].device_kind
     table.title = f"{device}, {rows[0].work.dtype}"
     return table

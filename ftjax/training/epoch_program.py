@@ -138,10 +138,7 @@ def show(
             yield take(train, own)
         return
     assert views is not None, "views are made where there are some"
-
-    def made(index, block):
-        keys = jnp.concatenate([blocks[block], index[:, None].astype(jnp.uint32)], 1)
-        return augment(step.words, take(train, index), keys)
+    made = partial(make_views, step.words, train, blocks)
 
     others = shares = None
     if views.mixing is not None:
@@ -153,6 +150,18 @@ def show(
         if others is not None:
             images = mix(images, made(others[number], block), shares[number])
         yield images
+
+
+def make_views(
+    words: tuple[str, ...],
+    images: jax.Array,
+    blocks: jax.Array,
+    index: jax.Array,
+    block: jax.Array,
+) -> jax.Array:
+    """Augmented images by the keys of `augment.Views`, mixup aside."""
+    keys = jnp.concatenate([blocks[block], index[:, None].astype(jnp.uint32)], 1)
+    return augment(words, take(images, index), keys)
 
 
 @partial(jax.jit, static_argnums=0)
