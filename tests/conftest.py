@@ -16,6 +16,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ftjax.machine import devices
 from ftjax.machine.xla import known
@@ -43,6 +44,10 @@ SLOW = (
     "test_begun_units",
     "test_backbones",
 )
+
+# The same examples every time, in whatever time; `-m stress` takes more, and new ones.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")
 
 # The devices are there from here on, and commands that tests start have one.
 jax.devices()

@@ -86,6 +86,8 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
         words.append(f"{size:,} images" + (f" of {data}" if data else ""))
     elif data:
         words.append(str(data))
+    if conditions.get("batch_norm") is False:
+        words.append("a network without BatchNorm")
     return ", ".join(words)
 
 

@@ -1,5 +1,6 @@
 """Anybody's table of depths and accuracies, read with this project's column names."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ftjax.analysis.rows import check_units
+from ftjax.machine.files import read_checked
 
 
 def read_results(
@@ -106,4 +108,5 @@ def read_table(path: Path) -> pd.DataFrame | None:
 
 def read_array(path: Path) -> np.ndarray | None:
     """An array beside the table that is analyzed, or None."""
-    return np.load(path, allow_pickle=False) if path.is_file() else None
+    content = read_checked(path)
+    return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)

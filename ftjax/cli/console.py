@@ -21,6 +21,7 @@ from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 import tyro
 from rich.console import Console
 
+from ftjax.machine import peers
 from ftjax.machine.console import OVERRIDE, PLAIN
 from ftjax.machine.console import make_console as make_console
 from ftjax.machine.files import Damaged
@@ -186,10 +187,15 @@ def guard() -> Iterator[None]:
             yield
         except (OSError, Damaged) as error:
             print_error(f"error: {describe_error(error)}")
+            peers.abandon(3)
             raise SystemExit(3) from None
         except KeyboardInterrupt:
             print_error("stopped")
+            peers.abandon(130)
             raise SystemExit(130) from None
+        except Exception:
+            peers.abandon_after_error()
+            raise
 
 
 def describe_error(error: Exception) -> str:

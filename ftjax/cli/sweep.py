@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ftjax import session
     from ftjax.cli.answer import AnswerSoFar, write_answer
     from ftjax.cli.plan_table import print_forecast
+    from ftjax.machine import peers
     from ftjax.machine.mesh import is_first_process
     from ftjax.report.progress import Display, print_plan
     from ftjax.sweep.cores import one_core_each
@@ -46,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sweep, out = session.load(config)
             engine = open_engine(sweep.config, out)
         except ValueError as error:
-            return refuse(error)
+            code = refuse(error)
+            peers.abandon(code)  # the others may have met no error
+            return code
         print_plan(sweep, console)
         if config.plan:
             forecast = print_forecast(sweep, console)
             if forecast is not None:
                 session.record_forecast(out, forecast)
+            peers.leave()
             return 0
         session.record(sweep, out, "ftjax sweep " + shlex.join(words))
         if own_process and config.engine == "local":
@@ -65,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = run(sweep, out, listen, begin, allowance, train_round=elsewhere)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last epoch")
+        peers.abandon(130)
         return 130
     if is_first_process():
         took = time.perf_counter() - began
@@ -84,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{took:.0f} s in all; results in {out}")
         for event in outcome.failed.values():
             print_error(f"{event.status}: {event.trial.describe()}: {event.message}")
+    peers.leave()
     # Of several settings, one that diverges is an answer if another one does not.
     several = bool(varied(axis_values(sweep.config)))
     answered = several and bool((outcome.results["status"] == "done").any())

@@ -4,10 +4,20 @@ import hashlib
 import itertools
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ftjax.machine.atomic import atomic_file
+
+SEAL = "sha256"  # key of a JSON file: digest of all else in it
+DIGEST = ".sha256"  # of a file, in one beside it, as `sha256sum --check` reads it
+
+
+NOT_AS_WRITTEN = (
+    "is not what was written (a damaged disk, or edited by hand); the command that "
+    "made it writes it anew"
+)
 
 
 class Damaged(ValueError):
@@ -39,20 +49,53 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Likewise, with a digest that `read_json` compares."""
+    plain = json.loads(json.dumps(value, allow_nan=True))
+    write_json(path, {**plain, SEAL: json_digest(plain)})
+
+
 def read_json(path: Path) -> Any:
     """Reads plain values; None if there is no such file.
 
     Raises:
-        Damaged: the file is not JSON.
+        Damaged: the file is not JSON, or not what `write_sealed` wrote.
     """
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError as error:
         raise Damaged(
             f"{path} is damaged ({error}); remove it, or choose another --out"
         ) from None
+    digest = value.pop(SEAL, None) if isinstance(value, dict) else None
+    if digest not in (None, json_digest(value)):
+        raise Damaged(f"{path} {NOT_AS_WRITTEN}")
+    return value
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Writes a file, and its digest beside it."""
+    write_atomically(path, content)
+    line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+    write_atomically(path.with_name(path.name + DIGEST), line.encode())
+
+
+def read_checked(path: Path) -> bytes | None:
+    """What `write_checked` wrote, or any other file's content; None if there is none.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    if not path.exists():
+        return None
+    content, beside = path.read_bytes(), path.with_name(path.name + DIGEST)
+    if beside.exists():
+        digest = hashlib.sha256(content).hexdigest()
+        if not beside.read_bytes().startswith(digest.encode()):
+            raise Damaged(f"{path} {NOT_AS_WRITTEN}")
+    return content
 
 
 def json_digest(value: Any) -> str:

@@ -9,7 +9,6 @@ holds all images on its host, and only the first one writes files.
 """
 
 import math
-import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ftjax.machine.exchange import decode, encode
 from ftjax.trees import Tree
 
 DATA, VARIANT = "data", "variant"
@@ -150,21 +150,25 @@ def is_first_process() -> bool:
 def from_first_process(make: Callable[[], Value]) -> Value:
     """What `make` returns, or raises, in the first process; only there it is called.
 
-    Every process must come here, and the value must be one that pickle takes.
+    Every process must come here, and the value must be one that `exchange` takes: a
+    named tuple arrives as a plain one in the others.
     """
     if jax.process_count() == 1:
         return make()
-    data = b""
+    data, value = b"", None
     if is_first_process():
         try:
-            data = pickle.dumps((make(), None))
+            value = make()
+            data = encode((value, None))
         except Exception as error:  # raised in every process, lest the others wait
-            data = pickle.dumps((None, error))
+            value, data = error, encode((None, error))
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(data))))
     # As bytes: the broadcast is a sum, which would turn -0.0 into 0.0.
     buffer = np.frombuffer(data.ljust(size, b"\0"), np.uint8)
     buffer = multihost_utils.broadcast_one_to_all(buffer)
-    value, error = pickle.loads(buffer.astype(np.uint8).tobytes())
-    if error is not None:
-        raise error
+    if not is_first_process():
+        value, error = decode(buffer.astype(np.uint8).tobytes())
+        value = value if error is None else error
+    if isinstance(value, Exception):
+        raise value
     return value

@@ -17,7 +17,7 @@ from ftjax.analysis.surface import surface_sentences
 from ftjax.analysis.variance import axis_effects
 from ftjax.backbones import make_backbone
 from ftjax.depth import AUTO
-from ftjax.machine.files import read_json, write_json
+from ftjax.machine.files import read_json, write_sealed
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
 from ftjax.report.content import Table, class_tables
@@ -90,7 +90,7 @@ def write_recommendation(
         epochs: as in epochs.csv.
         best: the recommendation of them.
     """
-    write_json(out / "recommendation.json", best.to_json())
+    write_sealed(out / "recommendation.json", best.to_json())
     curve = drawing.rows_of(results, best)
     plots.save(plots.depth_curve(curve, best.named), out / "depth_curve")
     probes, correlations = compare_probes(out, results)
@@ -133,7 +133,7 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
         num_classes=len(saved["class_names"]),
         batch_norm=any(unit.batch_norm_keys for unit in backbone.units),
         epochs=read_epochs(out),
-        labels=read_labels(out),
+        labels=records.read_labels(out),
         **read_logits_if_needed(out, results, settings.get("metric")),
         **settings,
     )
@@ -162,12 +162,6 @@ def read_epochs(out: Path) -> pd.DataFrame | None:
     """A run's epochs.csv, or None."""
     path = out / "epochs.csv"
     return pd.read_csv(path) if path.is_file() else None
-
-
-def read_labels(out: Path) -> np.ndarray | None:
-    """Classes of the validation images, (n_val,), from val_labels.npy, or None."""
-    path = out / "val_labels.npy"
-    return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
 def read_logits(out: Path, results: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -206,7 +200,7 @@ def classes_of_run(
     out: Path, results: pd.DataFrame, best: Recommendation
 ) -> tuple[Table, ...]:
     """The tables of classes of a run; empty where it kept no labels or logits."""
-    labels, correct = read_labels(out), read_correct(out, results)
+    labels, correct = records.read_labels(out), read_correct(out, results)
     rows = drawing.finished(drawing.rows_of(results, best))
     rows = rows[rows["bn"] == best.bn]
     depths = tuple(sorted(int(depth) for depth in rows["depth_layers"].unique()))

@@ -13,7 +13,7 @@ from ftjax.analysis.wording import duration
 from ftjax.axes import varied
 from ftjax.config import axis_values
 from ftjax.machine import clock
-from ftjax.machine.files import read_json, write_json
+from ftjax.machine.files import read_json, write_sealed
 from ftjax.sweep import records
 from ftjax.sweep.events import ENDED_BADLY, Event
 from ftjax.sweep.forecast import Rates, measure_inference, passed_flops
@@ -207,7 +207,7 @@ def write_report(out: Path, report: Mapping[str, Any] | None) -> None:
     if report is None:
         (out / FILE).unlink(missing_ok=True)
     else:
-        write_json(out / FILE, report)
+        write_sealed(out / FILE, report)
 
 
 def read_report(out: Path) -> dict[str, Any] | None:

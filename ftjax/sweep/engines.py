@@ -18,11 +18,12 @@ from typing import Any
 
 from ftjax.config import Config
 from ftjax.sweep.cores import one_core_each
-from ftjax.sweep.follow import TrainRound
+from ftjax.sweep.follow import Part, TrainRound
 from ftjax.sweep.prepare import prepare
 from ftjax.sweep.process import start_jax
 from ftjax.sweep.run import run
 from ftjax.sweep.shards import Shard
+from ftjax.sweep.strategies import Round, one_round
 from ftjax.sweep.work_queue import POLL
 
 LOCAL, RAY, SUBMITIT = "local", "ray", "submitit"
@@ -45,10 +46,11 @@ class Worker:
         start_jax(config, own_process=True)
         self._sweep, self._out = one_core_each(prepare(config)), out
 
-    def train(self, shard: str, number: int) -> None:
-        """Trains a shard of a round, counted from 1."""
-        config = replace(self._sweep.config, shard=shard)
-        run(self._sweep._replace(config=config), self._out, only=number)
+    def train(self, shard: str, part: Part) -> None:
+        """Trains a shard of a round."""
+        sweep = self._sweep._replace(config=replace(self._sweep.config, shard=shard))
+        round = Round(sweep.plan(part.points), part.goals, part.stopped)
+        run(sweep, self._out, strategy=one_round(round))
 
 
 def open_engine(config: Config, out: Path) -> AbstractContextManager[TrainRound | None]:
@@ -104,10 +106,12 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
     try:
         there = ray.cluster_resources()
         device = next((kind for kind in ("GPU", "TPU") if there.get(kind)), None)
-        machines = sum(node["Alive"] for node in ray.nodes())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        machines = sum(node.get("CPU", 0) >= 1 for node in nodes)  # not a bare head
         most = int(there[device or "CPU"])
         count = min(config.workers or (most if device else machines), most)
-        needs: dict[str, Any] = {"num_cpus": 1}
+        # By default actors fill one machine up to half before the next gets any.
+        needs: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
         if device:
             needs |= {"num_gpus": 1} if device == "GPU" else {"resources": {"TPU": 1}}
         actor = ray.remote(Worker).options(
@@ -116,9 +120,9 @@ def ray_workers(config: Config, out: Path) -> Iterator[TrainRound]:
         folder = os.getcwd()
         actors = [actor.remote(config, out, folder) for _ in range(count)]
 
-        def train_round(number: int, look: Callable[[], None]) -> None:
+        def train_round(part: Part, look: Callable[[], None]) -> None:
             going = [
-                each.train.remote(str(Shard(index, count)), number)
+                each.train.remote(str(Shard(index, count)), part)
                 for index, each in enumerate(actors)
             ]
             while going:
@@ -156,33 +160,31 @@ def submitit_workers(
     class Job(submitit.helpers.Checkpointable):
         """Trains a shard of a round; queued again as it is."""
 
-        def __call__(self, shard: str, number: int, folder: str) -> None:
-            Worker(config, out, folder).train(shard, number)
+        def __call__(self, shard: str, part: Part, folder: str) -> None:
+            Worker(config, out, folder).train(shard, part)
 
-    def train_round(number: int, look: Callable[[], None]) -> None:
-        parts = [
-            (str(Shard(index, count)), number, os.getcwd()) for index in range(count)
-        ]
-        sent = executor.map_array(Job(), *zip(*parts, strict=True))
-        jobs = dict(zip(parts, sent, strict=True))
-        left = dict.fromkeys(parts, RETRIES)
+    def train_round(part: Part, look: Callable[[], None]) -> None:
+        shards = [str(Shard(index, count)) for index in range(count)]
+        same = [part] * count, [os.getcwd()] * count
+        jobs = dict(zip(shards, executor.map_array(Job(), shards, *same), strict=True))
+        left = dict.fromkeys(shards, RETRIES)
         try:
             while jobs:
                 sleep(POLL)
                 look()
-                for part in [part for part, job in jobs.items() if job.done()]:
-                    error = jobs.pop(part).exception()
+                for shard in [shard for shard, job in jobs.items() if job.done()]:
+                    error = jobs.pop(shard).exception()
                     if isinstance(error, submitit.core.utils.UncompletedJobError):
-                        left[part] -= 1
+                        left[shard] -= 1
                     elif error is not None:
-                        left[part] = 0
+                        left[shard] = 0
                     if error is not None:
-                        if not left[part]:
+                        if not left[shard]:
                             logs = out / "jobs"
                             raise OSError(
                                 f"a job ended in an error; its log is in {logs}"
                             )
-                        jobs[part] = executor.submit(Job(), *part)
+                        jobs[shard] = executor.submit(Job(), shard, part, os.getcwd())
         finally:
             for job in jobs.values():
                 job.cancel()

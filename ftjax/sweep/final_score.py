@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ftjax.frozen.start import Start, with_fresh_head
-from ftjax.machine.files import Damaged, read_json, set_aside, write_json
+from ftjax.machine.files import Damaged, read_json, set_aside, write_sealed
 from ftjax.sweep.log import closing_all, read_log
 from ftjax.sweep.records import RECORD, read_trial, trial_folder
 from ftjax.sweep.trial import Trial, trial_start
@@ -78,5 +78,5 @@ def score_test(
         "accuracy": float(found.correct.mean()),
         "loss": float(found.loss),
     }
-    write_json(out / FILE, score)
+    write_sealed(out / FILE, score)
     return score

@@ -1,15 +1,31 @@
 """Rounds that are trained elsewhere, followed by what the run's folder holds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ftjax.machine.files import Damaged
 from ftjax.sweep import records
 from ftjax.sweep.events import ENDED_BADLY, Epoch, Event, Listener
-from ftjax.sweep.plan import Plan
+from ftjax.sweep.plan import Plan, Point
 from ftjax.sweep.work_queue import ended as how_ended
 
-TrainRound = Callable[[int, Callable[[], None]], None]  # number of a round, look
+
+class Part(NamedTuple):
+    """What a worker is told of a round; small, because it is sent.
+
+    Attributes:
+        points: that the plan is of.
+        goals: trial -> number of epochs it is trained to; others wait.
+        stopped: trials that are not trained to the last epoch.
+    """
+
+    points: Sequence[Point]
+    goals: Mapping[str, int]
+    stopped: frozenset[str]
+
+
+TrainRound = Callable[[Part, Callable[[], None]], None]  # the round, look
 
 
 class Follower:

@@ -120,11 +120,12 @@ def read_log(
     """
     folder = records.trial_folder(out, trial.id) / "checkpoint"
     store = Checkpoints(folder, trial.id)
-    saved, why = from_first_process(partial(restore_whole, store))
+    found, why = from_first_process(partial(restore_whole, store))
     if why:
         listen(Event(trial, "damaged", message=why))
-    if saved is None:
+    if found is None:
         return Log(trial, store, [], [], [], []), state
+    saved = Saved(*found)
     leaves = dict(saved.leaves)
     correct = leaves.pop("val_correct").astype(bool)
     logits = leaves.pop("val_logits", np.empty((0, 0, 0), np.float16))

@@ -1,10 +1,14 @@
 """A process that trains: how JAX compiles and runs in it."""
 
 import os
+from functools import partial
+
+import jax
 
 from ftjax.config import Config
-from ftjax.machine import autotune, xla
+from ftjax.machine import autotune, peers, xla
 from ftjax.machine.heap import keep_freed_memory
+from ftjax.machine.mesh import from_first_process, is_first_process
 
 
 def start_jax(config: Config, *, own_process: bool = False) -> None:
@@ -29,3 +33,12 @@ def start_jax(config: Config, *, own_process: bool = False) -> None:
     if own_process:
         xla.collect_garbage_rarely()
     xla.use_compilation_cache()
+    if config.distributed:
+        watch_peers()
+
+
+def watch_peers() -> None:
+    """From here on processes that train together end together."""
+    address = from_first_process(partial(peers.listen, jax.process_count()))
+    if not is_first_process():
+        peers.join(jax.process_index(), peers.Address(*address))

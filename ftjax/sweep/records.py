@@ -7,7 +7,6 @@ versions that kept no digests are read as they are.
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,11 +19,12 @@ from ftjax.data import Dataset
 from ftjax.machine.describe import describe
 from ftjax.machine.files import (
     Damaged,
-    json_digest,
+    read_checked,
     read_json,
     set_aside,
     write_atomically,
-    write_json,
+    write_checked,
+    write_sealed,
 )
 
 RESULT_COLUMNS = (
@@ -44,8 +44,7 @@ EPOCH_COLUMNS = (
 
 
 RECORD, CORRECT, LOGITS = "trial.json", "val_correct.npy", "val_logits.npz"
-STEPS = "steps.npy"
-DIGEST = "sha256"  # key of a record: of all else in it
+STEPS, LABELS = "steps.npy", "val_labels.npy"
 
 
 def trial_folder(out: Path, trial: str) -> Path:
@@ -90,8 +89,7 @@ def write_trial(
         "files": dict(files or {}),
         "environment": environment(),
     }
-    record[DIGEST] = json_digest(record)
-    write_json(trial_folder(out, trial) / RECORD, record)
+    write_sealed(trial_folder(out, trial) / RECORD, record)
 
 
 @cache
@@ -111,12 +109,11 @@ def read_trial(out: Path, trial: str) -> dict[str, Any] | None:
         record = read_json(path)
         if record is None:
             return None
-        digest = record.pop(DIGEST, None)
         own = record["trial"], list(record["epochs"]), str(record["status"])
+    except Damaged:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Damaged(f"{path} is no record of a trial") from None
-    if digest not in (None, json_digest(record)):
-        raise Damaged(f"{path} is not what was written")
     if own[0] != trial:
         raise Damaged(f"{path} is of trial {own[0]}")
     return record
@@ -219,17 +216,26 @@ def set_aside_damaged(out: Path, trial: str) -> str:
 
 
 def read_labels(out: Path) -> np.ndarray | None:
-    """The classes of the validation images, or None."""
-    path = out / "val_labels.npy"
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    """The classes of the validation images, (n_val,), or None.
+
+    Raises:
+        Damaged: they are not what was written.
+    """
+    content = read_checked(out / LABELS)
+    if content is None:
+        return None
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError):
+        raise Damaged(f"{out / LABELS} is no array") from None
 
 
 def write_table(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Writes rows as CSV and returns them as a table."""
+    """Writes rows as CSV, with a digest beside it, and returns them as a table."""
     table = pd.DataFrame(list(rows), columns=list(columns))
-    write_atomically(path, table.to_csv(index=False).encode())
+    write_checked(path, table.to_csv(index=False).encode())
     return table
 
 
@@ -250,11 +256,10 @@ def write_run(
         command: the command line.
         data: images and labels.
     """
-    with tempfile.TemporaryFile() as file:
-        np.save(file, data.val.labels.astype(np.int32), allow_pickle=False)
-        file.seek(0)
-        write_atomically(out / "val_labels.npy", file.read())
-    write_json(
+    file = io.BytesIO()
+    np.save(file, data.val.labels.astype(np.int32), allow_pickle=False)
+    write_checked(out / LABELS, file.getvalue())
+    write_sealed(
         out / "config.json",
         {
             "config": dict(config),

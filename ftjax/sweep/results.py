@@ -14,7 +14,7 @@ from ftjax.analysis.rows import last_rows
 from ftjax.axes import NAMES
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
-from ftjax.machine.files import write_atomically
+from ftjax.machine.files import read_checked, write_atomically
 from ftjax.probes import probe_curve
 from ftjax.sweep import records
 from ftjax.sweep.cost import measure_cost, trainable_params
@@ -260,7 +260,7 @@ def read_probes(out: Path, subject: Mapping[str, Any]) -> pd.DataFrame | None:
         return None
     names = ("model", "weights", "data_hash", "image_size")
     try:
-        probes = pd.read_csv(path)
+        probes = pd.read_csv(io.BytesIO(read_checked(path) or b""))
         same = all(set(probes[name]) == {subject[name]} for name in names)
     except (ValueError, KeyError):  # damaged: they are made anew
         return None

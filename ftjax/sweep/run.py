@@ -1,6 +1,5 @@
 """Runs a sweep: one pass over the frozen part, trials from the earliest cut on."""
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,12 +17,12 @@ from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.claims import set_damaged_aside
 from ftjax.sweep.devices import make_seats
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
-from ftjax.sweep.follow import Follower, TrainRound
+from ftjax.sweep.follow import Follower, Part, TrainRound
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.results import Tables
 from ftjax.sweep.shards import parse_shard
-from ftjax.sweep.strategies import Found, Round, choose_strategy
+from ftjax.sweep.strategies import Found, Round, Strategy, choose_strategy
 from ftjax.sweep.trials import train_trials
 from ftjax.sweep.work_queue import has_ended, open_queue
 
@@ -56,7 +55,7 @@ def run(
     begin_round: RoundListener = lambda round: None,
     allowance: Allowance | None = None,
     *,
-    only: int | None = None,
+    strategy: Strategy | None = None,
     train_round: TrainRound | None = None,
 ) -> Outcome:
     """Trains what is missing in `out`, round by round, as the strategy asks.
@@ -73,20 +72,18 @@ def run(
         begin_round: called before the trials of a round are trained.
         allowance: of time; what it does not suffice for is left out, and a trial that
             is trained when it ends stays at its last epoch.
-        only: number of the one round that is trained, from 1; those before it have
-            ended. None: all.
+        strategy: None: the one that the command asks for.
         train_round: trains a round elsewhere; None: here.
     """
     start, data, budget = sweep.start, sweep.data, sweep.budget
-    strategy = choose_strategy(sweep, out, allowance)
+    strategy = strategy or choose_strategy(sweep, out, allowance)
     shard = parse_shard(sweep.config.shard)
     failed: dict[str, Event] = {}
     turn = threading.Lock()
     round = next(strategy)
-    for number in itertools.count(1):
+    while True:
         own = shard.of(round.plan.trials, round.goals)
         goals = {id: epochs for id, epochs in round.goals.items() if id in own}
-        goals = goals if only in (None, number) else {}
         begin_round(round._replace(goals=goals))
         for trial in round.plan.trials:
             damaged = from_first_process(partial(set_damaged_aside, out, trial.id))
@@ -108,7 +105,7 @@ def run(
 
         if train_round is not None:
             follower = Follower(out, round.plan, goals, tell)
-            train_round(number, follower.look)
+            train_round(Part(round.plan.points, goals, round.stopped), follower.look)
             follower.look(ended=True)
         elif goals:
             limits = {} if allowance is None else {"take": allowance.take}
@@ -144,7 +141,7 @@ def run(
         found = Found(results, tables.epochs, badly)
         going = [trial for trial in round.plan.trials if trial.id in round.goals]
         waiting = [t.id for t in going if not has_ended(out, t, round.goals[t.id])]
-        if (waiting and shard.count > 1) or number == only:
+        if waiting and shard.count > 1:
             return Outcome(round.plan, found.results, found.epochs, failed, waiting)
         try:
             round = strategy.send(found)

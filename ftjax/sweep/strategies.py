@@ -96,6 +96,12 @@ def choose_strategy(
     return strategy if allowance is None else within(allowance, strategy)
 
 
+def one_round(round: Round) -> Strategy:
+    """A round that is decided already."""
+    yield round
+    return round
+
+
 def within(allowance: Allowance, strategy: Strategy) -> Strategy:
     """`--budget`: of every round of another strategy, what there is time for."""
     round = next(strategy)
@@ -374,8 +380,8 @@ def search_depths(sweep: Sweep, out: Path) -> Strategy:
     results = pd.DataFrame(columns=list(RESULT_COLUMNS))
     while True:
         decide = partial(decide_run, sweep, out, results)
-        decision = from_first_process(decide)
-        points += [Point(*place[:3], settings[place.lr]) for place in decision.trials]
+        decision = Decision(*from_first_process(decide))
+        points += [Point(*place[:3], settings[place[3]]) for place in decision.trials]
         plan = sweep.plan(points)
         goals = {} if decision.done else plan.goals
         last = Round(plan, goals, reason=decision.reason)

@@ -161,7 +161,7 @@ class WorkQueue:
         if deaths is None:
             self._elsewhere.append(((trial,), last))
             return False
-        event = from_first_process(partial(self._ended, trial, last))
+        event = event_of(trial, partial(self._ended, trial, last))
         if event is None and deaths >= DEATHS:
             epoch = newest_step(checkpoint_folder(self._out, trial)) + 1
             error = RuntimeError(
@@ -211,8 +211,7 @@ def open_queue(
     for trial in plan.trials:
         if trial.id not in goals:
             continue
-        found = partial(ended, out, trial, goals[trial.id])
-        event = from_first_process(found)
+        event = event_of(trial, partial(ended, out, trial, goals[trial.id]))
         if event is None:
             missing.append(trial)
             before[trial.id] = json_digest(records.read_trial(out, trial.id) or {})
@@ -282,11 +281,22 @@ def ended(out: Path, trial: Trial, epochs: int) -> Event | None:
     return Event(trial, "kept") if done else None
 
 
+def event_of(trial: Trial, make: Callable[[], Event | None]) -> Event | None:
+    """What `make` says of a trial in the first process, in every process."""
+
+    def words() -> tuple[str, str] | None:
+        event = make()
+        return None if event is None else (event.status, event.message)
+
+    found = from_first_process(words)
+    return None if found is None else Event(trial, found[0], message=found[1])
+
+
 def has_ended(out: Path, trial: Trial, epochs: int) -> bool:
     """Whether a trial has been trained so far, or has failed."""
     record = from_first_process(partial(records.read_trial, out, trial.id)) or {}
     return record.get("status") in ENDED_BADLY or (
-        from_first_process(partial(ended, out, trial, epochs)) is not None
+        event_of(trial, partial(ended, out, trial, epochs)) is not None
     )
 
 

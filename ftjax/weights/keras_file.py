@@ -31,6 +31,12 @@ from ftjax.weights.hdf5_text import read_text_attribute
 MAX_NESTING = 32
 LEGACY_TOP_LEVEL = "top_level_model_weights"
 NOT_WEIGHTS = ("optimizer", "seed_generator")
+# The order of a layer's arrays in a legacy file, whatever is trained.
+LEAVES = (
+    *("kernel", "depthwise_kernel", "bias"),
+    *("gamma", "beta", "moving_mean", "moving_variance"),
+    *("mean", "variance", "count"),
+)
 # HDF5 has no bfloat16; h5py, and so Keras, writes it as two opaque bytes.
 OPAQUE_BFLOAT16 = np.dtype("V2")
 
@@ -146,9 +152,39 @@ def _list_legacy(group: h5py.Group, content: mmap | bytes) -> dict[str, Any]:
         if not isinstance(layer_group, h5py.Group):
             raise ValueError(f"damaged: layer {layer!r} is not an HDF5 group")
         weights = _read_names(layer_group, "weight_names", content)
-        for i, weight in enumerate(weights):
-            datasets[f"{layer}/{i}"] = _child(layer_group, weight)
+        for weight, name in zip(weights, legacy_names(layer, weights), strict=True):
+            if name in datasets:
+                raise ValueError(
+                    f"it holds two layers called {name.rpartition('/')[0]!r}; allowed "
+                    "are the weights of one network, alone or nested in one model"
+                )
+            datasets[name] = _child(layer_group, weight)
     return datasets
+
+
+def legacy_names(layer: str, weights: Sequence[str]) -> list[str]:
+    """What to call the arrays of a layer of a legacy file: `<layer>/<i>`.
+
+    A model that stands in another one as a layer lists the arrays of all its layers,
+    those that are trained before the others: gamma and beta of a BatchNormalization,
+    and its moving statistics somewhere behind. They are called as in a file of their
+    own.
+
+    Args:
+        layer: its name in the file.
+        weights: names of its arrays, e.g. `stem_bn/gamma`; of Keras 2, `.../gamma:0`.
+    """
+    parts = [weight.partition(":")[0].rpartition("/")[::2] for weight in weights]
+    if len({path for path, _ in parts}) < 2:
+        return [f"{layer}/{i}" for i in range(len(weights))]
+    arrays: dict[str, list[str]] = {}
+    for path, leaf in parts:
+        arrays.setdefault(path, []).append(leaf)
+    for own in arrays.values():
+        own.sort(key=lambda leaf: LEAVES.index(leaf) if leaf in LEAVES else len(LEAVES))
+    return [
+        f"{path.rpartition('/')[2]}/{arrays[path].index(leaf)}" for path, leaf in parts
+    ]
 
 
 def _list_keras3(file: h5py.File) -> dict[str, Any]:

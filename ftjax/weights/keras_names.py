@@ -61,9 +61,38 @@ def name_layers(
             for name, tensor in tensors.items()
         }
         tensors = name_keras3_layers(plain, layer_table(network))
-    return {
+    named = {
         name.replace(OLD_HEAD, "predictions") if is_old_head(name) else name: tensor
         for name, tensor in tensors.items()
+    }
+    heads = own_heads(network, named)
+    if network.head and len(heads) == 1 and "predictions/0" not in named:
+        (own,) = heads
+        return {
+            f"predictions/{name.rpartition('/')[2]}"
+            if name.rpartition("/")[0] == own
+            else name: tensor
+            for name, tensor in named.items()
+        }
+    return named
+
+
+def own_heads(network: Backbone, named: Mapping[str, np.ndarray]) -> set[str]:
+    """Layers that stand on top of the network in a fine-tuned model: Dense, and such.
+
+    None of their arrays has more than two axes, so that no other network is taken for
+    one that stands on top of this.
+    """
+    known = {layer.name for unit in network.units for layer in unit.layers}
+    shapes: dict[str, list[int]] = {}
+    for name, tensor in named.items():
+        shapes.setdefault(name.rpartition("/")[0], []).append(tensor.ndim)
+    return {
+        layer
+        for layer, ranks in shapes.items()
+        if layer not in known
+        and not layer.startswith("normalization")
+        and max(ranks) <= 2
     }
 
 
@@ -91,7 +120,7 @@ def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
     found = {name.rpartition("/")[0] for name in named}
     constants = {name for name in found if name.startswith("normalization")}
     has = {layer.name for layer in network.layers if layer.key}
-    return found - constants - set(HEAD) == has
+    return found - constants - set(HEAD) - own_heads(network, named) == has
 
 
 def origins(
@@ -123,14 +152,14 @@ def leaf_axes(kind: str, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim))
 
 
-def ignored(network: Backbone, names: Collection[str]) -> set[str]:
+def ignored(network: Backbone, named: Mapping[str, np.ndarray]) -> set[str]:
     """Tensors left out on purpose: constants, and a classifier that is not wanted."""
     wanted = {layer.name for unit in network.units for layer in unit.layers}
+    heads = {*HEAD, *own_heads(network, named)} - wanted
     return {
         name
-        for name in names
-        if name.startswith("normalization")
-        or (name.rpartition("/")[0] in HEAD and name.rpartition("/")[0] not in wanted)
+        for name in named
+        if name.startswith("normalization") or name.rpartition("/")[0] in heads
     }
 
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,27 @@ def start(out, *more, **environment):
     )
 
 
+def start_two(tmp_path, *more):
+    """Two processes that train together.
+
+    The second one has a folder of its own, so what it writes would be seen there.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [
+        start(
+            tmp_path / str(number),
+            "--distributed",
+            *more,
+            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+        )
+        for number in range(2)
+    ]
+
+
 def assert_ends_well(process, seconds=300):
     try:
         printed, _ = process.communicate(timeout=seconds)
@@ -101,26 +123,30 @@ def test_eight_devices(one_device, tmp_path):
 
 def test_two_processes_go_on_and_the_first_one_writes(one_device, tmp_path):
     shutil.copytree(one_device.begun, tmp_path / "0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # The second one has a folder of its own, so what it writes would be seen there.
-    processes = [
-        start(
-            tmp_path / str(number),
-            "--distributed",
-            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
-    for process in processes:
+    for process in start_two(tmp_path):
         assert_ends_well(process)
     found = read_losses(tmp_path / "0")
     np.testing.assert_allclose(found, one_device.losses, rtol=BOUND)
     assert pd.read_csv(tmp_path / "0" / "results.csv").frozen_intact.all()
     assert not (tmp_path / "1").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_peer_takes_the_other_along(tmp_path):
+    begun, killed = start_two(tmp_path, "--epochs", "3000")
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("0/trials/*/trial.json")):
+        assert begun.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    killed.kill()
+    killed.communicate()
+    said, _ = begun.communicate(timeout=30)
+    assert begun.returncode == 3
+    errors = [line for line in said.splitlines() if "rror" in line]
+    assert errors == [
+        "error: --distributed: process 1 has ended, so this one does too; start all "
+        "again with the same command, which goes on from the last epoch"
+    ]
 
 
 def test_layers_on_shards_equal_those_on_one_device():

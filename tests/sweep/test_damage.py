@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tiny_run import run, table
 
-from ftjax.sweep import records
+from ftjax.machine.files import json_digest, read_json
+from ftjax.sweep import records, results
 from ftjax.sweep.checkpoint import Checkpoints
 
 TRIAL = "0123456789ab"
@@ -59,6 +60,55 @@ def test_every_flipped_bit_of_a_record_is_seen(tmp_path, monkeypatch):
         assert seen > 6 * len(content)
         (folder / name).write_bytes(content)
     np.testing.assert_array_equal(records.read_correct(tmp_path, TRIAL), np.eye(2, 3))
+
+
+@pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.stress)])
+@pytest.mark.usefixtures("undrawn_module")
+def test_no_flipped_bit_of_what_a_run_is_of_is_read(a_run, tmp_path, step):
+    """Its configuration, answer, labels and probes."""
+    read = {
+        "config.json": lambda out: read_json(out / "config.json"),
+        "recommendation.json": lambda out: read_json(out / "recommendation.json"),
+        "val_labels.npy": records.read_labels,
+        "probes.csv": lambda out: results.read_probes(out, table(a_run).iloc[0]),
+    }
+    for name, reader in read.items():
+        for beside in (name, f"{name}.sha256"):
+            if (a_run / beside).exists():
+                shutil.copy(a_run / beside, tmp_path)
+        content, right = (tmp_path / name).read_bytes(), reader(tmp_path)
+        for changed in flips(content, step):
+            (tmp_path / name).write_bytes(changed)
+            try:
+                found = reader(tmp_path)
+            except records.Damaged as error:
+                assert str(tmp_path / name) in str(error)
+                continue
+            if isinstance(found, dict):  # a space, or the name of the digest
+                found = {key: found[key] for key in right}
+                assert json_digest(found) == json_digest(right)
+            else:
+                assert name == "probes.csv" and found is None  # is made anew
+
+
+@pytest.fixture(scope="module")
+def a_run(images, tmp_path_factory, undrawn_module):
+    out = tmp_path_factory.mktemp("run")
+    assert (
+        run(images, out, *"--depths 0 7 --bn frozen --epochs 1 --probes".split()) == 0
+    )
+    return out
+
+
+def test_what_older_versions_wrote_is_read(a_run, tmp_path):
+    for name in ("val_labels.npy", "probes.csv"):
+        shutil.copy(a_run / name, tmp_path)
+    run_of = json.loads((a_run / "config.json").read_text())
+    assert run_of.pop("sha256")
+    (tmp_path / "config.json").write_text(json.dumps(run_of))
+    assert read_json(tmp_path / "config.json") == run_of
+    assert len(records.read_labels(tmp_path)) == 24
+    assert results.read_probes(tmp_path, table(a_run).iloc[0]) is not None
 
 
 def restored(folder, trial=TRIAL):

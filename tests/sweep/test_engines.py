@@ -1,21 +1,19 @@
 """Workers elsewhere: on a local Ray cluster, as local jobs of submitit."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
+import warnings
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from tiny_run import TINY, run, table
+from own_process import assert_same_run, finish, owners, start, wait_until
+from tiny_run import run
 
-from ftjax.sweep import records
-
-WORDS = "--depths 0 7 18 19 --bn follow frozen --epochs 150".split()
+GRID = "--depths 0 7 18 19 --bn follow frozen --epochs 150".split()
+SEARCHES = {
+    "halving": "--depths 0 7 18 19 --bn follow --epochs 27 --search halving".split(),
+    "auto": "--depths auto --bn follow --epochs 10".split(),
+}
 WORKERS = "--workers", "2"
 
 
@@ -36,44 +34,49 @@ def test_what_goes_with_no_engine(
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
 
-def start(images, out, *more):
-    """The command in a process of its own, which ends with its group."""
-    words = [*TINY, "--data", str(images), "--out", str(out), *WORDS, *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.sweep", *words],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
-
-
-def wait_for_owner(out, process):
-    """The process that trains a trial, once one does."""
-    deadline = time.monotonic() + 300
-    while process.poll() is None:
-        assert time.monotonic() < deadline
-        for path in out.glob("trials/*/owner.json"):
-            try:
-                return json.loads(path.read_text())["process"]
-            except FileNotFoundError:
-                continue  # it has just ended
-        time.sleep(0.05)
-    raise AssertionError(process.stderr.read())
-
-
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
-    """The same by a single process."""
-    out = tmp_path_factory.mktemp("whole")
-    finish(start(images, out))
-    return out
+    """A folder by the words of a command, trained by a single process."""
+    made = {}
+
+    def make(words):
+        key = " ".join(words)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole")
+            finish(start(images, made[key], *words))
+        return made[key]
+
+    return make
 
 
-def finish(process):
-    _, said = process.communicate(timeout=900)
-    assert process.returncode == 0, said
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of two nodes on this machine, which the command joins."""
+    pytest.importorskip("ray")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 2, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=node)
+        made.add_node(num_cpus=2)
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    yield made
+    made.shutdown()
+
+
+def finish_after_deaths(images, out, *words):
+    """The command to its end; again if two deaths were at one epoch of a trial."""
+    driver = start(images, out, *words)
+    _, said = driver.communicate(timeout=900)
+    if "its process died 2 times" in said:
+        finish(start(images, out, *words))
+    else:
+        assert driver.returncode == 0, said
+
+
+def some_done(out):
+    return list(out.glob("trials/*/val_correct.npy"))
 
 
 @pytest.mark.slow
@@ -82,22 +85,51 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     engine, whole, images, tmp_path
 ):
     pytest.importorskip(engine)
-    driver = start(images, tmp_path, "--engine", engine, *WORKERS)
-    os.kill(wait_for_owner(tmp_path, driver), signal.SIGKILL)
-    while not list(tmp_path.glob("trials/*/val_correct.npy")):
-        assert driver.poll() is None
-        time.sleep(0.05)
+    words = [*GRID, "--engine", engine, *WORKERS]
+    driver = start(images, tmp_path, *words)
+    os.kill(wait_until(lambda: owners(tmp_path), driver)[0], signal.SIGKILL)
+    wait_until(lambda: some_done(tmp_path), driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
-    driver = start(images, tmp_path, "--engine", engine, *WORKERS)
-    _, said = driver.communicate(timeout=900)
-    if "its process died 2 times" in said:  # both were at the same epoch of it
-        finish(start(images, tmp_path, "--engine", engine, *WORKERS))
-    else:
-        assert driver.returncode == 0, said
-    for name in ("results.csv", "epochs.csv"):
-        own, other = (table(out, name) for out in (tmp_path, whole))
-        pd.testing.assert_frame_equal(own, other, check_exact=True)
-    for trial in table(whole).trial:
-        own, other = (records.read_logits(out, trial) for out in (tmp_path, whole))
-        np.testing.assert_array_equal(own, other)
+    finish_after_deaths(images, tmp_path, *words)
+    assert_same_run(tmp_path, whole(GRID))
+
+
+def node_of(process):
+    """The node of a Ray worker, which is its parent."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_a_killed_node_of_a_cluster_changes_nothing(cluster, whole, images, tmp_path):
+    def both():
+        found = {node_of(p) for p in owners(tmp_path)}
+        return found if len(found) == 2 else None
+
+    driver = start(images, tmp_path, *GRID, "--engine", "ray")
+    nodes = wait_until(both, driver)  # without --workers one on each machine
+    head = cluster.head_node.all_processes["raylet"][0].process.pid
+    (other,) = nodes - {head}
+    os.kill(other, signal.SIGKILL)
+    finish(driver)
+    assert_same_run(tmp_path, whole(GRID))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", SEARCHES)
+def test_searches_decide_alike_on_a_cluster(search, cluster, whole, images, tmp_path):
+    words = SEARCHES[search]
+    driver = start(images, tmp_path, *words, "--engine", "ray")
+    os.kill(wait_until(lambda: owners(tmp_path), driver)[0], signal.SIGKILL)
+    finish(driver)
+    assert_same_run(tmp_path, whole(words))
+
+
+@pytest.mark.slow
+def test_four_shards_at_once_are_the_single_process(whole, images, tmp_path):
+    shards = [start(images, tmp_path, *GRID, "--shard", f"{n}/4") for n in range(4)]
+    for shard in shards:
+        finish(shard)
+    finish(start(images, tmp_path, *GRID))  # adds up; nothing is left to train
+    assert_same_run(tmp_path, whole(GRID))

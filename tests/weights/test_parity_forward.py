@@ -25,7 +25,7 @@ ODD = 97
 NETWORKS = (
     *("resnet50", "resnet101", "resnet152"),
     *(f"effnetb{i}" for i in range(8)),
-    *("vgg16", "vgg19"),
+    *("vgg16", "vgg19", "effnetv2s", "densenet121"),
 )
 
 
@@ -104,24 +104,53 @@ def test_tiny_layer_table_is_that_of_the_keras_model():
     ]
 
 
-def test_a_model_around_the_network_gives_the_same_weights(tmp_path):
-    """As in the Keras guide: `base(inputs)`, pooling, Dense; saved with its head."""
+def nested(base):
+    """As in the Keras guide: `base(inputs)`, pooling, Dense."""
     keras = keras_models.keras
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(base(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def grown(base):
+    """The layers of the network, and more on top of its output."""
+    keras = keras_models.keras
+    x = keras.layers.GlobalAveragePooling2D()(base.output)
+    return keras.Model(base.input, keras.layers.Dense(3, name="mine")(x))
+
+
+@pytest.mark.parametrize(
+    "around, file, frozen",
+    [
+        (nested, "a.weights.h5", 20),
+        (nested, "a.h5", 20),
+        (nested, "whole.h5", 0),
+        (grown, "a.weights.h5", 0),
+        (grown, "a.h5", 20),
+    ],
+)
+def test_a_fine_tuned_model_gives_the_weights_of_its_network(
+    around, file, frozen, tmp_path
+):
+    """Saved with its head; legacy files list what is trained first."""
     base = keras_models.make_keras("tiny", 32)
     rng = np.random.default_rng(0)
     base.set_weights([rng.normal(size=weight.shape) for weight in base.weights])
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.GlobalAveragePooling2D()(base(inputs))
-    around = keras.Model(inputs, keras.layers.Dense(3)(x))
     keras_models.save(base, tmp_path / "base.weights.h5")
-    keras_models.save(around, tmp_path / "around.weights.h5")
+    for layer in base.layers[:frozen]:
+        layer.trainable = False
+    model = around(base)
+    if file == "whole.h5":
+        model.save(tmp_path / file)
+    else:
+        keras_models.save(model, tmp_path / file)
     network = make_backbone("tiny")
     expected = load_pretrained(network, str(tmp_path / "base.weights.h5"), size=32)
-    path = str(tmp_path / "around.weights.h5")
+    path = str(tmp_path / file)
     found = load_pretrained(network, path, size=32)
     np.testing.assert_equal(found[:2], expected[:2])
     head = load_pretrained(with_head(network, 3), path, size=32).params["predictions"]
-    kernel = np.asarray(around.layers[-1].kernel.value)
+    kernel = np.asarray(model.layers[-1].kernel.value)
     np.testing.assert_array_equal(head["predictions"]["kernel"], kernel)
 
 

@@ -124,6 +124,31 @@ def test_legacy_weights_are_named_by_layer_and_place(
     assert_same(read_tensors(path), expected)
 
 
+def test_layers_of_a_nested_model_are_called_as_in_its_own_file(tmp_path):
+    """Keras 2 and 3, all trained or some: first what is trained, then the rest."""
+    arrays = {
+        "bn/gamma": np.float32([1]),
+        "conv/kernel": np.ones((1, 1, 1, 1)),
+        "conv/bias": np.float32([2]),
+        "dw/bias": np.float32([3]),
+        "dw/depthwise_kernel": np.ones((1, 1, 1, 1)),
+        "bn/moving_variance": np.float32([4]),
+        "bn/beta": np.float32([5]),
+        "bn/moving_mean": np.float32([6]),
+    }
+    path = tmp_path / "a.h5"
+    for prefix, suffix in (("", ""), ("", ":0"), ("base/", "")):
+        named = {f"{prefix}{name}{suffix}": array for name, array in arrays.items()}
+        write_legacy(path, {"base": named, "dense": {"dense/kernel:0": np.ones(2)}})
+        found = read_tensors(path)
+        assert {name: float(array.flat[0]) for name, array in found.items()} == {
+            **{"bn/0": 1, "bn/1": 5, "bn/2": 6, "bn/3": 4},
+            **{"conv/0": 1, "conv/1": 2, "dw/0": 1, "dw/1": 3, "dense/0": 1},
+        }
+    write_legacy(path, {"one": named, "two": named})
+    assert "two layers called 'bn'" in refusal(path)
+
+
 def test_legacy_name_lists_split_over_attributes(layers, tmp_path):
     path = tmp_path / "a.h5"
     write_legacy(path, layers)
