@@ -1,4 +1,5 @@
 """The Python API: `sweep` trains and answers, `open` reads a run again."""
+
 import html
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -140,15 +140,16 @@ def show(
     assert views is not None, "views are made where there are some"
     made = partial(make_views, step.words, train, blocks)
 
-    others = shares = None
+    mixed = []
     if views.mixing is not None:
-        others = [*split(step, views.others)]
-        shares = [*split(step, views.mixing.shares)]
+        shares = split(step, views.mixing.shares)
+        mixed = [*zip(split(step, views.others), shares, strict=True)]
     for number, own in enumerate(split(step, read)):
         index, block = own // len(blocks), own % len(blocks)
         images = made(index, block)
-        if others is not None:
-            images = mix(images, made(others[number], block), shares[number])
+        if mixed:
+            other, share = mixed[number]
+            images = mix(images, made(other, block), share)
         yield images
 
 

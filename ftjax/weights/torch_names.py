@@ -198,7 +198,8 @@ def wrappers(network: Backbone, tensors: Mapping[str, np.ndarray]) -> list[str]:
     DataParallel writes `module.`, torch.compile `_orig_mod.`, Lightning the name of
     an attribute, such as `model.`; several where a file holds the network twice.
     """
-    wanted, found = body_modules(network), {n.rpartition(".")[0] for n in tensors}
+    wanted = body_modules(network)
+    found = {name.rpartition(".")[0] for name in tensors} | set(tensors)  # bare ones
     longest = max(wanted, key=len)
     starts = {name[: -len(longest)] for name in found if name.endswith(longest)}
     return sorted(s for s in starts if all(s + name in found for name in wanted))
