@@ -139,16 +139,16 @@ def show(
         return
     assert views is not None, "views are made where there are some"
     made = partial(make_views, step.words, train, blocks)
-
-    others = shares = None
+    mixed = []
     if views.mixing is not None:
-        others = [*split(step, views.others)]
-        shares = [*split(step, views.mixing.shares)]
+        pairs = split(step, views.others), split(step, views.mixing.shares)
+        mixed = [*zip(*pairs, strict=True)]
     for number, own in enumerate(split(step, read)):
         index, block = own // len(blocks), own % len(blocks)
         images = made(index, block)
-        if others is not None:
-            images = mix(images, made(others[number], block), shares[number])
+        if mixed:
+            other, weight = mixed[number]
+            images = mix(images, made(other, block), weight)
         yield images
 
 
