@@ -139,16 +139,17 @@ def show(
         return
     assert views is not None, "views are made where there are some"
     made = partial(make_views, step.words, train, blocks)
+
     mixed = []
     if views.mixing is not None:
-        pairs = split(step, views.others), split(step, views.mixing.shares)
-        mixed = [*zip(*pairs, strict=True)]
+        shares = split(step, views.mixing.shares)
+        mixed = [*zip(split(step, views.others), shares, strict=True)]
     for number, own in enumerate(split(step, read)):
         index, block = own // len(blocks), own % len(blocks)
         images = made(index, block)
         if mixed:
-            other, weight = mixed[number]
-            images = mix(images, made(other, block), weight)
+            other, share = mixed[number]
+            images = mix(images, made(other, block), share)
         yield images
 
 
