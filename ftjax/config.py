@@ -43,8 +43,9 @@ class Config:
     """
 
     model: str = "effnetlite0"
-    """effnetlite0 to effnetlite2, effnetb0 to effnetb7, resnet50, resnet101,
-    resnet152, vgg16, vgg19, alexnet, tiny."""
+    """effnetlite0 to 2, effnetb0 to 7, effnetv2s, resnet18, 34, 50, 101 and 152,
+    mobilenetv3_small and _large, convnext_tiny and _base, vit_small and _base,
+    densenet121, vgg16, vgg19, alexnet, tiny."""
     data: str | None = None
     """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else

@@ -16,6 +16,7 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
+from dataclasses import is_dataclass
 from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 
 import tyro
@@ -76,6 +77,8 @@ def parse(
 
 def overrides(options: type) -> dict[str, Any]:
     """The fields that `--help` leaves out, and their types."""
+    if not is_dataclass(options):  # a choice of subcommands
+        return ()
     hints = get_type_hints(options, include_extras=True)
     return {
         name: hint

@@ -21,7 +21,7 @@ from ftjax.frozen.placement import (
 from ftjax.frozen.start import Start
 from ftjax.frozen.store import Recipe, Store, content_name, load_or_make
 from ftjax.machine.caches import cache_folder
-from ftjax.machine.devices import own_device
+from ftjax.machine.devices import Device, own_device
 
 
 class ActivationCache:
@@ -50,7 +50,7 @@ class ActivationCache:
         mesh: Mesh | None = None,
         threads: int = 1,
         needs_device: bool = False,
-        devices: Sequence[jax.Device] = (),
+        devices: Sequence[Device] = (),
     ):
         self._start, self._data, self._needs_device = start, data, needs_device
         self._all_room = room
@@ -67,7 +67,7 @@ class ActivationCache:
             self._room = self._all_room.with_views(view_set[1])
         self._newest = Activations(0, train, val, views=views)
         self._begun: Activations | None = None
-        self._placed: dict[jax.Device | None, Activations] = {}  # by device
+        self._placed: dict[Device | None, Activations] = {}  # by device
 
     def at(self, placement: Placement, view_set: ViewSet | None = None) -> Activations:
         """Those at a boundary not before the last one of the same views.

@@ -20,7 +20,7 @@ from ftjax.backbones.backbone import (
 )
 from ftjax.data.augment import Views
 from ftjax.data.read_ahead import read_ahead
-from ftjax.machine.devices import copy_on, on
+from ftjax.machine.devices import Device, copy_on, on
 from ftjax.machine.mesh import fetch, shard_batch
 from ftjax.machine.stacking import Variants, each_variant
 from ftjax.machine.workers import map_ahead, stop_point
@@ -117,7 +117,7 @@ def outputs(
     batch_size: int,
     mesh: Mesh | None = None,
     threads: int = 1,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> Iterator[np.ndarray]:
     """Runs a data set through frozen units, a batch at a time.
 
@@ -161,7 +161,7 @@ def advance(
     batch_size: int,
     mesh: Mesh | None = None,
     threads: int = 1,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> np.ndarray | Views:
     """What `outputs` yields, in memory: (n, ...); `x` if there are no units."""
     if not units:

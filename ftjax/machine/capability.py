@@ -1,6 +1,6 @@
 """What a device can do, by its platform and kind alone."""
 
-import jax
+from ftjax.machine.devices import Device
 
 BFLOAT16_SINCE = 8, 0  # compute capability of NVIDIA's Ampere; a T4 has 7.5
 
@@ -25,6 +25,6 @@ def compute_type(platform: str, capability: str | None = None) -> str:
     return "bfloat16"
 
 
-def device_type(device: jax.Device) -> str:
+def device_type(device: Device) -> str:
     """`compute_type` of a device."""
     return compute_type(device.platform, getattr(device, "compute_capability", None))

@@ -85,8 +85,9 @@ def compile_ahead(
 
     Within it, the pass up to the first cut can begin; the rest is compiled meanwhile.
     What is left compiles in no time (sums over the parts of a batch) or is for one
-    policy (`recalibrate`). Does nothing for one thread, and where trials are stacked,
-    fused or on a mesh, whose programs are others. Of several devices each has programs
+    policy (`recalibrate`). Does nothing for one thread, and where trials are stacked or
+    on a mesh, whose programs are others. Where an epoch is a program, the frozen part's
+    are compiled alone. Of several devices each has programs
     of its own; those of a GPU are read from the compilation cache by the others.
 
     Args:
@@ -99,7 +100,7 @@ def compile_ahead(
     Yields:
         Waits until all is compiled.
     """
-    others = budget.fused or budget.seeds_at_once > 1 or budget.mesh is not None
+    others = budget.seeds_at_once > 1 or budget.mesh is not None
     others |= bool(budget.devices) and jax.default_backend() != "gpu"
     if not trials or threads == 1 or others:
         yield lambda: None
@@ -110,10 +111,15 @@ def compile_ahead(
         programs = make_programs(start, own[0].hyper)
         inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
         first += inference[:boundary]
+        if budget.fused:
+            latest = max(trial.placement.boundary for trial in own)
+            later += inference[boundary:latest]
+            continue
         later += begun_tasks(programs, own)
         later += training_tasks(programs, [t for t in own if not t.is_probe])
         later += inference[boundary:]
-    later += batch_tasks(start.network, data, trials)
+    if not budget.fused:
+        later += batch_tasks(start.network, data, trials)
     pool = ThreadPoolExecutor(threads)
 
     def call(kind: Hashable, task: Callable[[], None]) -> None:

@@ -9,10 +9,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-
 from ftjax.frozen.start import Start
-from ftjax.machine.devices import copy_on
+from ftjax.machine.devices import Device, copy_on
 from ftjax.sweep.trial import Trial
 
 FEWEST_IMAGES = 32  # of a batch on each device, below which sharing it does not pay
@@ -26,11 +24,11 @@ class Seat(NamedTuple):
         start: its arrays are on that device.
     """
 
-    device: jax.Device | None
+    device: Device | None
     start: Start
 
 
-def make_seats(start: Start, devices: Sequence[jax.Device], count: int) -> list[Seat]:
+def make_seats(start: Start, devices: Sequence[Device], count: int) -> list[Seat]:
     """So many seats, on one device after the other.
 
     Args:
@@ -43,7 +41,7 @@ def make_seats(start: Start, devices: Sequence[jax.Device], count: int) -> list[
     return [*itertools.islice(itertools.cycle(seats), count)]
 
 
-def start_on(start: Start, device: jax.Device | None) -> Start:
+def start_on(start: Start, device: Device | None) -> Start:
     """The pretrained network with its arrays on a device."""
     trees = copy_on((start.params, start.batch_stats), device)
     return start._replace(params=trees[0], batch_stats=trees[1])

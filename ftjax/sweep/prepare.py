@@ -21,6 +21,7 @@ from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
 from ftjax.machine import devices
+from ftjax.machine.devices import Device
 from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.devices import choose_spread
@@ -161,7 +162,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     return sweep
 
 
-def spread(sweep: Sweep, own: Sequence[jax.Device]) -> Sweep:
+def spread(sweep: Sweep, own: Sequence[Device]) -> Sweep:
     """The sweep over all devices of this process: a trial for each, or shared batches.
 
     Args:

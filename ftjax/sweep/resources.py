@@ -10,6 +10,7 @@ from ftjax.backbones.backbone import variable_shapes
 from ftjax.batch_norm import POLICIES
 from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.frozen.start import Start
+from ftjax.machine.devices import Device
 from ftjax.machine.mesh import DATA, VARIANT, axis_size
 from ftjax.machine.threads import usable_cores
 from ftjax.sweep.memory import Memory, available_bytes, estimate_memory
@@ -37,7 +38,7 @@ class Budget(NamedTuple):
     seeds_at_once: int = 1
     trials_at_once: int | None = None
     fused: bool = False
-    devices: tuple[jax.Device, ...] = ()
+    devices: tuple[Device, ...] = ()
     why: str = ""
 
 

@@ -105,6 +105,7 @@ def epoch_program(
 def block_scales(drops: Drops, draws: Draws) -> Tree:
     """What the epoch draws for its blocks, as of `batches.epoch_scales`."""
     steps, size = len(draws.rows), draws.rows.shape[-1]
+    assert draws.seeds is not None, "blocks are dropped by the seed"
     drawn = []
     for seed in draws.seeds:
         key = jax.random.key(seed)
@@ -136,21 +137,32 @@ def show(
         for own in split(step, read):
             yield take(train, own)
         return
+    assert views is not None, "views are made where there are some"
+    made = partial(make_views, step.words, train, blocks)
 
-    def made(index, block):
-        keys = jnp.concatenate([blocks[block], index[:, None].astype(jnp.uint32)], 1)
-        return augment(step.words, take(train, index), keys)
-
-    others = shares = None
+    mixed = []
     if views.mixing is not None:
-        others = [*split(step, views.others)]
-        shares = [*split(step, views.mixing.shares)]
+        shares = split(step, views.mixing.shares)
+        mixed = [*zip(split(step, views.others), shares, strict=True)]
     for number, own in enumerate(split(step, read)):
         index, block = own // len(blocks), own % len(blocks)
         images = made(index, block)
-        if others is not None:
-            images = mix(images, made(others[number], block), shares[number])
+        if mixed:
+            other, share = mixed[number]
+            images = mix(images, made(other, block), share)
         yield images
+
+
+def make_views(
+    words: tuple[str, ...],
+    images: jax.Array,
+    blocks: jax.Array,
+    index: jax.Array,
+    block: jax.Array,
+) -> jax.Array:
+    """Augmented images by the keys of `augment.Views`, mixup aside."""
+    keys = jnp.concatenate([blocks[block], index[:, None].astype(jnp.uint32)], 1)
+    return augment(words, take(images, index), keys)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -125,6 +125,9 @@ def convert_tensors(
             are missing, unused or of the wrong shape.
     """
     layout = recognize(tensors, source)
+    if layout is TORCH and network.source in layout.sources:
+        if why := torch_names.problem(network, tensors):
+            raise ValueError(f"{source} {why}")
     if network.source not in layout.sources or not layout.fits(network, tensors):
         refuse(network, layout, tensors, size, source)
     shapes = leaf_shapes(network, size)
@@ -190,6 +193,7 @@ def plan_conversion(
         ignored = own_names.ignored(network, tensors)
         return own_names.origins(network, shapes), ignored, tensors
     if layout is TORCH:
+        tensors = torch_names.unwrap(network, tensors)
         ignored = torch_names.ignored(network, tensors)
         return torch_names.origins(network, shapes), ignored, tensors
     if layout is GRAPH:

@@ -18,6 +18,7 @@ from ftjax.weights.torch_pickle import run_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
+MAX_WRAPPERS = 3  # dicts around a state dict
 
 
 def read_torch_legacy(buffer: mmap) -> dict[str, np.ndarray]:
@@ -125,18 +126,21 @@ def _find_state_dict(value: Any) -> dict[str, Tensor]:
             f"it holds a {type(value).__name__}; allowed is a state dict: save "
             "model.state_dict()"
         )
-    candidates = {
-        f"[{name!r}]": inner for name, inner in value.items() if isinstance(inner, dict)
-    }
-    found = {
-        name: {key: item for key, item in inner.items() if isinstance(item, Tensor)}
-        for name, inner in {"the top level": value, **candidates}.items()
-    }
-    found = {name: tensors for name, tensors in found.items() if tensors}
+    level, found = {"": value, **_inner_dicts({"": value})}, {}
+    for _ in range(MAX_WRAPPERS):
+        found = {
+            path: tensors
+            for path, inner in level.items()
+            if (tensors := {k: v for k, v in inner.items() if isinstance(v, Tensor)})
+        }
+        if found:
+            break
+        level = _inner_dicts(level)
     if len(found) != 1:
+        shown = ", ".join(path or "the top level" for path in found)
         raise ValueError(
-            f"it holds tensors in several places ({', '.join(found)}); save one "
-            "state dict alone"
+            f"it holds tensors in several places ({shown}); save one of them alone: "
+            f"torch.save(torch.load(FILE){[*found][-1]}, NEW_FILE)"
             if found
             else "it holds no tensors; allowed is a state dict: save model.state_dict()"
         )
@@ -144,6 +148,16 @@ def _find_state_dict(value: Any) -> dict[str, Tensor]:
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("its tensors have numbers for names; save model.state_dict()")
     return tensors
+
+
+def _inner_dicts(level: dict[str, dict]) -> dict[str, dict]:
+    """The dicts one level below, by their path: `['state_dict']`."""
+    return {
+        f"{path}[{name!r}]": inner
+        for path, outer in level.items()
+        for name, inner in outer.items()
+        if isinstance(inner, dict) and isinstance(name, str)  # optimizers have numbers
+    }
 
 
 def _build_arrays(

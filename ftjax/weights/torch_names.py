@@ -176,16 +176,64 @@ def modules(network: Backbone) -> dict[tuple[str, str], str]:
     )
 
 
-def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether the file has the network's modules."""
+def body_modules(network: Backbone) -> set[str]:
+    """The modules that a file of the network must have."""
     named = modules(network)
-    keys = ((unit.name, key) for unit in network.body for key in unit.parameter_keys)
-    wanted = {named[key] for key in keys}
-    bare = {name for name in tensors if name in wanted}
-    found = {name if name in bare else name.rpartition(".")[0] for name in tensors}
+    return {named[u.name, key] for u in network.body for key in u.parameter_keys}
+
+
+def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether the file has the network's modules, wrapped or not."""
+    wanted = body_modules(network)
+    names = list(unwrap(network, tensors))
+    found = {name if name in wanted else name.rpartition(".")[0] for name in names}
     return wanted == {
         name for name in found if name in wanted or name.split(".")[0] not in HEAD
     }
+
+
+def wrappers(network: Backbone, tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """What stands before the names of all modules of the network; '' for nothing.
+
+    DataParallel writes `module.`, torch.compile `_orig_mod.`, Lightning the name of
+    an attribute, such as `model.`; several where a file holds the network twice.
+    """
+    wanted = body_modules(network)
+    found = {name.rpartition(".")[0] for name in tensors} | set(tensors)  # bare ones
+    longest = max(wanted, key=len)
+    starts = {name[: -len(longest)] for name in found if name.endswith(longest)}
+    return sorted(s for s in starts if all(s + name in found for name in wanted))
+
+
+def unwrap(
+    network: Backbone, tensors: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    """Tensors by the names that the network gives them.
+
+    What stands beside it in its wrapper (a loss, a head) is left out, unless it has a
+    convolution, and may be a network of its own.
+    """
+    found = wrappers(network, tensors)
+    if len(found) != 1 or found == [""]:
+        return tensors
+    return {
+        name.removeprefix(found[0]): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(found[0]) or tensor.ndim > 2
+    }
+
+
+def problem(network: Backbone, tensors: Mapping[str, np.ndarray]) -> str:
+    """Why it is not clear which part of a file is the network; '' if it is."""
+    found = wrappers(network, tensors)
+    if len(found) < 2:
+        return ""
+    shown = " and ".join(f"{start}*" for start in found)
+    attribute = found[-1].rstrip(".") or "model"
+    return (
+        f"holds {network.name} {len(found)} times, as {shown}: save one alone, e.g. "
+        f"torch.save(model.{attribute}.state_dict(), NEW_FILE)"
+    )
 
 
 def origins(

@@ -68,11 +68,11 @@ def test_rule_full_and_head_of_a_run():
 def test_the_set_of_a_search_spans_depths_that_were_not_tested():
     scope = "every depth, by the search's model of the curve"
     searched = replace(SECOND.answer, scope=scope, interval_layers=(0, 100))
-    run = replace(SECOND, answer=searched)
+    run = SECOND._replace(answer=searched)
     assert (run.rule_tested, run.rule_in_set) == (False, True)
     assert run.set_words == "0 to 100 layers"
     assert run.holds(49) and not run.holds(51)
-    narrow = replace(run, answer=replace(searched, interval_layers=(60, 100)))
+    narrow = run._replace(answer=replace(searched, interval_layers=(60, 100)))
     assert narrow.rule_in_set is False
 
 

@@ -22,7 +22,7 @@ from ftjax.training.suffix import make_suffix
 from ftjax.weights.convert import STATISTICS, leaf_shapes
 from ftjax.weights.export_torch import torch_bytes, torch_code
 from ftjax.weights.pretrained import convert_tensors
-from ftjax.weights.torch_names import COUNTER, origins
+from ftjax.weights.torch_names import COUNTER, fits, origins, unwrap
 
 TOLERANCE = 1e-4
 TIMM = {"vit_small": "vit_small_patch16_224", "vit_base": "vit_base_patch16_224"}
@@ -65,6 +65,15 @@ def test_every_layer_with_parameters_has_a_module_of_its_own(name):
 def variable_shapes_of(network, unit):
     at = network.units.index(unit)
     return variable_shapes(network.units[: at + 1], 64)[at:]
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "vit_small"])
+def test_bare_parameters_are_found_in_a_wrapper(name):
+    network = make_backbone(name)
+    shapes = leaf_shapes(network, 64)
+    names = {origin.name for origin in origins(network, shapes).values()}
+    tensors = {f"module.{own}": np.zeros(1, np.float32) for own in names}
+    assert fits(network, tensors) and unwrap(network, tensors).keys() == names
 
 
 def test_heat_maps_of_tokens_are_refused():

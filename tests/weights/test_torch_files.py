@@ -172,6 +172,30 @@ def test_parameters_metadata_and_checkpoints(write, tmp_path):
         np.testing.assert_array_equal(tensors["w"], array)
 
 
+@pytest.mark.parametrize("names", [["model"], ["state_dict"], ["run", "a", "net"]])
+def test_a_state_dict_is_found_in_what_is_around_it(names, tmp_path):
+    array = np.arange(3, dtype=np.float32)
+    moments = {"state": {0: {"exp_avg": whole("0", array)}}, "param_groups": {}}
+    scores = {"ModelCheckpoint": {"best_model_score": whole("0", array)}}
+    body = {"conv.weight": whole("0", array)}
+    for name in reversed(names):
+        body = {name: body}
+    path = tmp_path / "a.pt"
+    beside = {"callbacks": scores} if len(names) == 1 else {}
+    path.write_bytes(
+        zipped(code({**body, "optimizer": moments, **beside}), {"0": array})
+    )
+    assert list(read_tensors(path)) == ["conv.weight"]
+
+
+def test_of_two_state_dicts_neither_is_guessed(refuse):
+    array = np.arange(3, dtype=np.float32)
+    body = {name: {"w": whole("0", array)} for name in ("model", "model_ema")}
+    line = refuse(zipped(code(body), {"0": array}))
+    assert "several places (['model'], ['model_ema']); save one of them alone" in line
+    assert "torch.save(torch.load(FILE)['model_ema'], NEW_FILE)" in line
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, ml_dtypes.bfloat16])
 def test_big_endian_zip(dtype, tmp_path):
     array = np.arange(5).astype(dtype)

@@ -177,6 +177,41 @@ def test_vgg_of_torchvision_and_timm(head):
         assert params[unit.name]["conv"]["kernel"].max() == place
 
 
+def torch_tensors(name, seed=0):
+    """Random tensors as a state dict has them."""
+    rng, network = np.random.default_rng(seed), make_backbone(name)
+    named, tensors = torch_names.modules(network), {}
+    for target, shape in leaf_shapes(network, 32).items():
+        origin = torch_names.torch_origin("", target, {target: shape})
+        shape = tuple(np.array(shape)[list(np.argsort(origin.axes))])
+        tensors[torch_names.tensor_name(named, *target)] = rng.normal(size=shape)
+    return tensors
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.module.", "a.b."])
+def test_a_wrapped_network_of_pytorch_is_read(prefix):
+    network = make_backbone("vgg16_torch")
+    plain = torch_tensors("vgg16_torch")
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in plain.items()}
+    beside = {"criterion.weight": np.ones(3), f"{prefix}fc.weight": np.ones((3, 512))}
+    expected = convert_tensors(network, plain, size=32, source="a.pth")
+    found = convert_tensors(network, wrapped | beside, size=32, source="a.pth")
+    np.testing.assert_equal(found, expected)
+    with pytest.raises(ValueError, match="holds weights of vgg16_torch, not of vgg19"):
+        convert_tensors(make_backbone("vgg19_torch"), wrapped, size=32, source="a.pth")
+
+
+def test_a_network_that_is_wrapped_twice_is_one_line():
+    plain = torch_tensors("vgg16_torch")
+    both = {f"{p}.{name}": t for p in ("teacher", "net") for name, t in plain.items()}
+    with pytest.raises(ValueError) as error:
+        convert_tensors(make_backbone("vgg16_torch"), both, size=32, source="a.pth")
+    assert str(error.value) == (
+        "a.pth holds vgg16_torch 2 times, as net.* and teacher.*: save one alone, e.g. "
+        "torch.save(model.teacher.state_dict(), NEW_FILE)"
+    )
+
+
 def test_an_unknown_network_of_pytorch_is_an_error():
     """It was taken for a ResNet, and its tensors for those of `layer<i>`."""
     for network in (make_backbone(name) for name in BACKBONES):
