@@ -62,6 +62,10 @@ class Config:
     (every block), layers (every distinct set), spread (six blocks), auto (a few
     first, then where the best may lie). Default: paper for its three models, else
     spread."""
+    sets: tuple[str, ...] = ()
+    """Beside the depths, sets of blocks that are trained while all others are frozen,
+    by their names joined by +: block6a+block6b+block7a; or each: every block alone.
+    Default: none."""
     bn: Annotated[tuple[str, ...], tyro.conf.arg(help=describe_policies())] = (
         FOLLOW.name,
         FROZEN.name,
@@ -95,6 +99,13 @@ class Config:
     train_size: tuple[int, ...] = ()
     """Training images, balanced over the classes; of several sizes each is part of the
     next larger one. Default: all (food101: 10 %)."""
+    imbalance: tuple[float, ...] = (1.0,)
+    """Uneven classes, to see what they do: the first class keeps all its training
+    images, the last one this many times fewer, those between a geometric series.
+    Validation and test images stay as they are. 1: as the data is."""
+    label_noise: tuple[float, ...] = (0.0,)
+    """Share of the training images whose label is replaced by another class, drawn from
+    the data alone. Validation and test labels stay as they are."""
     val_size: int | None = None
     """Validation images, balanced over the classes. Default: all."""
     test_size: int | None = None
@@ -426,6 +437,11 @@ def check_views(values: Mapping[str, tuple]) -> None:
             "image are the same"
         )
     mixed = any("mixup" in text for text in augment)
+    if mixed and values["imbalance"] != (1,):
+        raise ValueError(
+            "mixup takes in any training image, also those that --imbalance leaves "
+            "out; leave one of the two out"
+        )
     if mixed and views != (FRESH,) and len(values["train_size"]) > 1:
         raise ValueError(
             "stored views of mixup are of one --train-size, whose images they mix; "

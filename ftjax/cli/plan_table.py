@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ftjax.analysis.wording import duration
 from ftjax.axes import FRESH
+from ftjax.block_sets import set_name
 from ftjax.config import HALVING
 from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.sweep.cost import measure_cost, trainable_params
@@ -32,7 +33,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         Seconds in all, compilation included; None where a search has yet to decide.
     """
     config, start, data, budget, _ = sweep
-    trials = sweep.plan().trials
+    trials = sweep.plan((*sweep.points, *sweep.set_points)).trials
     if not trials:
         console.print("--depths auto decides after the first trials what to train")
         return None
@@ -56,7 +57,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         seconds += took
         table.add_row(
             str(trial.cut.depth_layers),
-            str(trial.cut.depth_units),
+            set_name(trial.cut.blocks) or str(trial.cut.depth_units),
             trial.policy,
             str(trial.seed),
             f"{trainable_params(network, trial.cut, cost):,}",

@@ -3,11 +3,17 @@
 Of 58 single bits flipped in a checkpoint, 6 gave other numbers and no error from Orbax.
 """
 
+import errno
 import hashlib
 import json
+import logging
 import math
+import os
+import re
+import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +27,7 @@ from ftjax.trees import flatten
 LAYOUT = "layout"  # of the vectors; a key of the metadata
 DIGEST = "sha256"  # likewise: of the vectors and of the rest of the metadata
 TRIAL = "trial"  # likewise: whose checkpoint it is
+ROOM = 1 << 16  # bytes of a checkpoint beside its vectors, and then some
 _orbax = threading.Lock()  # its operations count on one at a time
 
 
@@ -83,16 +90,23 @@ class Checkpoints:
             return
         vectors, layout = pack(jax.device_get(flatten(state)))
         meta = {**meta, LAYOUT: layout, TRIAL: self._trial}
+        needed = ROOM + sum(vector.nbytes for vector in vectors.values())
+        if shutil.disk_usage(self._directory).free < needed:  # TensorStore would print
+            folder = str(self._directory)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(vectors),
             meta=ocp.args.JsonSave({**meta, DIGEST: digest(vectors, meta)}),
         )
         try:
-            with _orbax:
+            with _orbax, raised_only():
                 self._manager.save(step, args=args)
-        except Exception as error:  # TensorStore has errors of its own
-            why = str(error).strip().splitlines() or [type(error).__name__]
-            raise OSError(f"{self._directory} cannot be written: {why[0]}") from error
+            if self._manager.latest_step() != step:  # it passes some over
+                raise OSError(f"Orbax wrote no step {step}")
+        except Exception as error:
+            raise OSError(
+                f"{self._directory} cannot be written: {reason(error)}"
+            ) from error
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint; None if there is none, or not here."""
@@ -113,7 +127,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
         )
         try:
-            with _orbax:
+            with _orbax, raised_only():
                 restored = self._manager.restore(step, args=args)
             state, meta = restored["state"], dict(restored["meta"])
             arrays = {name: np.asarray(array) for name, array in state.items()}
@@ -144,6 +158,34 @@ class Checkpoints:
         if self._manager is not None:
             with _orbax:
                 self._manager.close()
+
+
+@contextmanager
+def raised_only() -> Iterator[None]:
+    """Within it the threads of Orbax log no errors: the caller gets and says them.
+
+    On a full disk each wrote its own page beside our line.
+    """
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for logger in loggers:
+        logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(drop)
+
+
+def reason(error: Exception) -> str:
+    """Why nothing was written; TensorStore has errors of its own, of any length."""
+    text = str(error).strip()
+    if found := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(found[1]))
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def digest(vectors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:

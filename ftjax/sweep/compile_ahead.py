@@ -176,7 +176,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             x = unit_input(programs.start, at, hyper.micro_batch)
             wanted = gives_input_gradient(index, part.unit)
             drops = hyper.drop_connect > 0 and part.unit.drop_share > 0
-            scaled = drops or part.unit.dropout > 0
+            scaled = (drops or part.unit.dropout > 0) and not part.frozen
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
@@ -243,6 +243,9 @@ def train_unit(
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
     pullback = residuals.complete((inputs, y))
     total = None
+    if part.frozen:
+        jax.block_until_ready(backward_unit(input_gradient, pullback, y, variants=None))
+        return
     if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
     numbers = replicate(hyper.numbers, None)
@@ -269,7 +272,7 @@ def batch_tasks(
     """What belongs to no unit: drop-connect, and the loss with its gradient."""
     classes = len(data.class_names)
     for hyper in {trial.hyper: None for trial in trials}:
-        images = hyper.train_size or len(data.train.labels)
+        images = len(data.chosen(*hyper.images).rows)
         rates = drop_rates(network, hyper.drop_connect)
         run = partial(call_batch, images, classes, hyper, rates)
         yield (images, classes, hyper.program, rates), run

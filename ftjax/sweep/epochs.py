@@ -1,7 +1,6 @@
 """An epoch of trials: what is drawn before it, and what is measured after it."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from ftjax.data.augment import Views, chosen_views, fresh_views
 from ftjax.frozen.forward import Activations
 from ftjax.frozen.start import Start
 from ftjax.machine.mesh import fetch
+from ftjax.sweep.chosen_images import kept_rows
 from ftjax.sweep.log import Log, as_kept, stopped_by
 from ftjax.sweep.trial import Trial
 from ftjax.training.batches import (
@@ -104,9 +104,9 @@ class EpochPlan(NamedTuple):
 
 def plan_epoch(group: Group, epoch: int) -> EpochPlan:
     """Draws what an epoch needs: the same for a seed, whatever came before."""
-    trials, num_images = group.work.trials, len(group.data.train.labels)
+    trials, own = group.work.trials, group.data.rows
     hyper, seeds = trials[0].hyper, [trial.seed for trial in trials]
-    order = np.stack([epoch_order(seed, epoch, num_images) for seed in seeds])
+    order = np.stack([own[epoch_order(seed, epoch, len(own))] for seed in seeds])
     order = order if len(seeds) > 1 else order[0]
     rows = epoch_rows(order, hyper.batch_size)
     place = group.start.network, trials[0].cut.unit, seeds, epoch
@@ -168,6 +168,13 @@ def frozen_units(group: Group) -> tuple[Unit, ...]:
     """Those between the stored activations and the cut."""
     boundary, cut = group.work.activations.boundary, group.work.trials[0].cut
     return group.start.network[boundary : cut.unit]
+
+
+def trained_on(group: Group) -> tuple[np.ndarray | jax.Array, np.ndarray]:
+    """Stored activations of the images that are trained on, and their labels."""
+    data = group.data
+    labels = data.train.labels[data.rows]
+    return kept_rows(group.work.activations.train, data), labels
 
 
 def look_by_units(
@@ -232,11 +239,13 @@ def look_by_programs(group: Group, state: State, plan: EpochPlan, epoch: int) ->
         state = state._replace(batch_stats=estimated)
     found = [dispatch(group, state, work.activations.val, group.val_labels)]
     if epoch == work.last:
-        found.append(dispatch(group, state, work.activations.train, source.labels))
+        x, labels = trained_on(group)
+        labels = source.labels if group.data.kept is None else jax.device_put(labels)
+        found.append(dispatch(group, state, x, labels))
     metrics, found = fetch((metrics, found))
     parts = [zip(*part, strict=True) for part in metrics]
     history = [own for each in zip(*parts, strict=True) for own in each]
-    labels = group.data.val.labels, group.data.train.labels
+    labels = group.data.val.labels, trained_on(group)[1]
     looks = [as_evaluation(*own, at) for own, at in zip(found, labels, strict=False)]
     return Seen(state, history, *looks)
 
@@ -325,16 +334,17 @@ def end_epoch(
     """
     work, data, val = group.work, group.data, seen.val
     hyper, val_labels = work.trials[0].hyper, data.val.labels
-    measure_train = partial(
-        measure, group, seen.state, work.activations.train, data.train.labels
-    )
+
+    def measure_train() -> Evaluation:
+        return measure(group, seen.state, *trained_on(group))
+
     train = seen.train
     if work.trials[0].is_probe:
         train = train or measure_train()
         trained = train.correct.mean(axis=-1), train.loss
     else:
         losses, right = zip(*seen.history, strict=True)
-        count = len(data.train.labels) // hyper.batch_size * hyper.batch_size
+        count = len(data.rows) // hyper.batch_size * hyper.batch_size
         trained = (
             np.sum(right, axis=0) / count,
             np.sum(losses, axis=0, dtype=np.float64) / count,

@@ -136,7 +136,8 @@ def measure_rates(
     scales = {  # no block is dropped, by the programs that can drop one
         part.unit.name: ones
         for part in suffix
-        if part.unit.dropout or (hyper.drop_connect and part.unit.drop_share)
+        if not part.frozen
+        and (part.unit.dropout or (hyper.drop_connect and part.unit.drop_share))
     }
 
     if fused:  # it writes over the state, whose arrays are the pretrained ones

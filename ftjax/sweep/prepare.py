@@ -13,6 +13,7 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
+from ftjax.block_sets import make_set_cut, parse_sets
 from ftjax.config import ONE, Config, axis_values
 from ftjax.data import SOURCES, Dataset, load
 from ftjax.data.index import Source
@@ -65,6 +66,19 @@ class Sweep(NamedTuple):
         return make_plan(self.start, self.data, self.budget, points)
 
     @property
+    def set_points(self) -> tuple[Point, ...]:
+        """The points of `--sets`."""
+        network, config = self.start.network, self.config
+        sets = parse_sets(network, config.sets)
+        own = itertools.product(
+            config.bn, seeds_of(config), make_settings(config), sets
+        )
+        return tuple(
+            Point(make_set_cut(network, point[-1]).depth_layers, *point)
+            for point in own
+        )
+
+    @property
     def hyper(self) -> Hyperparameters:
         """The first of the settings."""
         return make_settings(self.config)[0]
@@ -90,6 +104,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     at_once = seeds_at_once(config, mesh)
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
+    parse_sets(backbone, config.sets)
     pretrained = load_pretrained(
         backbone, config.weights, size=config.image_size, offline=config.offline
     )
@@ -105,14 +120,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         classes=config.classes,
         with_test=config.data not in SOURCES,
     )
-    largest = max(hyper.batch_size for hyper in hypers)
-    smallest = min(config.train_size, default=len(data.train.labels))
-    if smallest < largest:
-        which = "smallest " if len(config.train_size) > 1 else ""
-        raise ValueError(
-            f"--batch-size {largest} is larger than the {which}training set of "
-            f"{smallest} images"
-        )
+    check_batch_size(data, hypers)
     for policy in config.bn:
         find_policy(policy)
     network = with_dtype(with_head(backbone, len(data.class_names)), config.dtype)
@@ -150,7 +158,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         sweep = spread(sweep, devices.local_devices())
     if config.device_gb is None and sweep.budget.mesh is None and not cpu:
         sweep = with_device_room(sweep, available_bytes())
-    check_plan(sweep, sweep.plan())
+    check_plan(sweep, sweep.plan((*points, *sweep.set_points)))
     return sweep
 
 
@@ -213,6 +221,23 @@ def needed_bytes(sweep: Sweep, trials: Sequence[Trial]) -> int:
     if not trials:
         return 0
     return sum(needed_memory(sweep.start, sweep.budget, trials, sweep.num_images))
+
+
+def check_batch_size(data: Dataset, hypers: Sequence[Hyperparameters]) -> None:
+    """Raises ValueError if a training set is smaller than a batch."""
+    largest = max(hyper.batch_size for hyper in hypers)
+    sizes = {
+        kind: len(data.chosen(*kind).rows)
+        for kind in dict.fromkeys(hyper.images for hyper in hypers)
+    }
+    kind = min(sizes, key=sizes.__getitem__)
+    if sizes[kind] < largest:
+        which = "smallest " if len(sizes) > 1 else ""
+        left = f" that --imbalance {kind[1]:g} leaves" if kind[1] != 1 else ""
+        raise ValueError(
+            f"--batch-size {largest} is larger than the {which}training set of "
+            f"{sizes[kind]} images{left}"
+        )
 
 
 def check_plan(sweep: Sweep, plan: Plan) -> None:

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ftjax.config import flag
@@ -16,6 +15,7 @@ from ftjax.machine import clock
 from ftjax.machine.mesh import fetch, replicate
 from ftjax.machine.stacking import Variants, stack, unstack
 from ftjax.machine.workers import in_background, stop_point
+from ftjax.sweep.chosen_images import balanced_weights, kept_rows
 from ftjax.sweep.epochs import (
     LARGEST_LOSS,
     Group,
@@ -180,7 +180,7 @@ def make_group(
 ) -> Group:
     """What the trials share; arguments as of `train_trials`."""
     first, activations = work.trials[0], work.activations
-    start, data = trial_start(start, first.hyper), data.first(first.hyper.train_size)
+    start, data = trial_start(start, first.hyper), data.chosen(*first.hyper.images)
     network, hyper, views, train = start.network, first.hyper, None, activations.train
     if hyper.fresh:
         train = data.train.images
@@ -213,7 +213,8 @@ def make_group(
     )
     if hyper.probe is not None:
         plain = step._replace(recomputed=network[activations.boundary : first.cut.unit])
-        images = source._replace(train=activations.train)
+        kept = kept_rows(activations.train, data)
+        images = source._replace(train=kept, labels=data.train.labels[data.rows])
         start = with_probe(start, plain, images, hyper, len(data.class_names))
     group = Group(work, start, data, step, source, views)
     return on_the_device(group) if fused and is_on_device(activations) else group
@@ -247,13 +248,6 @@ def on_the_device(group: Group) -> Group:
         programs=True,
         val_labels=val_labels,
     )
-
-
-def balanced_weights(data: Dataset) -> np.ndarray:
-    """(classes,) float32 weights that give every class the same share of the loss."""
-    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    present = max(np.count_nonzero(counts), 1)
-    return (counts.sum() / present / np.maximum(counts, 1)).astype(np.float32)
 
 
 def restore(group: Group, out: Path, listen: Listener) -> tuple[list[Log], State]:

@@ -1,12 +1,16 @@
 """What a checkpoint gives back."""
 
+import errno
+import os
+import shutil
 import threading
 
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
-from ftjax.sweep.checkpoint import Checkpoints, pack, unpack
+from ftjax.sweep.checkpoint import Checkpoints, pack, reason, unpack
 from ftjax.trees import flatten, unflatten
 
 STATE = {
@@ -80,3 +84,37 @@ def test_one_that_was_written_leaf_by_leaf_is_read(tmp_path):
     saved = Checkpoints(tmp_path).restore()
     assert saved is not None and saved.meta == {"epochs": []}
     assert_same(saved.leaves)
+
+
+def fail(*args, **kwargs):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_error(
+    tmp_path, capfd, caplog, monkeypatch
+):
+    store, whole = Checkpoints(tmp_path / "own"), shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: whole(path)._replace(free=9))
+    with pytest.raises(OSError, match="No space left on device") as error:
+        store.save(1, STATE, {})
+    assert error.value.filename == str(tmp_path / "own")
+    monkeypatch.undo()
+    store.save(1, STATE, {})
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="own cannot be written: .*Permission denied"):
+        store.save(2, STATE, {})
+    assert capfd.readouterr().err == "" and not caplog.records
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("RESOURCE_EXHAUSTED: [a] [os_error_code='28']\nb", os.strerror(28)),
+        ("first\nsecond", "first"),
+        ("", "ValueError"),
+    ],
+)
+def test_why_nothing_was_written(text, expected):
+    assert reason(ValueError(text)) == expected
