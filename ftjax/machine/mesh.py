@@ -22,6 +22,7 @@ from ftjax.machine.exchange import decode, encode
 from ftjax.trees import Tree
 
 DATA, VARIANT = "data", "variant"
+SPREADS_TRIALS = 0, 8  # JAX's version whose shard_map leaves a check out
 Value = TypeVar("Value")
 
 
@@ -61,6 +62,11 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
             f"--mesh {text} uses {count} of the {len(devices)} devices of all "
             f"{jax.process_count()} processes; several processes must use all, so "
             f"choose a --batch-size that {len(devices)} divides"
+        )
+    if sizes.get(VARIANT, 1) > 1 and jax.__version_info__ < SPREADS_TRIALS:
+        raise ValueError(
+            f"--mesh {text}: to spread seeds takes JAX 0.8, and this is "
+            f"{jax.__version__}; leave variant out, or pip install --upgrade jax"
         )
     if count == 1:
         return None

@@ -177,6 +177,13 @@ def test_layers_on_shards_equal_those_on_one_device():
     assert_close(found, expected, rounding(256 * 5 * 27))
 
 
+def test_an_older_jax_does_not_spread_seeds(monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", (0, 7, 2))
+    with pytest.raises(ValueError, match="to spread seeds takes JAX 0.8"):
+        make_mesh("variant=2", 4)
+    assert make_mesh("data=2", 4).size == 2
+
+
 def test_there_and_back():
     mesh = make_mesh("data=2", 4)
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
