@@ -1,9 +1,4 @@
-"""The Python API: `sweep` trains and answers, `open` reads a run again.
-
-run = ftjax.sweep("my_images", model="resnet50", depths=[0, 32, 66], lr=[1e-4, 1e-3])
-run.answer.sentence
-run.predict("new_images")
-"""
+"""The Python API: `sweep` trains and answers, `open` reads a run again."""
 
 import html
 import time

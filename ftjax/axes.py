@@ -193,6 +193,21 @@ AXES = (
     ),
     Axis("train_size", "training images", "1 or more", lambda n: n >= 1, log=True),
     Axis(
+        "imbalance",
+        "class imbalance",
+        "1 or more",
+        lambda value: 1 <= value < float("inf"),
+        log=True,
+        usual=1.0,
+    ),
+    Axis(
+        "label_noise",
+        "label noise",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+        usual=0.0,
+    ),
+    Axis(
         "head",
         "head",
         "linear or widths of hidden layers, as 75 or 500d0.5,75 (dropout in [0, 1))",

@@ -9,6 +9,7 @@ from ftjax.cli.console import guard
 
 COMMANDS = {
     "sweep": "how many top layers to unfreeze: train at many depths",
+    "advise": "head alone, some layers, all or from scratch: by number of images",
     "status": "how far a run is: done, running, failed, left",
     "gradcam": "what the stages of a trained network look at",
     "fit": "what a table of depths and accuracies says; the paper's audit",

@@ -20,6 +20,7 @@ from ftjax.axes import (
     varied,
 )
 from ftjax.batch_norm import FOLLOW, FROZEN, describe_policies
+from ftjax.machine.console import OVERRIDE
 from ftjax.machine.paths import expand_user
 
 # The pairs of the depth paper (Philip 2025, section 4); other models run on digits.
@@ -42,8 +43,9 @@ class Config:
     """
 
     model: str = "effnetlite0"
-    """effnetlite0 to effnetlite2, effnetb0 to effnetb7, resnet50, resnet101,
-    resnet152, vgg16, vgg19, alexnet, tiny."""
+    """effnetlite0 to 2, effnetb0 to 7, effnetv2s, resnet18, 34, 50, 101 and 152,
+    mobilenetv3_small and _large, convnext_tiny and _base, vit_small and _base,
+    densenet121, vgg16, vgg19, alexnet, tiny."""
     data: str | None = None
     """digits, cifar10, food101, stanford_dogs, or a folder of images: train/<class>/*
     and val/<class>/*, or <class>/*. Default: the paper's for its three models, else
@@ -60,6 +62,10 @@ class Config:
     (every block), layers (every distinct set), spread (six blocks), auto (a few
     first, then where the best may lie). Default: paper for its three models, else
     spread."""
+    sets: tuple[str, ...] = ()
+    """Beside the depths, sets of blocks that are trained while all others are frozen,
+    by their names joined by +: block6a+block6b+block7a; or each: every block alone.
+    Default: none."""
     bn: Annotated[tuple[str, ...], tyro.conf.arg(help=describe_policies())] = (
         FOLLOW.name,
         FROZEN.name,
@@ -93,6 +99,13 @@ class Config:
     train_size: tuple[int, ...] = ()
     """Training images, balanced over the classes; of several sizes each is part of the
     next larger one. Default: all (food101: 10 %)."""
+    imbalance: tuple[float, ...] = (1.0,)
+    """Uneven classes, to see what they do: the first class keeps all its training
+    images, the last one this many times fewer, those between a geometric series.
+    Validation and test images stay as they are. 1: as the data is."""
+    label_noise: tuple[float, ...] = (0.0,)
+    """Share of the training images whose label is replaced by another class, drawn from
+    the data alone. Validation and test labels stay as they are."""
     val_size: int | None = None
     """Validation images, balanced over the classes. Default: all."""
     test_size: int | None = None
@@ -125,8 +138,9 @@ class Config:
     """Refuse a folder with files that would be skipped, are damaged, or stand in more
     than one split."""
     dtype: str = "auto"
-    """Type that the network computes in: float32, bfloat16, or auto (bfloat16 on a GPU
-    or TPU). Parameters, statistics, optimizer and logits are float32 in any case."""
+    """Type that the network computes in: float32, bfloat16, or auto (bfloat16 where the
+    GPU or TPU has it; a T4 has not). Parameters, statistics, optimizer and logits are
+    float32 in any case."""
     lr: tuple[float, ...] | Literal["auto"] | None = None
     """Learning rate of the backbone, or several; auto tunes it for every depth: a few
     rates for two epochs, the better ones to the end. Default: auto; 1e-4 with --depths
@@ -180,18 +194,20 @@ class Config:
     vary: Literal["all", "one"] = "all"
     """Of options with several values: all combinations, or one at a time around the
     first values."""
-    seeds_at_once: int | None = None
+    seeds_at_once: Annotated[int | None, OVERRIDE] = None
     """Seeds of one depth and policy that are trained at once, by one program: for
     accelerators that a single small trial leaves idle. Default: 1, or as many as
     --mesh spreads them over."""
-    trials_at_once: int | None = None
-    """Trials, of any depths, that run side by side on one device, each from a thread
-    of its own: where a single one leaves the cores idle now and then. Default: 1 on a
-    GPU or TPU, or where memory or cores are short; else 2 to 4, by the cores."""
-    mesh: str = "auto"
-    """Devices: auto (as many as divide the batch; one on a CPU), data=N to spread every
-    batch, variant=M to spread the seeds, or data=N,variant=M. BatchNorm's statistics
-    are those of the whole batch."""
+    trials_at_once: Annotated[int | None, OVERRIDE] = None
+    """Trials, of any depths, that run side by side, each from a thread
+    of its own: where a single one leaves the cores idle now and then. Of several
+    devices each takes the next in turn. Default: one on each GPU or TPU; on a CPU 2 to
+    4, by the cores, or 1 where memory or cores are short."""
+    mesh: Annotated[str, OVERRIDE] = "auto"
+    """Devices: auto (one trial on each; they share batches only where a trial does not
+    fit one, or where there are fewer trials than devices and 32 images for each),
+    data=N to spread every batch, data=1 to use a single one, variant=M to spread the
+    seeds, or data=N,variant=M. BatchNorm's statistics are those of the whole batch."""
     distributed: bool = False
     """This is one of several processes that train together: started by SLURM, Open MPI
     or a TPU pod, or told by JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and
@@ -213,17 +229,19 @@ class Config:
     job: tuple[str, ...] = ()
     """Parameters of submitit's jobs as name=value, e.g. gpus_per_node=1
     slurm_partition=gpu timeout_min=600."""
-    cache_gb: float = 4.0
-    """Memory for the activations of the frozen part, in GB; what does not fit is kept
-    on disk (--disk-gb), or computed again in every step from what fits."""
-    device_gb: float = 0.0
-    """Memory of the device for the activations that a depth trains on, in GB: those
-    that fit are not sent to it again in every step. One device only; no use on a CPU,
-    which has them at hand. 0: none."""
-    fused: bool = False
-    """One program for a whole epoch of a depth, where its activations are on the device
-    (--device-gb): for accelerators that many small programs leave idle. Every depth
-    compiles its own; --plan measures whether that pays."""
+    cache_gb: float | None = None
+    """Memory of the host for the activations of the frozen part, in GB; what does not
+    fit is kept on disk (--disk-gb), or computed again in every step from what fits.
+    Default: a quarter of the machine's, beside a GPU or TPU half of it; 4 at least."""
+    device_gb: Annotated[float | None, OVERRIDE] = None
+    """Memory of each device for the activations that a depth trains on, in GB: those
+    that fit are not sent to it again in every step. Default: on a GPU or TPU what twice
+    the least memory of the largest trial leaves; on a CPU, which has them at hand, and
+    where devices share batches, none. 0: none."""
+    fused: Annotated[bool, OVERRIDE] = False
+    """A whole epoch of a depth as a few programs, where its activations are on the
+    device: many small programs would leave a GPU or TPU idle, so there it is the
+    default, and --device-gb 0 turns it off. Every depth compiles its own."""
     disk_gb: float = 0.0
     """Disk for activations that --cache-gb does not hold, in GB, in the cache folder;
     later commands on the same images and weights find them there. 0: none."""
@@ -258,6 +276,7 @@ def complete(config: Config) -> Config:
 
     from ftjax.backbones import make_backbone
     from ftjax.depth import AUTO
+    from ftjax.machine.capability import device_type
 
     backbone = make_backbone(config.model)
     data = config.data or PAPER_DATA.get(config.model, "digits")
@@ -299,8 +318,8 @@ def complete(config: Config) -> Config:
     if dtype not in DTYPES:
         raise ValueError(f"unknown --dtype {dtype}; it takes {', '.join(DTYPES)}")
     if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if not 0 < config.cache_gb < float("inf"):
+        dtype = device_type(jax.local_devices()[0])
+    if config.cache_gb is not None and not 0 < config.cache_gb < float("inf"):
         raise ValueError(f"--cache-gb {config.cache_gb} must be a positive number")
     if config.search not in (None, HALVING):
         raise ValueError(
@@ -334,7 +353,7 @@ def complete(config: Config) -> Config:
             )
     for name in ("disk_gb", "device_gb", "warmup"):
         value = getattr(config, name)
-        if not 0 <= value < float("inf"):
+        if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{flag(name)} {value} must be 0 or more")
     default_depths = ("paper",) if config.model in PAPER_DATA else ("spread",)
     out = config.out or Path("runs") / f"{config.model}-{Path(data).name}"
@@ -371,7 +390,7 @@ def with_axes(config: Config) -> Config:
     for axis in AXES:
         own = values[axis.name]
         values[axis.name] = as_tuple([v if v is None else axis.plain(v) for v in own])
-    check_views(values, fused=config.fused)
+    check_views(values)
     if values["augment"] != (NO_AUGMENTATION,):
         values["views"] = values["views"] or (DEFAULT_VIEWS,)
     several = [axis.flag for axis in varied(values)]
@@ -402,12 +421,11 @@ def with_axes(config: Config) -> Config:
     return replace(config, **values)
 
 
-def check_views(values: Mapping[str, tuple], *, fused: bool) -> None:
+def check_views(values: Mapping[str, tuple]) -> None:
     """Refuses views that go with no augmentation, or not with other options.
 
     Args:
         values: of every axis, as they were given.
-        fused: whether an epoch is to be one program.
 
     Raises:
         ValueError: says which.
@@ -418,12 +436,12 @@ def check_views(values: Mapping[str, tuple], *, fused: bool) -> None:
             f"--views {' '.join(views)} needs --augment: without it all views of an "
             "image are the same"
         )
-    if FRESH in views and fused:
-        raise ValueError(
-            "--fused does not go with --views fresh, whose images are made in every "
-            "step; choose a number of --views"
-        )
     mixed = any("mixup" in text for text in augment)
+    if mixed and values["imbalance"] != (1,):
+        raise ValueError(
+            "mixup takes in any training image, also those that --imbalance leaves "
+            "out; leave one of the two out"
+        )
     if mixed and views != (FRESH,) and len(values["train_size"]) > 1:
         raise ValueError(
             "stored views of mixup are of one --train-size, whose images they mix; "

@@ -31,6 +31,8 @@ class Cut:
         unit: index of the first unit with anything trainable.
         depth_units: number of the body's units from there on.
         trainable: per unit from `unit` on, the keys of its trainable layers.
+        blocks: names of the units that are trained where these are not the top ones;
+            the numbers of layers and units are theirs then.
     """
 
     depth_layers: int
@@ -38,6 +40,7 @@ class Cut:
     unit: int
     depth_units: int
     trainable: tuple[tuple[str, ...], ...]
+    blocks: tuple[str, ...] = ()
 
 
 def check_depth(backbone: Backbone, depth_layers: int) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from ftjax.machine import devices
 from ftjax.machine.xla import known
 
 FLAGS = (
@@ -35,6 +36,8 @@ SLOW = (
     "test_chosen_depths",
     "test_notebooks",
     "test_mesh",
+    "test_meshes",
+    "test_devices",
     "test_train",
     "test_depthwise",
     "test_winograd",
@@ -45,6 +48,10 @@ SLOW = (
 # The same examples every time, in whatever time; `-m stress` takes more, and new ones.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.load_profile("same")
+
+# The devices are there from here on, and commands that tests start have one.
+jax.devices()
+os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace(FLAGS[0], "").strip()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -73,6 +80,20 @@ def programs(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def single_device():
+    """Sweeps take one of the devices, as each would compile programs of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "local_devices", lambda: (jax.local_devices()[0],))
+        yield
+
+
+@pytest.fixture
+def all_devices(monkeypatch):
+    """Sweeps take all of them."""
+    monkeypatch.setattr(devices, "local_devices", lambda: tuple(jax.local_devices()))
 
 
 @pytest.fixture(scope="session")

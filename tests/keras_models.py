@@ -26,6 +26,8 @@ CLASSES = {
         f"effnetb{i}": getattr(keras.applications, f"EfficientNetB{i}")
         for i in range(8)
     },
+    "effnetv2s": keras.applications.EfficientNetV2S,
+    "densenet121": keras.applications.DenseNet121,
 }
 # Keras' variables do not yet take NumPy 2's `copy` argument.
 KNOWN_WARNING = "ignore:__array__ implementation doesn't:DeprecationWarning"
@@ -46,7 +48,7 @@ def make_keras(name: str, size: int, *, top: bool = False) -> keras.Model:
         arguments["classifier_activation"] = None
     keras.backend.clear_session()
     with no_random_init():
-        if not name.startswith("effnet"):
+        if not name.startswith("effnetb"):
             return CLASSES[name](weights=None, **arguments)
         with (
             mock.patch.object(efficientnet.file_utils, "get_file", return_value=""),
@@ -250,6 +252,8 @@ def preprocess(name: str, images: np.ndarray) -> np.ndarray:
         return (x - 127) / 128
     if name.startswith("effnet"):
         return x
+    if name == "densenet121":
+        return keras.applications.densenet.preprocess_input(x.copy())
     module = keras.applications.resnet if "resnet" in name else keras.applications.vgg16
     return module.preprocess_input(x.copy())
 

@@ -16,8 +16,9 @@ from ftjax.frozen.start import make_start
 from ftjax.sweep import records
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.cost import Flops
+from ftjax.sweep.epochs import Work
 from ftjax.sweep.trial import Hyperparameters, Subject, Trial, trial_network
-from ftjax.sweep.trials import Work, train_trials
+from ftjax.sweep.trials import train_trials
 from ftjax.trees import Tree
 
 TRAINED = 16  # images; the others are for validation
@@ -46,12 +47,14 @@ def train_tiny(
     epochs: int = 2,
     form=lambda train: train,
     fused: bool = False,
+    mesh=None,
     **hyper,
 ) -> list[Trained]:
     """Trains one trial per seed, all of them at once.
 
     Args:
         form: of the activations that are trained on, from those in memory.
+        mesh: devices that share batches and trials.
         hyper: what differs from Adam at 0.01 on batches of 8, drop-connect 0.5.
     """
     size = images.shape[1]
@@ -65,7 +68,7 @@ def train_tiny(
         "",
         0,
     )
-    start = make_start(network, size, params, batch_stats, weights="random")
+    start = make_start(network, size, params, batch_stats, weights="random", mesh=mesh)
     cut = make_cut(trial_network(network, hyper.get("head", "linear")), depth)
     boundary = cut.unit if boundary is None else boundary
     x = advance(network[:boundary], params, batch_stats, images, batch_size=8)
@@ -77,6 +80,7 @@ def train_tiny(
     if own.stored_views:
         views = stored_views(data.train.images, own.words, own.stored_views)
         views = advance(network[:boundary], params, batch_stats, views, batch_size=8)
+        views = form(views) if isinstance(views, np.ndarray) else views
     train, val = x[:TRAINED], x[TRAINED:]
     activations = Activations(boundary, form(train), form(val), views=views)
     subject = Subject(network.name, "random", "0", size, network.dtype)
@@ -98,7 +102,8 @@ def train_tiny(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ftjax.backbones.heads.draw_variables", draw)
-        train_trials(work, start, data, out=out, listen=listen, fused=fused)
+        how = {"mesh": mesh, "fused": fused}
+        train_trials(work, start, data, out=out, listen=listen, **how)
     assert not failed, failed
     return [read(out, trial.id) for trial in trials]
 

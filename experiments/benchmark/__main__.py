@@ -3,6 +3,7 @@
     python -m experiments.benchmark step --model effnetb0 vgg16 resnet152
     python -m experiments.benchmark grid --data cifar10 --data-dir ~/tensorflow_datasets
     python -m experiments.benchmark growth
+    python -m experiments.benchmark accelerator --image-size 224
 
 Every framework runs in a process of its own, on the device that JAX chooses here; they
 take turns, so that a busy machine slows all of them. Shown are medians, and ratios to
@@ -12,7 +13,9 @@ the FLOPs of the unfrozen part (of plain convolutions) per second, over those of
 matrix product. `grid` times whole sweeps, compilation included; every epoch ends with
 the accuracy on the validation set, the last one also with that on the training set, in
 evaluation mode. `growth` times sweeps of ftjax alone, by number of depths, seeds and
-images. Needs the extra `benchmark`.
+images. These need the extra `benchmark`. `accelerator` times steps and a sweep on one
+device, beside PyTorch eager and compiled, in ten minutes at most; stopped before, it
+prints what it has. It needs torch and torchvision, and no internet.
 """
 
 import os
@@ -46,6 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     from ftjax.report.drawing import save
 
+    if options.task == "accelerator":
+        from experiments.benchmark.accelerator import accelerate
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        return accelerate(options, make_console())
     console = make_console()
     # An orphan would go on with its turn and slow whatever is measured next.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -20,6 +20,7 @@ from ftjax.backbones.heads import with_head
 from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
 from ftjax.depth import PAPER_DEPTHS, make_cut
+from ftjax.machine.capability import device_type
 from ftjax.sweep.cost import measure_cost, trial_flops
 
 PATIENCE = 3600  # seconds that one turn may take
@@ -37,15 +38,15 @@ class Player:
         self.process.start()
         other.close()
 
-    def ready(self) -> None:
+    def ready(self, patience: float = PATIENCE) -> None:
         """Waits until the framework is imported, which would slow another's turn.
 
         Raises:
             RuntimeError: it is not installed, or failed.
         """
-        self.answer()
+        self.answer(patience)
 
-    def turn(self) -> float | None:
+    def turn(self, patience: float = PATIENCE) -> float | None:
         """Seconds of the next piece of work, None after the last.
 
         Raises:
@@ -53,13 +54,13 @@ class Player:
         """
         with suppress(BrokenPipeError):  # then the answer is that it died
             self.pipe.send(True)
-        return self.answer()
+        return self.answer(patience)
 
-    def answer(self) -> float | None:
+    def answer(self, patience: float) -> float | None:
         """What the process sends next; an error that it sends is raised."""
         try:
-            if not self.pipe.poll(PATIENCE):
-                raise RuntimeError(f"no answer in {PATIENCE} s")
+            if not self.pipe.poll(patience):
+                raise RuntimeError(f"no answer in {patience:.0f} s")
             answer = self.pipe.recv()
         except (EOFError, BrokenPipeError):
             raise RuntimeError("its process died; out of memory?") from None
@@ -241,7 +242,6 @@ def step_flops(work: Work) -> float:
         cut,
         measure_cost(network, work.image_size),
         boundary=cut.unit,
-        epochs=1,
         steps=1,
         batch_size=work.batch_size,
         evaluated=0,
@@ -262,5 +262,5 @@ def describe(work: Work) -> dict[str, Any]:
 
 
 def default_dtype() -> str:
-    """What the networks compute in: bfloat16 where there is an accelerator."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    """What the networks compute in: bfloat16 where there is an accelerator with it."""
+    return device_type(jax.local_devices()[0])

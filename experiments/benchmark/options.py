@@ -13,7 +13,7 @@ GROWTH = {
     "seeds": (1, 2, 4, 8, 16),
     "images": (500, 1000, 2000, 4000, 8000),
 }
-Task = Literal["step", "grid", "growth"]
+Task = Literal["step", "grid", "growth", "accelerator"]
 Model = Literal["effnetb0", "resnet50", "resnet152", "vgg16"]
 Peer = Literal["ftjax", "pytorch", "keras-jax", "keras-tensorflow"]
 Axis = Literal["depths", "seeds", "images"]
@@ -24,7 +24,8 @@ class Options:
     """How fast is a sweep, beside the same work in PyTorch and Keras?"""
 
     task: Annotated[Task, tyro.conf.Positional]
-    """Training steps, whole sweeps, or sweeps of ftjax alone that grow."""
+    """Training steps, whole sweeps, sweeps of ftjax alone that grow, or steps and a
+    sweep on one accelerator within ten minutes."""
     model: tuple[Model, ...] = ("effnetb0",)
     """Networks, one after the other."""
     peers: tuple[Peer, ...] = PEERS
@@ -53,5 +54,7 @@ class Options:
     """Training images. Default: all."""
     val_size: int | None = None
     """Validation images. Default: all."""
+    small: bool = False
+    """Of accelerator: a sweep over a few images, to try it on a CPU."""
     out: Path = Path("runs/benchmark")
     """Folder of table and figure."""

@@ -83,9 +83,12 @@ def condition_words(conditions: Mapping[str, Any]) -> str:
         words.append(f"{conditions['image_size']} pixels")
     size, data = conditions.get("train_size"), conditions.get("data")
     if size is not None:
-        words.append(f"{size:,} images" + (f" of {data}" if data else ""))
+        before = " before imbalance" if conditions.get("imbalance", 1) != 1 else ""
+        words.append(f"{size:,} images" + (f" of {data}" if data else "") + before)
     elif data:
         words.append(str(data))
+    if conditions.get("batch_norm") is False:
+        words.append("a network without BatchNorm")
     return ", ".join(words)
 
 

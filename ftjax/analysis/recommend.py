@@ -309,6 +309,7 @@ def recommend(
     named = rows[(rows["bn"] == curve.bn) & (rows["depth_layers"] == depth)]
     tuned = tuned_conditions(results, named) if len(named) else {}
     conditions |= {"tuned": tuned} if tuned else {}
+    conditions |= {"batch_norm": False} if batch_norm is False else {}
     elsewhere = {} if search is not None else found.elsewhere
     contenders = [(int(L), curve.bn) for L in depths[inside]]
     own = curve.table.loc[depth]

@@ -20,6 +20,8 @@ SETTINGS = (
     "stop_accuracy",
     "patience",
 )
+# Settings that choose the training images, and with them the hash of the data.
+IMAGES = ("train_size", "imbalance", "label_noise")
 KEYS = ("depth_layers", "bn", "seed")
 # What a trial is called or what was measured on it.
 _MEASURED = (
@@ -74,9 +76,10 @@ def check_identity(table: pd.DataFrame) -> None:
     """Raises ValueError where rows of two studies stand in one table."""
     for column in (c for c in IDENTITY if c in table):
         found = table[column].dropna().unique()
-        if column == "data_hash" and "train_size" in table:
-            # The hash is of the training images as well: one for each number of them.
-            most = table.groupby("train_size")[column].nunique().max()
+        images = [name for name in IMAGES if name in table]
+        if column == "data_hash" and images:
+            # The hash is of the training images as well: one for each choice of them.
+            most = table.groupby(images)[column].nunique().max()
             found = found if most > 1 else found[:1]
         if len(found) > 1:
             raise ValueError(

@@ -68,6 +68,12 @@ class RunAnswer(NamedTuple):
         return self.cost(min(tested, key=lambda d: abs(self.percent(d) - percent)))
 
     @property
+    def span(self) -> tuple[int, int] | None:
+        """The set of a search, in layers: over all depths, tested or not."""
+        over_all = self.answer.scope.startswith("every depth")
+        return self.answer.interval_layers if over_all else None
+
+    @property
     def rule(self) -> Cost:
         """Of the tested depth nearest to the middle of the rule's shares."""
         return self.nearest(sum(RULE) / 2)
@@ -83,6 +89,9 @@ class RunAnswer(NamedTuple):
 
         None where none was tested: that is no evidence for or against the rule.
         """
+        if self.span:
+            low, high = map(self.percent, self.span)
+            return low <= RULE[1] and high >= RULE[0]
         if not self.rule_tested:
             return None
         return any(follows(self.percent(depth)) for depth in self.answer.not_worse)
@@ -100,11 +109,16 @@ class RunAnswer(NamedTuple):
 
     def holds(self, percent: float) -> bool:
         """Whether the tested depth nearest to a share is as good as can be told."""
+        if self.span:
+            low, high = map(self.percent, self.span)
+            return low <= percent <= high
         return self.nearest(percent).depth in self.answer.not_worse
 
     @property
     def set_words(self) -> str:
         """The depths that are as good as can be told."""
+        if self.span:
+            return f"{self.span[0]} to {self.span[1]} layers"
         return depth_span(self.answer.not_worse, self.answer.tested)
 
     def row(self) -> dict:
@@ -200,7 +214,7 @@ def common_rule(runs: Sequence[RunAnswer]) -> tuple[int, RunAnswer, Cost]:
 
 def comparison_sentences(runs: Sequence[RunAnswer]) -> tuple[str, ...]:
     """What the runs say together, the rule first."""
-    tested = [run for run in runs if run.rule_tested]
+    tested = [run for run in runs if run.rule_in_set is not None]
     holding = sum(bool(run.rule_in_set) for run in tested)
     low, high = RULE
     missing = len(runs) - len(tested)

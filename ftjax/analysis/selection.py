@@ -148,7 +148,9 @@ def choose_cell(
 
     The highest mean of the curves that are curves at all (`cells.is_curve`), or what a
     search believes: it measures most depths once, and the highest of those measurements
-    is high by luck more often than not.
+    is high by luck more often than not. Where curves share their highest depth, as the
+    head alone is one trial for all policies, the curve that is higher elsewhere says
+    what further depths are worth.
 
     Args:
         curves: one per policy and setting.
@@ -165,7 +167,9 @@ def choose_cell(
         chosen = [curve.bn for curve in curves].index(bn)
         return chosen, int(np.searchsorted(curves[chosen].depths, depth)), []
     tops = np.array([evidence.means[where].max() for where in places])
-    chosen = int(np.argmax(np.where(able, tops, -np.inf)))
+    elsewhere = np.array([evidence.means[where].mean() for where in places])
+    highest = able & (tops >= tops[able].max())
+    chosen = int(np.argmax(np.where(highest, elsewhere, -np.inf)))
     best = int(np.argmax(evidence.means[places[chosen]]))
     fullest = max(len(curve.depths) for curve in curves)
     notes = [

@@ -12,11 +12,12 @@ import pandas as pd
 
 from ftjax.analysis.compare import compare_cells
 from ftjax.analysis.curves import clean_results
+from ftjax.analysis.rows import IMAGES
 from ftjax.analysis.tuning import tuned_columns
 from ftjax.analysis.wording import depth_list, number, points
 
 LEAST_DEPTHS = 2  # of a value that is compared
-ASKED_AXES = ("train_size", "epochs")  # that are no nuisances
+ASKED_AXES = (*IMAGES, "epochs")  # that are no nuisances
 NAMES = {"lr": "rate", "train_size": "number of training images"}
 ReadCorrect = Callable[[pd.DataFrame], Mapping[str, np.ndarray]]
 

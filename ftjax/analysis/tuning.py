@@ -8,10 +8,10 @@ Where a table holds several values of them, each depth is judged by its own best
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.rows import SETTINGS
+from ftjax.analysis.rows import IMAGES, SETTINGS
 
 # Settings that are part of the question: of these every value is a curve of its own.
-ASKED = ("image_size", "train_size", "class_weights")
+ASKED = ("image_size", *IMAGES, "class_weights")
 NUISANCES = tuple(name for name in SETTINGS if name not in ASKED)
 
 

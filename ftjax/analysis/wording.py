@@ -155,6 +155,7 @@ def _others(fields: Mapping[str, Any]) -> str | None:
         f"{name} {metric_value(fields['metric'], other['value'])}, "
         f"{100 * other['difference']:+z.1f} +- {points(other['stderr'])} points"
         for name, other in fields["policies"].items()
+        if other["stderr"] > 0  # else one trial: the head alone
     ]
     if not found:
         return None

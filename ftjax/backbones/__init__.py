@@ -5,10 +5,15 @@ from functools import partial
 
 from ftjax.backbones.alexnet import alexnet, alexnet_torch
 from ftjax.backbones.backbone import Backbone
+from ftjax.backbones.convnext import convnext
+from ftjax.backbones.densenet import densenet121
 from ftjax.backbones.efficientnet import efficientnet, efficientnet_lite
+from ftjax.backbones.efficientnet_v2 import efficientnet_v2
+from ftjax.backbones.mobilenet import mobilenet_v3
 from ftjax.backbones.resnet import resnet
 from ftjax.backbones.tiny import tiny
 from ftjax.backbones.vgg import vgg
+from ftjax.backbones.vit import vit
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "effnetlite0": partial(efficientnet_lite, "effnetlite0"),
@@ -22,6 +27,9 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "effnetb5": partial(efficientnet, "effnetb5"),
     "effnetb6": partial(efficientnet, "effnetb6"),
     "effnetb7": partial(efficientnet, "effnetb7"),
+    "effnetv2s": partial(efficientnet_v2, "effnetv2s"),
+    "resnet18": partial(resnet, "resnet18", torchvision=True),
+    "resnet34": partial(resnet, "resnet34", torchvision=True),
     "resnet50": partial(resnet, "resnet50"),
     "resnet101": partial(resnet, "resnet101"),
     "resnet152": partial(resnet, "resnet152"),
@@ -35,6 +43,13 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "alexnet": alexnet,
     "alexnet_ksh": partial(alexnet, "alexnet_ksh"),
     "alexnet_torch": alexnet_torch,
+    "densenet121": densenet121,
+    "mobilenetv3_small": partial(mobilenet_v3, "mobilenetv3_small"),
+    "mobilenetv3_large": partial(mobilenet_v3, "mobilenetv3_large"),
+    "convnext_tiny": partial(convnext, "convnext_tiny"),
+    "convnext_base": partial(convnext, "convnext_base"),
+    "vit_small": partial(vit, "vit_small"),
+    "vit_base": partial(vit, "vit_base"),
     "tiny": tiny,
 }
 

@@ -139,8 +139,8 @@ class Backbone:
         body: units that hold pretrained weights, input first.
         smallest_size: smallest height and width of an image, in pixels.
         native_size: the size the pretrained weights were made for, in pixels.
-        source: whose graph it is: `keras`, `torchvision`, `lite` or `caffe`. Networks
-            of one name differ between them in strides, padding, epsilon and
+        source: whose graph it is: `keras`, `torchvision`, `timm`, `lite` or `caffe`.
+            Networks of one name differ between them in strides, padding, epsilon and
             preprocessing.
         flat: whether the body's output is a vector for each image, (batch, c), which
             the head takes as it is; else it is a map, which the head averages.
@@ -241,15 +241,18 @@ def draw_variables(
     """Random variables of the given shapes, as host arrays.
 
     Convolutions: He normal (He et al. 2015); the classifier: Glorot uniform, as
-    Keras' Dense; biases 0; BatchNorm: the identity. With a deviation: all kernels
-    normal with that one.
+    Keras' Dense; biases 0; BatchNorm: the identity; tokens and positions of vision
+    transformers, factors of ConvNeXt: as timm and torchvision draw them. With a
+    deviation: all kernels normal with that one.
     """
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
         name = path[-1].key
+        if name == "embedding":
+            return rng.normal(0, 0.02, leaf.shape).astype(np.float32)
         if name != "kernel":
-            value = 1.0 if name in ("scale", "var") else 0.0
+            value = {"scale": 1.0, "var": 1.0, "gamma": 1e-6}.get(name, 0.0)
             return np.full(leaf.shape, value, np.float32)
         if deviation:
             return rng.normal(0, deviation, leaf.shape).astype(np.float32)

@@ -85,6 +85,7 @@ class ConvNorm(nn.Module):
     strides: int
     activation: str
     preprocessing: Preprocessing | None = None
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
@@ -97,7 +98,8 @@ class ConvNorm(nn.Module):
             use_bias=False,
             name="conv",
         )(x)
-        norm = BatchNorm(EPSILON, MOMENTUM, ACTIVATIONS[self.activation], name="bn")
+        activation = ACTIVATIONS[self.activation]
+        norm = BatchNorm(EPSILON, self.momentum, activation, name="bn")
         return norm(x, use_batch_stats="bn" in batch_norm, momentum=momentum)
 
 
@@ -114,6 +116,7 @@ class MBConv(nn.Module):
         residual: whether the input is added to the output.
         centered: whether the depthwise convolution has as many rows of padding above as
             below, whatever the height; else TensorFlow's 'SAME'.
+        momentum: share of BatchNorm's running statistics that is kept at a step.
         begin: the step that it begins with (`Unit.onward`); empty: the first one.
         end: the step before which it ends (`Unit.before`); empty: none.
     """
@@ -126,6 +129,7 @@ class MBConv(nn.Module):
     activation: str
     residual: bool
     centered: bool = False
+    momentum: float = MOMENTUM
     begin: str = ""
     end: str = ""
 
@@ -144,7 +148,7 @@ class MBConv(nn.Module):
             x, shortcut = jnp.split(inputs, [inputs.shape[-1] - self.features], -1)
 
         def norm(x, name, activation=identity, conv=None):
-            return BatchNorm(EPSILON, MOMENTUM, activation, name=name)(
+            return BatchNorm(EPSILON, self.momentum, activation, name=name)(
                 x, use_batch_stats=name in batch_norm, momentum=momentum, conv=conv
             )
 

@@ -153,6 +153,14 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
+def average_pool(x: jax.Array, window: int) -> jax.Array:
+    """Means over windows of x (n, h, w, c) that do not overlap; what is left is cut."""
+    n, height, width, c = x.shape
+    rows, columns = height // window, width // window
+    x = x[:, : rows * window, : columns * window]
+    return x.reshape(n, rows, window, columns, window, c).mean((2, 4))
+
+
 def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
     """Means of x (n, h, w, c) over side x side bins: (n, side, side, c).
 
@@ -326,6 +334,16 @@ class DepthwiseConv(nn.Module):
             bias = self.param("bias", empty, (channels,))
             y = y + per_channel(bias.astype(y.dtype), y.ndim)
         return y
+
+
+def layer_norm(x: jax.Array, name: str) -> jax.Array:
+    """Layer normalization of x (..., c) inside a module; params scale and bias (c,).
+
+    Ba et al. 2016, with the epsilon of ConvNeXt and vision transformers. Moments are
+    float32; their two passes keep the digits that one would lose.
+    """
+    norm = nn.LayerNorm(1e-6, dtype=x.dtype, use_fast_variance=False, name=name)
+    return norm(x)
 
 
 class BatchNorm(nn.Module):

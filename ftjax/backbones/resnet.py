@@ -1,10 +1,13 @@
-"""ResNet50, 101 and 152 (He et al. 2016), the original variant of keras.applications.
+"""ResNet18, 34, 50, 101 and 152 (He et al. 2016).
+
+50 and larger are the original variant of keras.applications.
 
 The stride of a stage sits on its first 1x1 convolutions, convolutions have biases,
 BatchNorm's epsilon is 1.001e-5 (keras/src/applications/resnet.py). torchvision's
 networks (`resnet50_torch`, "v1.5") are others: the stride sits on the 3x3, there are no
 biases, epsilon is 1e-5, running statistics move ten times as fast, and images are
-scaled differently (torchvision/models/resnet.py). Layers bear Keras' names in both.
+scaled differently (torchvision/models/resnet.py). 18 and 34, which Keras lacks, are
+torchvision's. Layers bear Keras' names in all.
 """
 
 from dataclasses import replace
@@ -19,6 +22,8 @@ from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 from ftjax.kernels.normalization import identity
 
 BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
@@ -137,15 +142,53 @@ class Bottleneck(nn.Module):
         return relu(shortcut + x)
 
 
-def bottleneck_layers(name: str, projection: bool) -> tuple[Layer, ...]:
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut, projected where shapes change.
+
+    Attributes:
+        features: channels of the output.
+        strides: of the block.
+        projection: whether the shortcut is a convolution.
+    """
+
+    features: int
+    strides: int = 1
+    projection: bool = False
+
+    @nn.compact
+    def __call__(self, x, *, batch_norm=(), momentum=None, residual_scale=None):
+        def layer(x, number, size, strides, activation=identity):
+            padding = PAD if size == 3 else "SAME"
+            shape = self.features, size, strides, padding
+            conv = Conv(*shape, use_bias=False, name=f"{number}_conv")
+            name = f"{number}_bn"
+            norm = BatchNorm(V1_5.epsilon, V1_5.momentum, activation, name=name)
+            on_batch = name in batch_norm
+            return norm(conv(x), use_batch_stats=on_batch, momentum=momentum)
+
+        shortcut = x
+        if self.projection:
+            shortcut = layer(x, 0, 1, self.strides)
+        x = layer(layer(x, 1, 3, self.strides, relu), 2, 3, 1)
+        return relu(shortcut + x)
+
+
+def residual_layers(
+    name: str, convolutions: int, projection: bool
+) -> tuple[Layer, ...]:
     """Layers of one block in the order of Keras' `model.layers`.
 
     Keras sorts by distance from the output, so a projection's convolution and
     BatchNorm stand apart, between the layers of the main branch.
     """
-    order = "1_conv 1_bn 1_relu 2_conv 2_bn 2_relu 3_conv 3_bn add out".split()
+    order = [
+        f"{i + 1}_{k}" for i in range(convolutions) for k in ("conv", "bn", "relu")
+    ]
+    last = order[-3]
+    order[-1:] = ["add", "out"]
     if projection:
-        order[6:7] = ["0_conv", "3_conv", "0_bn"]
+        at = order.index(last)
+        order[at : at + 1] = ["0_conv", last, "0_bn"]
     kinds = {"conv": "Conv2D", "bn": "BatchNormalization", "add": "Add"}
     layers = []
     for key in order:
@@ -174,23 +217,24 @@ def resnet(name: str, *, torchvision: bool = False) -> Backbone:
     Args:
         name: a key of `BLOCKS`.
         torchvision: the "v1.5" variant of torchvision and timm; the name gets the
-            suffix `_torch`.
+            suffix `_torch` where Keras has a network of that name.
     """
+    basic = name in ("resnet18", "resnet34")
     variant = V1_5 if torchvision else KERAS
     units = [stem_unit(64, TORCHVISION if torchvision else CAFFE, variant)]
     for stage, blocks in enumerate(BLOCKS[name]):
         for block in range(blocks):
             first = block == 0
-            module = Bottleneck(
-                64 * 2**stage,
-                strides=2 if first and stage > 0 else 1,
-                projection=first,
-                variant=variant,
-            )
+            strides = 2 if first and stage > 0 else 1
+            if basic:  # whose first stage keeps the stem's shape
+                module = BasicBlock(64 * 2**stage, strides, first and stage > 0)
+            else:
+                module = Bottleneck(64 * 2**stage, strides, first, variant)
             unit_name = f"conv{stage + 2}_block{block + 1}"
-            layers = bottleneck_layers(unit_name, projection=first)
+            layers = residual_layers(unit_name, 2 if basic else 3, module.projection)
             units.append(Unit(unit_name, module, layers))
     backbone = Backbone(name, tuple(units), smallest_size=32, native_size=224)
     if torchvision:
-        return replace(backbone, name=f"{name}_torch", source="torchvision")
+        name = name if basic else f"{name}_torch"
+        return replace(backbone, name=name, source="torchvision")
     return backbone

@@ -8,7 +8,7 @@ from ftjax.backbones.efficientnet import (
     conv_norm_layers,
 )
 from ftjax.backbones.preprocessing import LITE
-from ftjax.backbones.resnet import Bottleneck, bottleneck_layers
+from ftjax.backbones.resnet import Bottleneck, residual_layers
 from ftjax.backbones.vgg import MaxPool, PlainConv
 
 
@@ -23,9 +23,9 @@ def tiny() -> Backbone:
         Unit("plain_conv", PlainConv(8), (conv,)),
         Unit("plain_pool", MaxPool(), (pool,)),
         Unit(
-            "res_block1", Bottleneck(4, 1, True), bottleneck_layers("res_block1", True)
+            "res_block1", Bottleneck(4, 1, True), residual_layers("res_block1", 3, True)
         ),
-        Unit("res_block2", Bottleneck(4), bottleneck_layers("res_block2", False)),
+        Unit("res_block2", Bottleneck(4), residual_layers("res_block2", 3, False)),
         Unit("mb_block1", first, block_layers("mb_block1", first, True)),
         Unit("mb_block2", second, block_layers("mb_block2", second, True), 0.5),
         Unit("top", ConvNorm(16, 1, 1, "swish"), conv_norm_layers("top")),

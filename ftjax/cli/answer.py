@@ -14,6 +14,7 @@ from ftjax.analysis.variance import Variance, share
 from ftjax.analysis.wording import percent, points
 from ftjax.axes import NAMES
 from ftjax.report.answer import recommend_run, write_files, write_recommendation
+from ftjax.report.set_section import answer_of_sets
 from ftjax.sweep.events import Event
 
 FIRST = 300.0  # seconds before the first answer, and at least between two of them
@@ -61,6 +62,8 @@ def write_answer(
     for sentence in best.explanation:
         show(sentence)
     show(best.sentence, style="bold")
+    if sets := answer_of_sets(out, results, best):
+        show(sets, style="bold")
     if answer.score:
         show(answer.score, style="bold")
 

@@ -16,17 +16,19 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
-from typing import Annotated, Any, TextIO, TypeVar
+from dataclasses import is_dataclass
+from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
 
 from ftjax.machine import peers
-from ftjax.machine.console import PLAIN
+from ftjax.machine.console import OVERRIDE, PLAIN
 from ftjax.machine.console import make_console as make_console
 from ftjax.machine.files import Damaged
 
 Options = TypeVar("Options")
+HELP_ALL = "--help-all"
 Where = Annotated[
     tuple[tuple[str, ...], ...],
     tyro.conf.UseAppendAction,
@@ -50,18 +52,46 @@ def parse(
         description: what the help says first.
 
     Raises:
-        SystemExit: 0 after --help; 2 after a wrong argument, said in one line.
+        SystemExit: 0 after --help or --help-all; 2 after a wrong argument, said in one
+            line.
     """
     said = io.StringIO()
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    hidden = overrides(options)
+    if hidden and HELP_ALL in words:
+        words = ["--help"]
+    elif hidden and not {"-h", "--help"}.isdisjoint(words):
+        options = without(options, hidden)
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in hidden)
+        description = f"{description or ''}\n\n{HELP_ALL} tells also {flags}."
     try:
         with redirect_stderr(said):
             return tyro.cli(
-                options, prog=prog, args=arguments, description=description or ""
+                options, prog=prog, args=words, description=description or ""
             )
     except SystemExit as stop:
         if stop.code:
             print_error(f"error: {one_line(said.getvalue())} (--help shows the usage)")
         raise
+
+
+def overrides(options: type) -> dict[str, Any]:
+    """The fields that `--help` leaves out, and their types."""
+    if not is_dataclass(options):  # a choice of subcommands
+        return ()
+    hints = get_type_hints(options, include_extras=True)
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if OVERRIDE in getattr(hint, "__metadata__", ())
+    }
+
+
+def without(options: type[Options], hidden: dict[str, Any]) -> type[Options]:
+    """The dataclass as `--help` shows it, less some fields."""
+    types = {name: Annotated[own, tyro.conf.Suppress] for name, own in hidden.items()}
+    own = {name: getattr(options, name) for name in ("__doc__", "__module__")}
+    return type(options.__name__, (options,), {**own, "__annotations__": types})
 
 
 def conditions(where: Where) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """What does a table of depths and accuracies say, and what did the paper's say?
 
     ftjax fit RESULTS.csv          fits, optimum, interval, sentence
-    ftjax fit RESULTS.csv --out    also recommendation.json beside it
+    ftjax fit RESULTS.csv --out    also recommendation.json and fits.csv beside it
     ftjax fit RUN ... --general    the paper's equation (9) on one's own runs
     ftjax fit --paper              every published number, recomputed
 
 RESULTS.csv is a sweep's table or anybody's: columns `depth` (or `depth_layers`),
 `accuracy` on validation data (or `val_accuracy`), optional `seed`, `bn`,
-`total_layers`, `seconds`, `flops`, ... Accuracies are fractions or percent.
+`total_layers`, `seconds`, `flops`, ... Accuracies are fractions or percent. fits.csv
+holds what every equation predicts for every row, with squared and absolute error.
 
 Two CPU cores, 5 s for --paper: the paper's ResNet152 optimum 107 is 115 by its own
 equation and 153 (128-185) by least squares.
@@ -26,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftjax.analysis.curves import clean_results
-from ftjax.analysis.fits import fit_all
+from ftjax.analysis.fit_errors import CurveFits, all_errors, curve_fits
 from ftjax.analysis.quadratic_words import quadratic_words
 from ftjax.analysis.recommend import Recommendation, recommend
 from ftjax.analysis.results_file import (
@@ -66,7 +67,8 @@ class Options:
     paper: bool = False
     """Audit the depth paper."""
     out: tuple[Path, ...] | None = None
-    """Write recommendation.json: beside the table, or into the path given here."""
+    """Write recommendation.json and fits.csv: beside the table, or into the path given
+    here."""
     total_layers: int | None = None
     """Layers of the whole network, for tables that do not say."""
     epsilon: float | None = None
@@ -107,17 +109,19 @@ def analyze(console: Console, path: Path, options: Options) -> None:
     table, notes = read_results(path, total_layers=options.total_layers)
     best = recommend_table(path, table, options)
     clean, _ = clean_results(table)
-    for bn, rows in clean.groupby("bn", sort=False):
-        depth, accuracy = rows["depth_layers"], rows["val_accuracy"]
+    curves = curve_fits(clean, best.total_layers, best.setting)
+    for bn, curve in curves.items():
         title = f"{path.name}: validation accuracy over depth, bn {bn}"
-        console.print(fits_table(title, depth, accuracy, best.total_layers))
-        fit = best.quadratic.get(str(bn))
-        if fit is not None:
+        console.print(fits_table(title, curve, best.total_layers))
+        fit = best.quadratic.get(bn)
+        if fit is not None and "quadratic" in curve.fits:
+            console.print(errors_table(curve, "quadratic", bn))
+            own = curve.rows[curve.rows["equation"] == "quadratic"]
             line = quadratic_words(
-                str(bn),
+                bn,
                 fit,
-                depth,
-                accuracy,
+                own["depth_layers"],
+                own["val_accuracy"],
                 draws=options.bootstrap,
                 seed=options.seed,
                 total=best.total_layers,
@@ -134,7 +138,9 @@ def analyze(console: Console, path: Path, options: Options) -> None:
         from ftjax.machine.files import write_json  # starts JAX
 
         write_json(target, best.to_json())
-        console.print(f"Written: {target}", soft_wrap=True)
+        errors = target.with_name("fits.csv")
+        all_errors(curves).to_csv(errors, index=False)
+        console.print(f"Written: {target}, {errors}", soft_wrap=True)
 
 
 def table_file(path: Path) -> Path:
@@ -231,20 +237,42 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
-def fits_table(title: str, depth, accuracy, total_layers: int) -> Table:
+def fits_table(title: str, curve: CurveFits, total_layers: int) -> Table:
     """Rich table of all shapes fitted to one curve."""
     table = Table(title=title)
-    for name in ("shape", "parameters", "R^2", "AICc", "leave-one-out", "optimum"):
+    names = "shape", "parameters", "R^2", "AICc", "leave-one-out", "MSE", "MAE"
+    for name in (*names, "optimum"):
         table.add_column(name, justify="left" if name == "shape" else "right")
-    for fit in fit_all(depth, accuracy, total_layers=total_layers).values():
+    for fit in curve.fits.values():
+        mse, mae = curve.means.loc[fit.shape]
         table.add_row(
             fit.shape,
             str(fit.num_params),
             _number(fit.r_squared, 3),
             _number(fit.aicc, 2),
             _number(fit.loo_rmse, 4),
+            _number(mse, 6),
+            _number(mae, 4),
             f"{fit.optimum} ({100 * fit.optimum / max(total_layers, 1):.0f} %)",
         )
+    return table
+
+
+def errors_table(curve: CurveFits, shape: str, bn: str) -> Table:
+    """Rich table of one equation against every measured row, as the paper's."""
+    table = Table(title=f"Measured and predicted by the {shape} fit, bn {bn}")
+    names = "depth", "measured", "predicted", "squared error", "absolute error"
+    for name in names:
+        table.add_column(name, justify="right")
+    own = curve.rows[curve.rows["equation"] == shape]
+    for row in own.itertuples():
+        numbers = (row.val_accuracy, 4), (row.predicted, 4), (row.squared_error, 6)
+        cells = (_number(float(value), digits) for value, digits in numbers)
+        error = _number(float(row.absolute_error), 4)
+        table.add_row(f"{row.depth_layers}", *cells, error)
+    mse, mae = curve.means.loc[shape]
+    table.add_section()
+    table.add_row("MSE, MAE", "", "", _number(mse, 6), _number(mae, 4))
     return table
 
 

@@ -7,13 +7,20 @@ from rich.table import Table
 
 from ftjax.analysis.wording import duration
 from ftjax.axes import FRESH
+from ftjax.block_sets import set_name
 from ftjax.config import HALVING
 from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.sweep.cost import measure_cost, trainable_params
+from ftjax.sweep.devices import last_end
 from ftjax.sweep.forecast import measure_rates, passed_flops, views_cost
 from ftjax.sweep.memory import available_bytes, count_programs
 from ftjax.sweep.prepare import Sweep
-from ftjax.sweep.resources import largest_trials, needed_memory, trials_at_once
+from ftjax.sweep.resources import (
+    Budget,
+    largest_trials,
+    needed_memory,
+    trials_at_once,
+)
 from ftjax.sweep.trial import Trial
 
 CHOICES = (1, 4, 8)  # numbers of views whose cost is told
@@ -26,7 +33,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         Seconds in all, compilation included; None where a search has yet to decide.
     """
     config, start, data, budget, _ = sweep
-    trials = sweep.plan().trials
+    trials = sweep.plan((*sweep.points, *sweep.set_points)).trials
     if not trials:
         console.print("--depths auto decides after the first trials what to train")
         return None
@@ -50,7 +57,7 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         seconds += took
         table.add_row(
             str(trial.cut.depth_layers),
-            str(trial.cut.depth_units),
+            set_name(trial.cut.blocks) or str(trial.cut.depth_units),
             trial.policy,
             str(trial.seed),
             f"{trainable_params(network, trial.cut, cost):,}",
@@ -83,7 +90,9 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
         f"{memory.stored / 1e9:.2f}",
     ]
     lines += views_lines(budget.room, trials)
-    if count > 1:
+    lines.append(room_line(budget.room, fused=budget.fused))
+    lines += device_lines(budget, count, [rates.seconds(trial) for trial in trials])
+    if count > 1 and not budget.devices:
         lines.append(
             f"{count} trials side by side (--trials-at-once); the seconds are those "
             "of one after the other"
@@ -104,6 +113,39 @@ def print_forecast(sweep: Sweep, console: Console) -> float | None:
     for line in lines:
         console.print(line)
     return seconds + compiling
+
+
+def room_line(room: Room, *, fused: bool) -> str:
+    """Where activations may be, and how an epoch is run there."""
+    parts = [f"{room.device / 1e9:.1f} GB of the device"] if room.device else []
+    parts.append(f"{room.memory / 1e9:.1f} GB of the host's memory (--cache-gb)")
+    parts += [f"{room.disk / 1e9:.1f} GB of disk (--disk-gb)"] if room.disk else []
+    form = "; where they are on the device, an epoch is a few programs"
+    return f"activations: up to {', then '.join(parts)}{form if fused else ''}"
+
+
+def device_lines(budget: Budget, count: int, seconds: Sequence[float]) -> Iterator[str]:
+    """How trials and devices meet, and why.
+
+    Args:
+        budget: of the machine.
+        count: trials side by side.
+        seconds: of every trial, the longest first.
+    """
+    if budget.mesh is not None and budget.why:
+        yield (
+            f"{budget.mesh.size} devices share every batch, because {budget.why}; "
+            "--mesh data=1 takes one"
+        )
+    if not budget.devices:
+        return
+    end, total = last_end(seconds, count), sum(seconds)
+    yield (
+        f"{len(budget.devices)} devices: {count} trials side by side, each on one "
+        f"device, the longest first, because {budget.why}: {duration(end)} of training "
+        f"instead of {duration(total)}, if the devices share nothing (--mesh data=N: "
+        "they share every batch)"
+    )
 
 
 def views_lines(room: Room, trials: Sequence[Trial]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ftjax.data.boxes import object_masks
 from ftjax.data.cache import StoredArray, load_or_build
 from ftjax.data.classes import choose_classes
 from ftjax.data.decode import RULE, decoder_versions
+from ftjax.data.flaws import flawed_hash, imbalanced_rows, noisy_labels
 from ftjax.data.index import Source, Split
 from ftjax.data.parts import choose_parts
 from ftjax.data.rows import Spool, decode_items
@@ -53,6 +54,7 @@ class Dataset:
         note: what a reader of the results must know about the images.
         shared: number of image files with the same content in train and in val.
         report: what became of every file; None if it is not a folder.
+        kept: (k,) the training images that are trained on; None: all of them.
         bits: of the values of 16-bit images, which `decode_image` needs to read others
             in the same way; None if there are none.
     """
@@ -68,6 +70,12 @@ class Dataset:
     report: ScanReport | None = None
     bits: int | None = None
     smaller: Mapping[int, str] = field(default_factory=dict)
+    kept: np.ndarray | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(k,) the training images that are trained on."""
+        return np.arange(len(self.train.labels)) if self.kept is None else self.kept
 
     def first(self, train_size: int | None) -> "Dataset":
         """With the first of the training images: the set of that size by itself.
@@ -83,6 +91,35 @@ class Dataset:
             train=Arrays(images, labels),
             content_hash=self.smaller[train_size],
             smaller={},
+        )
+
+    def chosen(
+        self, train_size: int | None, imbalance: float = 1.0, label_noise: float = 0.0
+    ) -> "Dataset":
+        """What a trial trains on: the first images, of which some may be made worse.
+
+        The images themselves stay where they are, so that all trials share the
+        activations of one pass; `rows` tells which of them are trained on.
+
+        Args:
+            train_size: as of `first`.
+            imbalance: as of `imbalanced_rows`.
+            label_noise: as of `noisy_labels`, of the images that are left.
+        """
+        data, classes = self.first(train_size), len(self.class_names)
+        if imbalance == 1 and not label_noise:
+            return data
+        kept = imbalanced_rows(data.train.labels, classes, imbalance)
+        labels = data.train.labels.copy()
+        labels[kept] = noisy_labels(
+            labels[kept], classes, label_noise, data.content_hash
+        )
+        return replace(
+            data,
+            train=Arrays(data.train.images, labels),
+            content_hash=flawed_hash(data.content_hash, imbalance, label_noise),
+            smaller={},
+            kept=None if imbalance == 1 else kept,
         )
 
     def describe(self) -> str:

@@ -21,6 +21,7 @@ from ftjax.frozen.placement import (
 from ftjax.frozen.start import Start
 from ftjax.frozen.store import Recipe, Store, content_name, load_or_make
 from ftjax.machine.caches import cache_folder
+from ftjax.machine.devices import Device, own_device
 
 
 class ActivationCache:
@@ -36,6 +37,7 @@ class ActivationCache:
         mesh: devices that share a batch.
         threads: that pass a batch each at the same time.
         needs_device: whether the trials count on activations on the device.
+        devices: that pass a batch each; none: the default one, or the mesh.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class ActivationCache:
         mesh: Mesh | None = None,
         threads: int = 1,
         needs_device: bool = False,
+        devices: Sequence[Device] = (),
     ):
         self._start, self._data, self._needs_device = start, data, needs_device
         self._all_room = room
         self._passes = {"batch_size": batch_size, "mesh": mesh, "threads": threads}
+        self._passes["devices"] = tuple(devices)
         self._restart(None)
 
     def _restart(self, view_set: ViewSet | None) -> None:
@@ -63,6 +67,7 @@ class ActivationCache:
             self._room = self._all_room.with_views(view_set[1])
         self._newest = Activations(0, train, val, views=views)
         self._begun: Activations | None = None
+        self._placed: dict[Device | None, Activations] = {}  # by device
 
     def at(self, placement: Placement, view_set: ViewSet | None = None) -> Activations:
         """Those at a boundary not before the last one of the same views.
@@ -75,12 +80,14 @@ class ActivationCache:
         boundary, begin, _ = placement
         if view_set != self._view_set:
             self._restart(view_set)
-        self._newest = self._put_on_device(self._move(self._newest, boundary))
+        if self._newest.boundary != boundary:
+            self._placed = {}  # the memory is needed
+            self._newest = self._move(self._newest, boundary)
         begun = self._begun
         if begun is None or (begun.boundary, begun.begin) != (boundary, begin):
             begun = self._begun = None  # its memory may be needed
         if not begin:
-            return self._newest
+            return self._put_on_device(self._newest)
         if begun is None:
             begun = self._begun = self._go_into(self._newest, begin)
         return begun
@@ -122,19 +129,25 @@ class ActivationCache:
         return activations._replace(**passed)
 
     def _put_on_device(self, activations: Activations) -> Activations:
-        """The activations on the device if they fit; says if they do not but should."""
+        """Activations on this thread's device if they fit; says if they should but not.
+
+        They are on the host as well, from where the frozen part goes on.
+        """
         if self._room.on_device(activations.boundary):
-            placed = {
-                name: split if isinstance(split, Views) else jax.device_put(split)
-                for name, split in splits_of(activations)
-            }
-            return activations._replace(**placed)
+            device = own_device()
+            if device not in self._placed:
+                placed = {
+                    name: split if isinstance(split, Views) else jax.device_put(split)
+                    for name, split in splits_of(activations)
+                }
+                self._placed[device] = activations._replace(**placed)
+            return self._placed[device]
         if self._needs_device:
             name = self._start.network.units[activations.boundary].name
             warn_once(
-                f"the activations before {name} are not on the device, so depths there "
-                "are not --fused; that takes a single device, and more of it by "
-                "--device-gb"
+                f"the activations before {name} do not fit the device, so depths there "
+                "train by small programs, and each step's images are sent to it: use "
+                "fewer images, a smaller --image-size, or more memory by --device-gb"
             )
         return activations
 

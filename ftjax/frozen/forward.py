@@ -4,6 +4,7 @@ Trials run from the earliest cut to the latest, so the frozen part is passed onc
 a whole sweep: going to the next cut runs only the units in between.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from ftjax.backbones.backbone import (
 )
 from ftjax.data.augment import Views
 from ftjax.data.read_ahead import read_ahead
+from ftjax.machine.devices import Device, copy_on, on
 from ftjax.machine.mesh import fetch, shard_batch
 from ftjax.machine.stacking import Variants, each_variant
 from ftjax.machine.workers import map_ahead, stop_point
@@ -115,6 +117,7 @@ def outputs(
     batch_size: int,
     mesh: Mesh | None = None,
     threads: int = 1,
+    devices: Sequence[Device] = (),
 ) -> Iterator[np.ndarray]:
     """Runs a data set through frozen units, a batch at a time.
 
@@ -126,18 +129,27 @@ def outputs(
         batch_size: images per step; the result does not depend on it.
         mesh: devices that share a batch.
         threads: that pass a batch each at the same time.
+        devices: that pass one batch after the other in turn; the programs are those of
+            a single device, and so are the numbers. None: the default one.
 
     Yields:
         (at most batch_size, ...) inputs of the unit after the last of `units`, in
         order.
     """
+    names = [unit.name for unit in units]
+    own = [
+        {name: t[name] for name in names if name in t} for t in (params, batch_stats)
+    ]
+    seats = [(device, *copy_on(own, device)) for device in devices or (None,)]
 
     def output(batch):
-        rows, count = batch
-        y = infer(units, params, batch_stats, shard_batch(rows, mesh))
-        return fetch(y)[:count]
+        (rows, count), (device, params, batch_stats) = batch
+        with on(device):
+            y = infer(units, params, batch_stats, shard_batch(rows, mesh))
+            return fetch(y)[:count]
 
-    yield from map_ahead(output, batches(x, batch_size), threads)
+    dealt = zip(batches(x, batch_size), itertools.cycle(seats), strict=False)
+    yield from map_ahead(output, dealt, max(threads, len(seats)))
 
 
 def advance(
@@ -149,6 +161,7 @@ def advance(
     batch_size: int,
     mesh: Mesh | None = None,
     threads: int = 1,
+    devices: Sequence[Device] = (),
 ) -> np.ndarray | Views:
     """What `outputs` yields, in memory: (n, ...); `x` if there are no units."""
     if not units:
@@ -163,6 +176,7 @@ def advance(
         batch_size=batch_size,
         mesh=mesh,
         threads=threads,
+        devices=devices,
     ):
         if result is None:
             result = np.empty((len(x), *y.shape[1:]), y.dtype)

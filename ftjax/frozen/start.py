@@ -24,7 +24,7 @@ class Start(NamedTuple):
         head: that a trial starts from, by unit, on the devices; None: it draws its
             own by its seed.
         deviation: of the kernels that are drawn, as of `draw_head`.
-        probes: heads that were fitted so far, by what they depend on.
+        probes: heads that were fitted so far, by what they depend on, on the host.
     """
 
     network: Backbone

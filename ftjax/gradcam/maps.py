@@ -229,6 +229,9 @@ def find_stages(units: Sequence[Unit], size: int) -> tuple[Stage, ...]:
     Args:
         units: of a backbone's body, from the first one on.
         size: height and width of the images, in pixels.
+
+    Raises:
+        ValueError: no unit gives a map, as in a vision transformer.
     """
     shapes = boundary_shapes(units, size)[1:]
     groups: list[list[tuple[Unit, tuple[int, ...]]]] = []
@@ -239,6 +242,11 @@ def find_stages(units: Sequence[Unit], size: int) -> tuple[Stage, ...]:
             groups[-1].append((unit, shape))
         else:
             groups.append([(unit, shape)])
+    if not groups:
+        raise ValueError(
+            f"no unit gives a map of places ({units[0].name} gives {shapes[0]}): "
+            "Grad-CAM takes networks of convolutions, not of tokens"
+        )
     if len(groups) > 1 and not any(unit.parameter_keys for unit, _ in groups[-1]):
         last = groups.pop()
         groups[-1] += last

@@ -6,6 +6,9 @@ LOG_WIDTH = 160  # columns of a log file or pipe
 # Names of classes, files and errors come from outside, and Rich would read a `[/x]` in
 # them as markup.
 PLAIN = {"markup": False, "highlight": False, "emoji": False}
+# Marks a field of a configuration that overrides what is chosen by itself: `--help-all`
+# tells it, `--help` does not.
+OVERRIDE = "override"
 
 
 def make_console(*, quiet: bool = False) -> Console:

@@ -29,9 +29,9 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
     """The mesh that `--mesh` asks for.
 
     Args:
-        text: `auto`, `data=N`, `variant=M`, or both with a comma. `auto` takes as many
-            devices as divide the batch; on a CPU one, because the devices of one
-            process share its cores.
+        text: `auto`, `data=N`, `variant=M`, or both with a comma. `auto` is none, as
+            each device of a process trains trials of its own (`sweep.devices`); of
+            several processes, as many devices as divide the batch.
         batch_size: images that pass through the network at a time.
 
     Returns:
@@ -42,9 +42,7 @@ def make_mesh(text: str, batch_size: int) -> Mesh | None:
     """
     devices, several = jax.devices(), jax.process_count() > 1
     if text == "auto":
-        limit = len(devices)
-        if jax.default_backend() == "cpu" and not several:
-            limit = 1
+        limit = len(devices) if several else 1
         sizes = {DATA: max(n for n in range(1, limit + 1) if batch_size % n == 0)}
     else:
         sizes = _parse(text)

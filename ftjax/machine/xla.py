@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import jax
 
+from ftjax.machine.autotune import UNTUNED
 from ftjax.machine.caches import cache_folder
 from ftjax.machine.threads import POOL_SIZE, one_thread, usable_cores
 
@@ -17,20 +18,16 @@ TUNED_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_prefer_vector_width=512",
     "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true",
-    "--xla_gpu_autotune_level=0",
 )
 CODEGEN_PARTS = "--xla_cpu_parallel_codegen_split_count"
 FORCED_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
-def tune_xla() -> None:
+def tune_xla(gpu_flags: Iterable[str] = UNTUNED) -> None:
     """Chooses how XLA compiles and runs; comes before all other use of JAX.
 
-    On a GPU it takes an algorithm for each convolution and product without timing all
-    that there are. Its default, to time them, had not ended after 150 s for the 16
-    distinct units of EfficientNetB0, which are compiled in 5 s without (H200, bfloat16,
-    96 pixels, 8 threads). What that costs in each step was not measured; XLA_FLAGS with
-    --xla_gpu_autotune_level=4 brings the default back, for long trials.
+    On a GPU how it picks algorithms is timed once for each card (`autotune`); XLA_FLAGS
+    with --xla_gpu_autotune_level=4 brings XLA's own default back.
 
     On a CPU its older code for fusions, where that is still there (jaxlib 0.10), is
     compiled in two thirds of the time and runs as fast (first and later steps of
@@ -41,9 +38,16 @@ def tune_xla() -> None:
     6.4 s instead of 10.5 and run as fast, within 2 %. A program is compiled in half as
     many parts as there are cores instead of 32, so that less of it is done twice (all
     of a sweep of EfficientNetB0, two at a time: 18 s of two cores, in 32 parts 20 s).
+
+    Args:
+        gpu_flags: for a GPU, as of `autotune`.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    tuned = *TUNED_FLAGS, f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}"
+    tuned = (
+        *TUNED_FLAGS,
+        *gpu_flags,
+        f"{CODEGEN_PARTS}={min(max(usable_cores() // 2, 1), 32)}",
+    )
     missing = [flag for flag in known(tuned) if flag.split("=")[0] not in flags]
     os.environ["XLA_FLAGS"] = " ".join([*missing, flags]).strip()
     choose_dispatch()

@@ -149,9 +149,10 @@ def recommend_run(out: Path, results: pd.DataFrame, **settings: Any) -> Recommen
             f"differently: {counts}.",
         )
     left_out = read_report(out) or {}
+    moves = () if answer.shape == "chance" else surface_sentences(results, read)
     return replace(
         answer,
-        explanation=(*answer.explanation, *surface_sentences(results, read), *most),
+        explanation=(*answer.explanation, *moves, *most),
         warnings=(*about_images, *several, *answer.warnings),
         left_out=left_out,
         effects=effects,

@@ -14,14 +14,18 @@ from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing, sections
 from ftjax.report.content import answer_parts, key_facts, notices, time_facts
+from ftjax.report.fit_section import fitted_curves
 from ftjax.report.gradcam_section import heat_maps
 from ftjax.report.inline import draw_image
 from ftjax.report.sections import Report, Section
+from ftjax.report.set_section import sets_of_blocks
 from ftjax.search.depths import MASS
 
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     sections.why,
     sections.all_depths,
+    sets_of_blocks,
+    fitted_curves,
     sections.by_axis,
     sections.test_images,
     sections.classes,

@@ -9,6 +9,7 @@ from rich.progress import Progress as Bar
 
 from ftjax.analysis.wording import percent
 from ftjax.axes import NAMES, varied
+from ftjax.block_sets import parse_sets, set_name
 from ftjax.config import axis_values
 from ftjax.sweep.events import ENDED_BADLY, Event
 from ftjax.sweep.prepare import Sweep
@@ -222,6 +223,11 @@ def print_plan(sweep: Sweep, console: Console) -> None:
         f"{len(plan.requests)} rows, {len(plan.trials)} trials of {epochs} epochs: "
         f"depths {' '.join(map(str, depths))} of {len(start.network.layers)} layers, "
         f"bn {' '.join(config.bn)}, {config.seeds} seed" + "s" * (config.seeds > 1),
+        *(
+            [f"then {len(sets)} sets of blocks: {' '.join(sets)}"]
+            if (sets := [*map(set_name, parse_sets(start.network, config.sets))])
+            else []
+        ),
         *(
             f"{axis.title}: {' '.join(map(str, axis_values(config)[axis.name]))}"
             for axis in varied(axis_values(config))

@@ -158,7 +158,7 @@ class Allowance:
     def _passing(self, trials: Sequence[Trial]) -> float:
         """Seconds of the pass through the frozen part, up to the latest cut."""
         sweep = self._sweep
-        flops = passed_flops(sweep.start, trials, sweep.num_images)
+        flops = passed_flops(sweep.budget.room, trials)
         return flops / self.rates.inference
 
     def report(self, plan: Plan, results: pd.DataFrame) -> dict[str, Any] | None:

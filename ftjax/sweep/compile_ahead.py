@@ -85,8 +85,10 @@ def compile_ahead(
 
     Within it, the pass up to the first cut can begin; the rest is compiled meanwhile.
     What is left compiles in no time (sums over the parts of a batch) or is for one
-    policy (`recalibrate`). Does nothing for one thread, and where trials are stacked,
-    fused or on a mesh, whose programs are others.
+    policy (`recalibrate`). Does nothing for one thread, and where trials are stacked or
+    on a mesh, whose programs are others. Where an epoch is a program, the frozen part's
+    are compiled alone. Of several devices each has programs
+    of its own; those of a GPU are read from the compilation cache by the others.
 
     Args:
         start: the pretrained network.
@@ -98,7 +100,8 @@ def compile_ahead(
     Yields:
         Waits until all is compiled.
     """
-    others = budget.fused or budget.seeds_at_once > 1 or budget.mesh is not None
+    others = budget.seeds_at_once > 1 or budget.mesh is not None
+    others |= bool(budget.devices) and jax.default_backend() != "gpu"
     if not trials or threads == 1 or others:
         yield lambda: None
         return
@@ -108,10 +111,15 @@ def compile_ahead(
         programs = make_programs(start, own[0].hyper)
         inference = list(inference_tasks(programs, trials[0].hyper.micro_batch))
         first += inference[:boundary]
+        if budget.fused:
+            latest = max(trial.placement.boundary for trial in own)
+            later += inference[boundary:latest]
+            continue
         later += begun_tasks(programs, own)
         later += training_tasks(programs, [t for t in own if not t.is_probe])
         later += inference[boundary:]
-    later += batch_tasks(start.network, data, trials)
+    if not budget.fused:
+        later += batch_tasks(start.network, data, trials)
     pool = ThreadPoolExecutor(threads)
 
     def call(kind: Hashable, task: Callable[[], None]) -> None:
@@ -168,7 +176,7 @@ def training_tasks(programs: Programs, trials: Iterable[Trial]) -> Iterator[Task
             x = unit_input(programs.start, at, hyper.micro_batch)
             wanted = gives_input_gradient(index, part.unit)
             drops = hyper.drop_connect > 0 and part.unit.drop_share > 0
-            scaled = drops or part.unit.dropout > 0
+            scaled = (drops or part.unit.dropout > 0) and not part.frozen
             scale = np.zeros(len(x), np.float32) if scaled else None
             unit, *keys = part
             kind = (unit.module, *keys, x.shape, x.dtype, wanted, scaled)
@@ -235,6 +243,9 @@ def train_unit(
     y, _, residuals = forward_program(unit.module, trainable, batch_norm, inputs, None)
     pullback = residuals.complete((inputs, y))
     total = None
+    if part.frozen:
+        jax.block_until_ready(backward_unit(input_gradient, pullback, y, variants=None))
+        return
     if hyper.parts > 1 or hyper.clip:
         total, _ = backward_unit(input_gradient, pullback, y, variants=None)
     numbers = replicate(hyper.numbers, None)
@@ -261,7 +272,7 @@ def batch_tasks(
     """What belongs to no unit: drop-connect, and the loss with its gradient."""
     classes = len(data.class_names)
     for hyper in {trial.hyper: None for trial in trials}:
-        images = hyper.train_size or len(data.train.labels)
+        images = len(data.chosen(*hyper.images).rows)
         rates = drop_rates(network, hyper.drop_connect)
         run = partial(call_batch, images, classes, hyper, rates)
         yield (images, classes, hyper.program, rates), run

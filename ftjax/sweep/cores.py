@@ -19,6 +19,7 @@ from ftjax.config import HALVING
 from ftjax.machine.mesh import replicate
 from ftjax.machine.threads import POOL_SIZE, usable_cores
 from ftjax.machine.xla import choose_dispatch
+from ftjax.sweep.devices import last_end
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import trials_at_once
 
@@ -54,7 +55,9 @@ def pays(sweep: Sweep) -> bool:
     count = trials_at_once(sweep.start, sweep.budget, trials, sweep.num_images)
     if count < 2 or count != usable_cores() or POOL_SIZE in os.environ:
         return False
-    if jax.default_backend() != "cpu" or sweep.config.search == HALVING:
+    if jax.default_backend() != "cpu" or sweep.budget.devices:
+        return False
+    if sweep.config.search == HALVING:
         return False
     flops = [trial.flops.total(trial.hyper.epochs) for trial in trials]
     return bool(flops) and unevenness(flops, count) <= UNEVEN
@@ -67,7 +70,5 @@ def unevenness(costs: Iterable[float], workers: int) -> float:
         costs: of what they do; who is free takes the next.
         workers: how many.
     """
-    ends = [0.0] * workers
-    for cost in costs:
-        ends[ends.index(min(ends))] += cost
-    return max(ends) * workers / sum(ends)
+    costs = list(costs)
+    return last_end(costs, workers) * workers / sum(costs)

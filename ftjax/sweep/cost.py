@@ -111,7 +111,7 @@ def trial_flops(
     """FLOPs of a trial; a backward pass is counted as two forward passes.
 
     The first unit of the suffix needs no gradient of its input, so its backward pass
-    is counted as one.
+    is counted as one; nor do frozen units above it need that of their parameters.
 
     Args:
         cut: where the trainable part begins.
@@ -130,7 +130,9 @@ def trial_flops(
     first -= passed
     suffix = first + sum(others)
     images = steps * batch_size
-    train = images * (2 * first + 3 * sum(others))
+    passes = [2 if cut.blocks and not keys else 3 for keys in cut.trainable[1:]]
+    step = sum(n * flops for n, flops in zip(passes, others, strict=True))
+    train = images * (2 * first + step)
     seen = evaluated + recalibrated
     begin = boundary if train_boundary is None else train_boundary
     frozen = sum(cost.forward[begin : cut.unit])

@@ -17,7 +17,8 @@ from ftjax.machine.stacking import Variants, share, stack
 from ftjax.sweep.cost import measure_cost
 from ftjax.sweep.resources import Budget, largest_trials
 from ftjax.sweep.trial import Trial, trial_start
-from ftjax.training.batches import Source, Step, epoch_program
+from ftjax.training.batches import Source, Step
+from ftjax.training.epoch_program import Draws, copies, epoch_program
 from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
@@ -135,8 +136,12 @@ def measure_rates(
     scales = {  # no block is dropped, by the programs that can drop one
         part.unit.name: ones
         for part in suffix
-        if part.unit.dropout or (hyper.drop_connect and part.unit.drop_share)
+        if not part.frozen
+        and (part.unit.dropout or (hyper.drop_connect and part.unit.drop_share))
     }
+
+    if fused:  # it writes over the state, whose arrays are the pretrained ones
+        (state,) = copies(state)
 
     def step():
         nonlocal state
@@ -147,7 +152,7 @@ def measure_rates(
                 (np.arange(count), scales),
             )
             source = Source(x, labels, {}, {}, numbers)
-            state, metrics = epoch_program(kind, source, state, *several)
+            state, metrics = epoch_program(kind, source, state, Draws(*several))
         else:
             state, metrics = train_step(
                 suffix,

@@ -19,6 +19,8 @@ from ftjax.training.programs import forward_program
 from ftjax.training.suffix import make_suffix
 from ftjax.trees import total_bytes
 
+LEAST_CACHE = 4e9  # bytes for activations, where the machine is small or unknown
+
 
 class Memory(NamedTuple):
     """Bytes that are certainly held at the same time in training, on one device.
@@ -163,7 +165,7 @@ def check_memory(
 
 
 def available_bytes() -> int | None:
-    """Memory of one device; on a CPU that of the machine or its control group.
+    """Memory of one device; on a CPU that of the host.
 
     Returns:
         None where nothing says so.
@@ -171,6 +173,11 @@ def available_bytes() -> int | None:
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
+    return host_bytes()
+
+
+def host_bytes() -> int | None:
+    """Memory of the machine or its control group; None where nothing says so."""
     try:
         limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, OSError, ValueError):
@@ -181,3 +188,29 @@ def available_bytes() -> int | None:
         except (OSError, ValueError):  # no control group, or it says "max"
             continue
     return min(limits)
+
+
+def host_room(host: int | None, *, cpu: bool) -> float:
+    """Bytes of the host's memory for activations, unless --cache-gb says so.
+
+    Beside an accelerator the host's memory has little else to hold; on a CPU the trials
+    need it as well.
+
+    Args:
+        host: bytes of the machine; None if nobody knows.
+        cpu: whether trials are trained there.
+    """
+    return max(LEAST_CACHE, (host or 0) * (0.25 if cpu else 0.5))
+
+
+def device_room(available: int | None, needed: int) -> int:
+    """Bytes of an accelerator for activations, unless --device-gb says so.
+
+    What twice the least memory of the largest trial leaves: XLA needs more for a step
+    than its residuals.
+
+    Args:
+        available: bytes of one device; None if nobody knows.
+        needed: least bytes of a trial there, its activations aside.
+    """
+    return 0 if available is None else max(0, available - 2 * needed)

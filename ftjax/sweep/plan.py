@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ftjax.backbones.backbone import Backbone
 from ftjax.batch_norm import FROZEN, POLICIES
+from ftjax.block_sets import make_set_cut
 from ftjax.data import Dataset
 from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut, make_cut
@@ -26,12 +27,14 @@ class Point(NamedTuple):
         policy: of BatchNorm.
         seed: of head, data order and drop-connect.
         hyper: how it is trained.
+        blocks: that are trained, in the place of the top layers; empty: these.
     """
 
     depth_layers: int
     policy: str
     seed: int
     hyper: Hyperparameters
+    blocks: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
@@ -46,6 +49,7 @@ class Request(NamedTuple):
     seed: int
     hyper: Hyperparameters
     trial: str
+    blocks: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -63,7 +67,8 @@ class Plan(NamedTuple):
     def points(self) -> list[Point]:
         """The points that the rows are of."""
         return [
-            Point(request.cut.depth_layers, *request[1:4]) for request in self.requests
+            Point(request.cut.depth_layers, *request[1:4], request.blocks)
+            for request in self.requests
         ]
 
 
@@ -84,13 +89,18 @@ def make_plan(
     size, val = start.image_size, len(data.val.labels)
     num_images = len(data.train.labels) + val
     networks: dict[str, Backbone] = {}  # by head
-    cuts: dict[tuple[int, str], Cut] = {}
+    cuts: dict[tuple, Cut] = {}
     wanted = []
-    for point in sorted(dict.fromkeys(points), key=lambda point: point.depth_layers):
-        key = depth, head = point.depth_layers, point.hyper.head
+    for point in sorted(dict.fromkeys(points), key=place_of):
+        key = depth, head, blocks = point.depth_layers, point.hyper.head, point.blocks
         if head not in networks:
             networks[head] = trial_network(start.network, head)
-        cuts[key] = cut = cuts.get(key) or make_cut(networks[head], depth)
+        if key not in cuts:
+            network = networks[head]
+            cuts[key] = (
+                make_set_cut(network, blocks) if blocks else make_cut(network, depth)
+            )
+        cut = cuts[key]
         suffix = make_suffix(networks[head], cut, point.policy)
         norms = any(part.batch_norm for part in suffix)
         begin = networks[head].units[cut.unit].step_of(cut.trainable[0][0])
@@ -114,11 +124,13 @@ def make_plan(
         )
         boundaries[views] = placed.boundary
     requests, trials = [], {}
+    sets: dict[tuple, Dataset] = {}
     for cut, begin, point, policy in wanted:
         hyper = point.hyper.at(cut)
         placement = placements[cut.unit, begin, hyper.view_set]
-        network, own = networks[hyper.head], data.first(hyper.train_size)
-        train, cost = len(own.train.labels), measure_cost(network, size)
+        network = networks[hyper.head]
+        own = sets[hyper.images] = sets.get(hyper.images) or data.chosen(*hyper.images)
+        train, cost = len(own.rows), measure_cost(network, size)
         subject = Subject(
             network.name, start.weights, own.content_hash, size, network.dtype
         )
@@ -138,8 +150,13 @@ def make_plan(
         known = trials.setdefault(trial.id, trial)
         if hyper.epochs > known.hyper.epochs:  # fewer epochs are read off its way
             trials[trial.id] = replace(known, hyper=hyper)
-        requests.append(Request(cut, *point[1:], trial.id))
+        requests.append(Request(cut, *point[1:4], trial.id, point.blocks))
     return Plan(tuple(requests), tuple(in_order(trials.values())))
+
+
+def place_of(point: Point) -> tuple[bool, int]:
+    """Depths in their order, then sets of blocks in that of the network."""
+    return bool(point.blocks), 0 if point.blocks else point.depth_layers
 
 
 def in_order(trials: Iterable[Trial]) -> list[Trial]:

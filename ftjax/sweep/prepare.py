@@ -1,10 +1,11 @@
 """All that a sweep needs, loaded and checked; nothing is trained."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from ftjax.axes import NO_AUGMENTATION, NO_VIEWS, settings
@@ -12,18 +13,28 @@ from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import find_policy
+from ftjax.block_sets import make_set_cut, parse_sets
 from ftjax.config import ONE, Config, axis_values
 from ftjax.data import SOURCES, Dataset, load
 from ftjax.data.index import Source
 from ftjax.depth import AUTO, parse_depths
 from ftjax.frozen.placement import make_room
 from ftjax.frozen.start import Start, make_start
-from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh
+from ftjax.machine import devices
+from ftjax.machine.devices import Device
+from ftjax.machine.mesh import DATA, VARIANT, axis_size, make_mesh, replicate
 from ftjax.sweep.cost import measure_cost
-from ftjax.sweep.memory import available_bytes, check_memory
+from ftjax.sweep.devices import choose_spread
+from ftjax.sweep.memory import (
+    available_bytes,
+    check_memory,
+    device_room,
+    host_bytes,
+    host_room,
+)
 from ftjax.sweep.plan import Plan, Point, make_plan
 from ftjax.sweep.resources import Budget, needed_memory
-from ftjax.sweep.trial import Hyperparameters
+from ftjax.sweep.trial import Hyperparameters, Trial
 from ftjax.weights.pretrained import load_pretrained
 
 
@@ -55,6 +66,19 @@ class Sweep(NamedTuple):
         return make_plan(self.start, self.data, self.budget, points)
 
     @property
+    def set_points(self) -> tuple[Point, ...]:
+        """The points of `--sets`."""
+        network, config = self.start.network, self.config
+        sets = parse_sets(network, config.sets)
+        own = itertools.product(
+            config.bn, seeds_of(config), make_settings(config), sets
+        )
+        return tuple(
+            Point(make_set_cut(network, point[-1]).depth_layers, *point)
+            for point in own
+        )
+
+    @property
     def hyper(self) -> Hyperparameters:
         """The first of the settings."""
         return make_settings(self.config)[0]
@@ -80,6 +104,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
     at_once = seeds_at_once(config, mesh)
     backbone = make_backbone(config.model)
     depths = () if config.depths == AUTO else parse_depths(backbone, config.depths)
+    parse_sets(backbone, config.sets)
     pretrained = load_pretrained(
         backbone, config.weights, size=config.image_size, offline=config.offline
     )
@@ -95,14 +120,7 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         classes=config.classes,
         with_test=config.data not in SOURCES,
     )
-    largest = max(hyper.batch_size for hyper in hypers)
-    smallest = min(config.train_size, default=len(data.train.labels))
-    if smallest < largest:
-        which = "smallest " if len(config.train_size) > 1 else ""
-        raise ValueError(
-            f"--batch-size {largest} is larger than the {which}training set of "
-            f"{smallest} images"
-        )
+    check_batch_size(data, hypers)
     for policy in config.bn:
         find_policy(policy)
     network = with_dtype(with_head(backbone, len(data.class_names)), config.dtype)
@@ -117,23 +135,109 @@ def prepare(config: Config, source: Source | None = None) -> Sweep:
         weights=pretrained.source,
         mesh=mesh,
     )
+    cpu = jax.default_backend() == "cpu"
     room = make_room(
         network,
         size,
         len(data.train.labels) + len(data.val.labels),
         measure_cost(network, size).forward,
-        memory=config.cache_gb * 1e9,
+        memory=host_room(host_bytes(), cpu=cpu)
+        if config.cache_gb is None
+        else config.cache_gb * 1e9,
         disk=config.disk_gb * 1e9,
-        device=config.device_gb * 1e9 if mesh is None else 0,
+        device=(config.device_gb or 0) * 1e9 if mesh is None else 0,
         train_share=len(data.train.labels)
         / (len(data.train.labels) + len(data.val.labels)),
     )
-    budget = Budget(room, mesh, at_once, config.trials_at_once, config.fused)
+    fused = config.fused or (mesh is None and not cpu and config.device_gb != 0)
+    budget = Budget(room, mesh, at_once, config.trials_at_once, fused)
     grid = itertools.product(depths, config.bn, seeds_of(config), hypers)
     points = tuple(itertools.starmap(Point, grid))
     sweep = Sweep(config, start, data, budget, points)
-    check_plan(sweep, sweep.plan())
+    if config.mesh == "auto" and mesh is None:
+        sweep = spread(sweep, devices.local_devices())
+    if config.device_gb is None and sweep.budget.mesh is None and not cpu:
+        sweep = with_device_room(sweep, available_bytes())
+    check_plan(sweep, sweep.plan((*points, *sweep.set_points)))
     return sweep
+
+
+def spread(sweep: Sweep, own: Sequence[Device]) -> Sweep:
+    """The sweep over all devices of this process: a trial for each, or shared batches.
+
+    Args:
+        sweep: on the default device.
+        own: the devices of this process.
+    """
+    if len(own) == 1:
+        return sweep
+    trials, images = sweep.plan().trials, sweep.hyper.micro_batch
+    needed, available = needed_bytes(sweep, trials), available_bytes()
+    chosen = choose_spread(
+        devices=len(own),
+        trials=len(trials) if sweep.points else None,
+        images=images,
+        fits=available is None or needed <= available,
+        cpu=jax.default_backend() == "cpu",
+    )
+    if chosen.sharing == 1:
+        budget = sweep.budget._replace(devices=tuple(own), why=chosen.why)
+        return sweep._replace(budget=budget)
+    mesh, start = make_mesh(f"{DATA}={chosen.sharing}", images), sweep.start
+    trees = jax.device_get((start.params, start.batch_stats))
+    params, batch_stats = replicate(trees, mesh)
+    room = sweep.budget.room._replace(device=0)
+    return sweep._replace(
+        start=start._replace(params=params, batch_stats=batch_stats),
+        budget=sweep.budget._replace(
+            room=room, mesh=mesh, why=chosen.why, fused=sweep.config.fused
+        ),
+    )
+
+
+def with_device_room(sweep: Sweep, available: int | None) -> Sweep:
+    """The sweep with the memory of a device for activations that its trials leave.
+
+    Args:
+        sweep: whose activations are on the host as yet.
+        available: bytes of one device; None if nobody knows.
+    """
+    trials = sweep.plan().trials or sweep.plan(deepest(sweep)).trials
+    room = device_room(available, needed_bytes(sweep, trials))
+    budget = sweep.budget
+    return sweep._replace(
+        budget=budget._replace(room=budget.room._replace(device=room))
+    )
+
+
+def deepest(sweep: Sweep) -> list[Point]:
+    """The trial that needs most, where a search has yet to choose."""
+    layers = len(sweep.start.network.layers)
+    return [Point(layers, policy, 0, sweep.hyper) for policy in sweep.config.bn]
+
+
+def needed_bytes(sweep: Sweep, trials: Sequence[Trial]) -> int:
+    """Least memory of the largest trial; 0 where there are none yet."""
+    if not trials:
+        return 0
+    return sum(needed_memory(sweep.start, sweep.budget, trials, sweep.num_images))
+
+
+def check_batch_size(data: Dataset, hypers: Sequence[Hyperparameters]) -> None:
+    """Raises ValueError if a training set is smaller than a batch."""
+    largest = max(hyper.batch_size for hyper in hypers)
+    sizes = {
+        kind: len(data.chosen(*kind).rows)
+        for kind in dict.fromkeys(hyper.images for hyper in hypers)
+    }
+    kind = min(sizes, key=sizes.__getitem__)
+    if sizes[kind] < largest:
+        which = "smallest " if len(sizes) > 1 else ""
+        left = f" that --imbalance {kind[1]:g} leaves" if kind[1] != 1 else ""
+        raise ValueError(
+            f"--batch-size {largest} is larger than the {which}training set of "
+            f"{sizes[kind]} images{left}"
+        )
 
 
 def check_plan(sweep: Sweep, plan: Plan) -> None:

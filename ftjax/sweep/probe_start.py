@@ -1,7 +1,5 @@
 """The head of a linear probe: what `--head-start probe` starts from."""
 
-import jax
-
 from ftjax.frozen.forward import advance
 from ftjax.frozen.start import Start
 from ftjax.machine.mesh import replicate
@@ -40,5 +38,5 @@ def with_probe(
         head[last.name] = {
             last.parameter_keys[0]: {"kernel": probe.kernel, "bias": probe.bias}
         }
-        start.probes[hyper.probe] = replicate(jax.device_put(head), step.mesh)
-    return start._replace(head=start.probes[hyper.probe])
+        start.probes[hyper.probe] = head
+    return start._replace(head=replicate(start.probes[hyper.probe], step.mesh))

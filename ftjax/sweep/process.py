@@ -6,7 +6,7 @@ from functools import partial
 import jax
 
 from ftjax.config import Config
-from ftjax.machine import peers, xla
+from ftjax.machine import autotune, peers, xla
 from ftjax.machine.heap import keep_freed_memory
 from ftjax.machine.mesh import from_first_process, is_first_process
 
@@ -23,7 +23,8 @@ def start_jax(config: Config, *, own_process: bool = False) -> None:
     """
     if config.engine != "local":  # the workers need the memory of the device
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    xla.tune_xla()
+    alone = own_process and not config.distributed
+    xla.tune_xla(autotune.gpu_flags() if alone else autotune.UNTUNED)
     if config.mesh != "auto" or config.distributed:  # then they share batches
         xla.give_devices_threads()
     if config.distributed:

@@ -30,12 +30,12 @@ from ftjax.machine.files import (
 RESULT_COLUMNS = (
     "trial model weights data data_hash depth_layers depth_units depth_percent "
     "total_layers total_units trainable_params trainable_percent bn seed epochs "
-    "image_size batch_size train_size val_size optimizer lr head_lr_factor "
-    "weight_decay drop_connect head_bias_lr_factor momentum l2 l1 layer_decay "
-    "schedule warmup label_smoothing clip augment views class_weights head head_init "
-    "head_start head_lr_layers stop_accuracy patience accuracy loss val_accuracy "
-    "val_loss train_mode_accuracy stopped_epoch stopped_by seconds compile_seconds "
-    "flops frozen_intact status"
+    "image_size batch_size train_size imbalance label_noise val_size optimizer lr "
+    "head_lr_factor weight_decay drop_connect head_bias_lr_factor momentum l2 l1 "
+    "layer_decay schedule warmup label_smoothing clip augment views class_weights "
+    "head head_init head_start head_lr_layers stop_accuracy patience accuracy loss "
+    "val_accuracy val_loss train_mode_accuracy stopped_epoch stopped_by seconds "
+    "compile_seconds flops frozen_intact status"
 ).split()
 EPOCH_COLUMNS = (
     "trial model data depth_layers depth_units bn seed epoch accuracy loss "

@@ -10,6 +10,7 @@ from ftjax.backbones.backbone import variable_shapes
 from ftjax.batch_norm import POLICIES
 from ftjax.frozen.placement import Room, begun_bytes
 from ftjax.frozen.start import Start
+from ftjax.machine.devices import Device
 from ftjax.machine.mesh import DATA, VARIANT, axis_size
 from ftjax.machine.threads import usable_cores
 from ftjax.sweep.memory import Memory, available_bytes, estimate_memory
@@ -28,6 +29,8 @@ class Budget(NamedTuple):
         seeds_at_once: trials of one cut and policy trained by one program.
         trials_at_once: of any depths, trained side by side; None: as many as fit.
         fused: whether an epoch is one program where the activations are on the device.
+        devices: that train a trial each; none: the default one trains all, or the mesh.
+        why: they do so, or share every batch; '' of a single device.
     """
 
     room: Room
@@ -35,6 +38,8 @@ class Budget(NamedTuple):
     seeds_at_once: int = 1
     trials_at_once: int | None = None
     fused: bool = False
+    devices: tuple[Device, ...] = ()
+    why: str = ""
 
 
 def largest_trials(trials: Sequence[Trial]) -> list[Trial]:
@@ -119,18 +124,20 @@ def trials_at_once(
 ) -> int:
     """How many trials are trained side by side, each by a thread of its own.
 
-    Unless `--trials-at-once` says so: one on an accelerator, where a single trial
-    fills the device; on a CPU half as many as cores, but two at least, if there are
-    two cores, and `MOST_AT_ONCE` at most. Fewer, unless twice their least memory is
-    known to be there and --cache-gb holds the activations of as many cuts. Arguments
-    as of `needed_memory`.
+    Unless `--trials-at-once` says so: one on each accelerator, as a single trial fills
+    it; on a CPU half as many as cores, but two at least, if there are two cores, and
+    `MOST_AT_ONCE` at most, or one on each of several devices. Fewer, unless twice their
+    least memory is known to be there and --cache-gb holds the activations of as many
+    cuts. Arguments as of `needed_memory`.
     """
     if budget.trials_at_once is not None:
         return budget.trials_at_once
+    each = max(1, min(len(budget.devices), len(trials)))
     if jax.default_backend() != "cpu" or jax.process_count() > 1 or budget.mesh:
-        return 1
+        return each
     cores = usable_cores()
     most = min(cores, max(2, min(cores // 2, MOST_AT_ONCE)), len(trials))
+    most = each if budget.devices else most
     available = available_bytes() or 0
     held = held_activations(budget.room, trials)
     for count in range(most, 1, -1):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ftjax.analysis.rows import last_rows
 from ftjax.axes import NAMES
+from ftjax.block_sets import set_name
 from ftjax.data import Dataset
 from ftjax.frozen.start import Start
 from ftjax.machine.files import read_checked, write_atomically
@@ -23,11 +24,15 @@ from ftjax.sweep.plan import Plan, Request
 from ftjax.sweep.records import EPOCH_COLUMNS, RESULT_COLUMNS
 from ftjax.sweep.trial import Trial, trial_network
 
+SETS_FILE = "sets.csv"
+SET_COLUMNS = ("blocks", *RESULT_COLUMNS)
 NUMBERS = ("accuracy", "loss", "val_accuracy", "val_loss", "train_mode_accuracy")
 
 
 class Tables:
     """`results.csv` and `epochs.csv`, kept in step with the trial store.
+
+    What was trained of sets of blocks stands in `sets.csv`: they are no depths.
 
     A record is read once, and again when its trial has changed; only rows of that trial
     are made anew, so what an event costs does not grow with the number of trials that
@@ -58,6 +63,7 @@ class Tables:
         self._rows: list[dict[str, Any]] = [{} for _ in plan.requests]
         self._epochs: list[list[dict[str, Any]]] = [[] for _ in plan.requests]
         self._lines = [("", "") for _ in plan.requests]  # of both files
+        self._sets = [bool(request.blocks) for request in plan.requests]
         for trial in self._trials:
             self.update(trial)
 
@@ -73,29 +79,41 @@ class Tables:
                 {**identity(self._start, self._data, request), **epoch}
                 for epoch in record.get("epochs", [])[: request.hyper.epochs]
             ]
+            row |= {"blocks": set_name(request.blocks)}
             self._rows[index], self._epochs[index] = row, epochs
+            columns = SET_COLUMNS if request.blocks else RESULT_COLUMNS
             self._lines[index] = (
-                to_csv([row], RESULT_COLUMNS),
+                to_csv([row], columns),
                 to_csv(epochs, EPOCH_COLUMNS),
             )
 
     def write(self) -> None:
-        """Writes both files."""
-        files = ("results.csv", RESULT_COLUMNS), ("epochs.csv", EPOCH_COLUMNS)
-        for index, (name, columns) in enumerate(files):
-            lines = "".join(own[index] for own in self._lines)
-            text = ",".join(columns) + "\n" + lines
+        """Writes the files."""
+        files = [
+            ("results.csv", RESULT_COLUMNS, 0, False),
+            ("epochs.csv", EPOCH_COLUMNS, 1, False),
+        ]
+        if any(self._sets):
+            files.append((SETS_FILE, SET_COLUMNS, 0, True))
+        for name, columns, index, sets in files:
+            lines = self._of(self._lines, sets)
+            text = "".join([",".join(columns), "\n", *(own[index] for own in lines)])
             write_atomically(self._out / name, text.encode())
+
+    def _of(self, rows: list[Any], sets: bool) -> list[Any]:
+        """Those of sets of blocks, or those of depths."""
+        return [row for row, own in zip(rows, self._sets, strict=True) if own == sets]
 
     @property
     def results(self) -> pd.DataFrame:
-        """One row per point that was asked for."""
-        return pd.DataFrame(self._rows, columns=list(RESULT_COLUMNS))
+        """One row per depth, policy, seed and setting that was asked for."""
+        rows = self._of(self._rows, False)
+        return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """One row per point and epoch."""
-        rows = [row for rows in self._epochs for row in rows]
+        """One row per row of `results` and epoch."""
+        rows = [row for rows in self._of(self._epochs, False) for row in rows]
         return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
 
 

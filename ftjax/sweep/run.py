@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ftjax.machine.devices import on
 from ftjax.machine.mesh import from_first_process
 from ftjax.machine.workers import Stopped, in_threads
 from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.claims import set_damaged_aside
+from ftjax.sweep.devices import make_seats
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.follow import Follower, Part, TrainRound
 from ftjax.sweep.plan import Plan
@@ -112,7 +114,6 @@ def run(
             with suppress(*() if allowance is None else (Stopped,)), queue as queue:
                 train = partial(
                     train_trials,
-                    start=start,
                     data=data,
                     out=out,
                     listen=queue.tell,
@@ -120,10 +121,18 @@ def run(
                     fused=budget.fused,
                     keep_optimizer=sweep.config.keep_optimizer,
                 )
+                seats = deque(make_seats(start, budget.devices, queue.count))
+                first = seats.popleft()
+
+                def train_beside(train=train, seats=seats, queue=queue) -> None:
+                    device, own = seats.popleft()
+                    with on(device):
+                        deque(map(partial(train, start=own), queue), maxlen=0)
+
+                beside = in_threads(train_beside, queue.count - 1, left)
                 # `map` holds on to no trial's activations, as a loop's variable would.
-                train_all = partial(deque, map(train, queue), maxlen=0)
-                with in_threads(train_all, queue.count - 1, left):
-                    train_all()
+                with beside, on(first.device):
+                    deque(map(partial(train, start=first.start), queue), maxlen=0)
         for trial in round.plan.trials:  # other commands may have trained some
             tables.update(trial.id)
         tables.write()

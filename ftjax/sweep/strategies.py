@@ -1,16 +1,15 @@
 """Which trials are trained, round by round: the grid, halving, auto, explain.
 
-A strategy is a generator: it yields a round, and is sent what has been found when the
-round has been trained. What it decides depends on the tables alone, so the same command
-resumes where it was stopped.
+What a strategy decides depends on the tables alone, so the same command resumes where
+it was stopped.
 """
 
 import itertools
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,45 +30,18 @@ from ftjax.sweep.plan import Plan, Point, Request
 from ftjax.sweep.prepare import Sweep, make_settings, seeds_of
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
+from ftjax.sweep.rounds import (
+    TUNING_EPOCHS,
+    Found,
+    Round,
+    Strategy,
+    better_rates,
+    exhaust,
+)
+from ftjax.sweep.set_rounds import train_sets
 
-TUNING_EPOCHS = 2  # after which rates are compared
 REPLICATES = 2  # further seeds of what could be the best
 REPEATS = 3  # rounds in which further cells may come in
-
-
-class Round(NamedTuple):
-    """What is trained next.
-
-    Attributes:
-        plan: rows and trials.
-        goals: trial -> number of epochs it is trained to; others wait.
-        stopped: trials that are not trained to the last epoch.
-        reason: why, in a sentence; empty for a grid.
-    """
-
-    plan: Plan
-    goals: Mapping[str, int]
-    stopped: frozenset[str] = frozenset()
-    reason: str = ""
-
-
-class Found(NamedTuple):
-    """What has been trained so far.
-
-    Attributes:
-        results: as in results.csv.
-        epochs: as in epochs.csv.
-        failed: ids of trials that failed.
-        left_out: ids of trials of the round that a budget has no time for.
-    """
-
-    results: pd.DataFrame
-    epochs: pd.DataFrame
-    failed: frozenset[str]
-    left_out: frozenset[str] = frozenset()
-
-
-Strategy = Generator[Round, Found, Round]  # returns the last of its rounds
 
 
 def choose_strategy(
@@ -93,6 +65,7 @@ def choose_strategy(
         if config.replicate and config.seeds == 1 and not config.distributed:
             strategy = replicate(sweep, strategy, out)
     strategy = explain_fall(sweep, strategy) if config.explain else strategy
+    strategy = train_sets(sweep, strategy, out) if config.sets else strategy
     return strategy if allowance is None else within(allowance, strategy)
 
 
@@ -229,32 +202,6 @@ def trials_at(plan: Plan, depths: Collection[int]) -> frozenset[str]:
     return frozenset(r.trial for r in plan.requests if r.cut.depth_layers in depths)
 
 
-def better_rates(
-    plan: Plan, epochs: pd.DataFrame, short: int, val_size: int
-) -> frozenset[str]:
-    """Trials whose rate is the best of their depth and policy, or nearly.
-
-    Args:
-        plan: with the trials.
-        epochs: as in epochs.csv.
-        short: the epoch at which they are compared.
-        val_size: number of validation images.
-    """
-    at = epochs[epochs["epoch"] == short].drop_duplicates("trial")
-    accuracy = dict(zip(at["trial"], at["val_accuracy"], strict=True))
-    cells: dict[tuple, list[str]] = {}
-    for trial in plan.trials:
-        if trial.id in accuracy:
-            cell = trial.cut.same_set, trial.policy, trial.seed
-            cells.setdefault(cell, []).append(trial.id)
-    going: set[str] = set()
-    for ids in cells.values():
-        best = max(accuracy[id] for id in ids)
-        error = np.sqrt(max(best * (1 - best), 1 / val_size) / val_size)
-        going |= {id for id in ids if accuracy[id] >= best - error}
-    return frozenset(going)
-
-
 def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
     """Another strategy, then two more seeds where the best may lie.
 
@@ -321,17 +268,6 @@ def seeds_with(plan: Plan, request: Request) -> set[int]:
         if other.cut.depth_layers == request.cut.depth_layers
         and (other.policy, other.hyper) == (request.policy, request.hyper)
     }
-
-
-def exhaust(strategy: Strategy) -> Generator[Round, Found, tuple[Found, Round]]:
-    """All rounds of a strategy; what they found, and the last of them."""
-    last = next(strategy)
-    while True:
-        found = yield last
-        try:
-            last = strategy.send(found)
-        except StopIteration as end:
-            return found, end.value
 
 
 def halve(sweep: Sweep) -> Strategy:

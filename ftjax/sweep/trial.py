@@ -25,6 +25,7 @@ from ftjax.axes import (
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.batch_norm import POLICIES
+from ftjax.block_sets import set_name
 from ftjax.data.augment import ViewSet
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
@@ -57,6 +58,8 @@ class Hyperparameters:
         warmup: epochs in which the rate rises from 0.
         class_weights: `balanced` where every class weighs the same in the loss.
         train_size: number of training images; None: all of them.
+        imbalance: of the training images' classes, as of `data.flaws`.
+        label_noise: share of wrong training labels, likewise.
         head: as of `axes.parse_head`.
         head_init: as of `axes.parse_init`.
         head_start: `probe` where the head starts from a linear probe; `auto` where
@@ -89,6 +92,8 @@ class Hyperparameters:
     warmup: float = 0.0
     class_weights: str = "none"
     train_size: int | None = None
+    imbalance: float = 1.0
+    label_noise: float = 0.0
     head: str = LINEAR
     head_init: str = GLOROT
     head_start: str = RANDOM
@@ -116,8 +121,13 @@ class Hyperparameters:
     @property
     def probe(self) -> tuple | None:
         """What the probe depends on that the head starts from; None without one."""
-        kind = self.train_size, self.class_weights
+        kind = *self.images, self.class_weights
         return kind if self.head_start == PROBE else None
+
+    @property
+    def images(self) -> tuple[int | None, float, float]:
+        """Which training images it has, as `Dataset.chosen` takes it."""
+        return self.train_size, self.imbalance, self.label_noise
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -180,7 +190,7 @@ class Hyperparameters:
         """Equal for trials that can be stacked."""
         rates = self.schedule, self.warmup, None if self.constant else self.epochs
         other = self.drop_connect, self.class_weights, self.head_start
-        images = self.train_size, self.augment, self.views
+        images = *self.images, self.augment, self.views
         return *self.unit_programs, *images, *other, rates
 
     @property
@@ -271,12 +281,12 @@ class Trial:
         Settings that came later stand in it only where they change a result, so that
         earlier results keep their ids.
         """
-        subject, hyper = self.subject, self.hyper
+        subject, hyper, blocks = self.subject, self.hyper, self.cut.blocks
         canonical: dict[str, Any] = {
             "model": subject.model,
             "weights": subject.weights,
             "data": subject.data_hash,
-            "depth": self.cut.same_set,
+            "depth": list(blocks) if blocks else self.cut.same_set,
             "batch_norm": self.policy,
             "seed": self.seed,
             "image_size": subject.image_size,
@@ -325,9 +335,12 @@ class Trial:
             varied: names of the hyperparameters that are told as well.
         """
         cut = self.cut
+        what = f"top {cut.depth_layers} layers ({cut.depth_units} blocks)"
+        if cut.blocks:
+            what = f"{set_name(cut.blocks)} ({cut.depth_layers} layers)"
         return "  ".join(
             [
-                f"top {cut.depth_layers} layers ({cut.depth_units} blocks)",
+                what,
                 f"bn {self.policy}",
                 f"seed {self.seed}",
                 *(f"{name} {getattr(self.hyper, name)}" for name in varied),

@@ -18,13 +18,14 @@ from ftjax.sweep import records
 from ftjax.sweep.checkpoint import newest_step
 from ftjax.sweep.claims import DEATHS, Claims, read_owner
 from ftjax.sweep.compile_ahead import compile_ahead, compile_threads
+from ftjax.sweep.devices import longest_first
+from ftjax.sweep.epochs import Work
 from ftjax.sweep.events import ENDED_BADLY, Event, Listener
 from ftjax.sweep.log import record_failure, recording_failures
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.resources import Budget, trials_at_once
 from ftjax.sweep.trial import Trial
-from ftjax.sweep.trials import Work
 
 Trials = tuple[Trial, ...]
 POLL = 1.0  # seconds between two looks at what another command trains
@@ -227,7 +228,11 @@ def open_queue(
         mesh=budget.mesh,
         threads=most,
         needs_device=budget.fused,
+        devices=budget.devices,
     )
+    if budget.devices:
+        epochs = {t.id: goals[t.id] - epochs_had(out, t) for t in missing}
+        missing = [*longest_first(missing, epochs)]
     groups = group_trials(missing, goals, budget, out)
     with compile_ahead(start, data, budget, missing, compile_threads(count)) as ready:
         queue = WorkQueue(
@@ -249,6 +254,11 @@ def open_queue(
 def is_out_of_memory(message: str) -> bool:
     """Whether a trial failed for want of memory, by what JAX or Python says."""
     return "RESOURCE_EXHAUSTED" in message or message.startswith("MemoryError")
+
+
+def epochs_had(out: Path, trial: Trial) -> int:
+    """How many epochs its checkpoint has."""
+    return from_first_process(partial(newest_step, checkpoint_folder(out, trial)))
 
 
 def checkpoint_folder(out: Path, trial: Trial) -> Path:
@@ -307,8 +317,7 @@ def group_trials(
     """
 
     def kind(trial: Trial) -> tuple:
-        done = partial(newest_step, checkpoint_folder(out, trial))
-        had = from_first_process(done) if budget.seeds_at_once > 1 else None
+        had = epochs_had(out, trial) if budget.seeds_at_once > 1 else None
         return trial.cut, trial.policy, trial.hyper.program, goals[trial.id], had
 
     axis = axis_size(budget.mesh, VARIANT)

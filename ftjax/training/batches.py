@@ -1,7 +1,6 @@
 """The batches of an epoch: which images, in which order, brought to the cut."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,12 +10,11 @@ from jax.sharding import Mesh
 from ftjax.backbones.backbone import Backbone, Unit
 from ftjax.backbones.stochastic_depth import drop_rates, residual_scales
 from ftjax.data.augment import Mixing, Views
-from ftjax.frozen.forward import infer, take, take_each
+from ftjax.frozen.forward import infer, take_each
 from ftjax.machine.mesh import shard_batch
 from ftjax.machine.stacking import Variants, split_rows
 from ftjax.training.optimizer import Hyper
-from ftjax.training.programs import Metrics
-from ftjax.training.step import Batch, State, train_step
+from ftjax.training.step import Batch
 from ftjax.training.suffix import SuffixUnit
 from ftjax.trees import Tree
 
@@ -33,6 +31,8 @@ class Step(NamedTuple):
         parts: in which a batch passes through the network.
         variants: trials that are trained at once.
         mesh: devices that share them.
+        drops: blocks that an epoch program draws for; None: there are none.
+        words: of the augmentation, where an epoch program makes the views.
     """
 
     suffix: tuple[SuffixUnit, ...]
@@ -41,6 +41,20 @@ class Step(NamedTuple):
     parts: int
     variants: Variants | None
     mesh: Mesh | None
+    drops: "Drops | None" = None
+    words: tuple[str, ...] = ()
+
+
+class Drops(NamedTuple):
+    """The blocks that are skipped at random; static.
+
+    Attributes:
+        rates: of all units, as of `drop_rates`.
+        units: name and index of each of them that is in the suffix.
+    """
+
+    rates: tuple[float, ...]
+    units: tuple[tuple[str, int], ...]
 
 
 class ViewRows(NamedTuple):
@@ -49,10 +63,12 @@ class ViewRows(NamedTuple):
     Attributes:
         stored: rows of `Source.train`, in the place of those of the images.
         mixing: labels that mixup takes in, and shares, likewise; None without mixup.
+        others: images that mixup takes in, likewise.
     """
 
     stored: np.ndarray | jax.Array
     mixing: Mixing | None = None
+    others: np.ndarray | jax.Array | None = None
 
 
 class Source(NamedTuple):
@@ -115,7 +131,8 @@ def view_rows(
     if views.mixing is None:
         return ViewRows(stored)
     others, shares = views.mixing
-    return ViewRows(stored, Mixing(labels[others[stored]], shares[stored]))
+    mixed = others[stored]
+    return ViewRows(stored, Mixing(labels[mixed], shares[stored]), mixed)
 
 
 def epoch_scales(
@@ -145,18 +162,50 @@ def epoch_scales(
         By unit of the suffix (steps, batch), with several seeds (steps, seeds, batch):
         residual scales (`residual_scales`) in the body, in [0, 1) for dropout.
     """
+    drops = make_drops(network, first, drop_connect)
+    drawn = []
+    for seed in seeds:
+        own = {}
+        if drops is not None:
+            key = jax.random.key(seed)
+            scales = residual_scales(key, epoch, drops.rates, steps, batch_size)
+            own = by_unit(drops, np.asarray(scales))
+        drawn.append(own)
+    numbers = dropout_numbers(
+        network, first, seeds, epoch, steps=steps, batch_size=batch_size
+    )
+    return {**stack_draws(drawn), **numbers}
+
+
+def make_drops(network: Backbone, first: int, drop_connect: float) -> Drops | None:
+    """The blocks from unit `first` on that are dropped at rates up to the largest."""
     rates = drop_rates(network, drop_connect)
+    units = tuple(
+        (unit.name, index)
+        for index, unit in enumerate(network.body)
+        if index >= first and unit.drop_share
+    )
+    return Drops(rates, units) if any(rates[first:]) else None
+
+
+def by_unit(drops: Drops, scales: np.ndarray | jax.Array) -> Tree:
+    """(steps, units, batch) residual scales as (steps, batch) of each block's."""
+    return {name: scales[:, index] for name, index in drops.units}
+
+
+def dropout_numbers(
+    network: Backbone,
+    first: int,
+    seeds: Sequence[int],
+    epoch: int,
+    *,
+    steps: int,
+    batch_size: int,
+) -> Tree:
+    """The part of `epoch_scales` that is of dropout: numbers in [0, 1)."""
     drawn: list[Tree] = []
     for seed in seeds:
         own = {}
-        if any(rates[first:]):
-            key = jax.random.key(seed)
-            scales = np.asarray(residual_scales(key, epoch, rates, steps, batch_size))
-            own = {
-                unit.name: scales[:, index]
-                for index, unit in enumerate(network.body)
-                if index >= first and unit.drop_share
-            }
         places = {(index,): unit for index, unit in enumerate(network.head)}
         places |= {
             (index, BODY): unit
@@ -168,6 +217,11 @@ def epoch_scales(
                 rng = np.random.default_rng([seed, epoch, *place])
                 own[unit.name] = rng.random((steps, batch_size), np.float32)
         drawn.append(own)
+    return stack_draws(drawn)
+
+
+def stack_draws(drawn: Sequence[Tree]) -> Tree:
+    """What several seeds draw, (steps, seeds, ...); of a single one as it is."""
     if len(drawn) == 1:
         return drawn[0]
     return jax.tree.map(lambda *each: np.stack(each, axis=1), *drawn)
@@ -198,43 +252,6 @@ def epoch_batches(
         if views is not None and views.mixing is not None:
             mixing = Mixing(*(values[number] for values in views.mixing))
         yield batch_parts(step, source, own, scale, stored, mixing)
-
-
-@partial(jax.jit, static_argnums=0)
-def epoch_program(
-    step: Step,
-    source: Source,
-    state: State,
-    rows: jax.Array,
-    scales: Tree,
-    rates: jax.Array | None = None,
-    views: ViewRows | None = None,
-) -> tuple[State, list[Metrics]]:
-    """All steps of an epoch as one program; the metrics are (steps,) each.
-
-    Arguments as of `epoch_batches`, the activations on the device, and the learning
-    rate of every step where there is a schedule.
-    """
-
-    def run(state, batch):
-        own, scale, rate, shown = batch
-        read, mixing = (own, None) if shown is None else shown
-        hyper = source.hyper
-        if rate is not None:
-            hyper = hyper._replace(learning_rate=rate)
-        stored = (take(source.train, part) for part in split(step, read))
-        return train_step(
-            step.suffix,
-            state,
-            batch_parts(step, source, own, scale, stored, mixing),
-            hyper,
-            optimizer=step.optimizer,
-            parts=step.parts,
-            variants=step.variants,
-            class_weights=source.class_weights,
-        )
-
-    return jax.lax.scan(run, state, (rows, scales, rates, views))
 
 
 def split(step: Step, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -64,8 +64,15 @@ def evaluate(
         start += count
     losses = [fetch(values)[..., :count] for values, _, count in found]
     logits = [fetch(values)[..., :count, :] for _, values, count in found]
-    logits = np.concatenate(logits, axis=-2)
-    loss = np.concatenate(losses, axis=-1).mean(axis=-1, dtype=np.float64)
+    losses, logits = np.concatenate(losses, axis=-1), np.concatenate(logits, axis=-2)
+    return as_evaluation(losses, logits, labels)
+
+
+def as_evaluation(
+    losses: np.ndarray, logits: np.ndarray, labels: np.ndarray
+) -> Evaluation:
+    """What was found of every image, (n,) and (n, classes), with its right answer."""
+    loss = losses.mean(axis=-1, dtype=np.float64)
     return Evaluation(loss, logits.argmax(-1) == labels, logits)
 
 

@@ -58,7 +58,7 @@ def forward_program(module, trainable, batch_norm, inputs, variants=None):
             return y, updated.get("batch_stats", {})
 
         learned = {key: params[key] for key in trainable}
-        if frozen:  # the first unit of a suffix: nobody reads the gradient of x
+        if frozen and trainable:  # the first of a suffix: nobody reads x's gradient
             y, pullback, new_stats = jax.vjp(partial(run, x=x), learned, has_aux=True)
         else:
             y, pullback, new_stats = jax.vjp(run, learned, x, has_aux=True)

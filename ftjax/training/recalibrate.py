@@ -15,6 +15,17 @@ from ftjax.machine.stacking import Variants, each_variant, place, split_rows
 from ftjax.trees import Tree
 
 
+def moment_rows(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The rows of every batch, those of all seeds one after the other.
+
+    Args:
+        order: as of `recalibrate`.
+        batch_size: images per batch.
+    """
+    starts = range(0, order.shape[-1] - batch_size + 1, batch_size)
+    return [order[..., start : start + batch_size].reshape(-1) for start in starts]
+
+
 @partial(jax.jit, static_argnums=(0, 1, 5))
 def moments_unit(
     module, batch_norm, params: Tree, batch_stats: Tree, x, variants=None
@@ -69,9 +80,7 @@ def recalibrate(
         Running statistics of the suffix, by unit.
     """
     means, squares, count = {}, {}, 0
-    starts = range(0, order.shape[-1] - batch_size + 1, batch_size)
-    rows = [order[..., start : start + batch_size].reshape(-1) for start in starts]
-    for own in take_each(x, rows):
+    for own in take_each(x, moment_rows(order, batch_size)):
         y = infer(recomputed, params, batch_stats, shard_batch(own, mesh))
         y = split_rows(y, variants)
         count += 1

@@ -63,14 +63,15 @@ def init_state(
         for tree in (params, batch_stats)
     )
     opt_state = {
-        unit.name: init_unit(
-            own[unit.name],
+        part.unit.name: init_unit(
+            own[part.unit.name],
             for_unit(hyper, 0),
             name=optimizer,
-            trainable=trainable,
-            head=head,
+            trainable=part.trainable,
+            head=part.head,
         )
-        for unit, trainable, _, head in suffix
+        for part in suffix
+        if not part.frozen
     }
     return State(own, stats, opt_state)
 
@@ -140,8 +141,9 @@ def train_step(
     clipped = hyper.clip is not None
     for number, (x, labels, scales, mixing) in enumerate(batches, start=1):
         pullbacks = []
-        for unit, trainable, batch_norm, _ in suffix:
-            scale = scales.get(unit.name)
+        for part in suffix:
+            unit, trainable, batch_norm, _ = part
+            scale = None if part.frozen else scales.get(unit.name)
             inputs = params[unit.name], batch_stats[unit.name], x, scale
             x, batch_stats[unit.name], residuals = forward_program(
                 unit.module, trainable, batch_norm, inputs, variants
@@ -156,11 +158,13 @@ def train_step(
             unit, trainable, _, head = suffix[index]
             wanted = gives_input_gradient(index, unit)
             pullback, total = pullbacks.pop(), totals.pop(unit.name, None)
-            if number < parts or clipped:
+            if number < parts or clipped or suffix[index].frozen:
                 grads, gradient = backward_unit(
                     wanted, pullback, gradient, variants=variants
                 )
-                totals[unit.name] = grads if total is None else add_trees(total, grads)
+                if total is not None:
+                    grads = add_trees(total, grads)
+                totals[unit.name] = grads
                 continue
             updated, opt_state[unit.name], gradient = finish_unit(
                 wanted,
@@ -181,7 +185,10 @@ def train_step(
         for grads in filter(jax.tree.leaves, totals.values()):
             squares = add_squares(grads, squares, variants=variants)
         hyper = hyper._replace(gradient_scale=clip_scale(hyper.clip, squares))
-        for index, (unit, trainable, _, head) in enumerate(suffix):
+        for index, part in enumerate(suffix):
+            if part.frozen:
+                continue
+            unit, trainable, _, head = part
             params[unit.name], opt_state[unit.name] = update_unit(
                 params[unit.name],
                 totals[unit.name],

@@ -22,6 +22,14 @@ class SuffixUnit(NamedTuple):
     batch_norm: tuple[str, ...]
     head: bool = False
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it has parameters and none is trained, as between trained blocks.
+
+        It is in inference mode, passes the gradient on, and has no optimizer.
+        """
+        return bool(self.unit.parameter_keys) and not self.trainable
+
 
 def make_suffix(
     network: Backbone,

@@ -9,11 +9,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from ftjax.backbones.backbone import Backbone
-from ftjax.backbones.heads import linear_head
+from ftjax.backbones.heads import with_head
 from ftjax.trees import Tree
 from ftjax.weights.convert import leaf_shapes, torch_axes
 from ftjax.weights.torch_names import modules, tensor_name, timm_modules
 
+# Networks that both libraries build with any number of classes.
+MADE = ("resnet", "mobilenet", "convnext", "vit")
 VGG_HEAD = "classifier"  # of the linear head that `torch_code` gives VGG
 
 
@@ -37,7 +39,7 @@ def torch_bytes(
     Raises:
         ValueError: neither library has the network's graph.
     """
-    named = module_names(network)
+    named = module_names(network, size)
     tensors = {}
     for target, shape in leaf_shapes(network, size).items():
         unit, key, leaf = target
@@ -45,26 +47,34 @@ def torch_bytes(
         # The axes of `torch_axes` lead from PyTorch's order to ours.
         axes = np.argsort(torch_axes(len(shape)))
         array = np.asarray(tree[unit][key][leaf], np.float32).transpose(axes)
+        if leaf == "gamma":
+            array = array[:, None, None]
         tensors[tensor_name(named, *target)] = np.ascontiguousarray(array)
     return save(tensors, dict(about))
 
 
-def module_names(network: Backbone) -> dict[tuple[str, str], str]:
+def module_names(network: Backbone, size: int) -> dict[tuple[str, str], str]:
     """The modules of the library that `torch_code` takes the network from.
 
     Raises:
         ValueError: neither library has the network's graph.
     """
-    if network.head != linear_head(network.head[-1].module.num_classes):
+    if network != with_head(network, network.head[-1].module.num_classes):
         raise ValueError(
             f"{network.name} has a head with hidden layers, which neither timm's nor "
             "torchvision's model has; ONNX, Keras and safetensors take it"
         )
-    if network.name.startswith("effnet"):
+    if network.name.startswith(("effnetb", "effnetlite")):
         return timm_modules(network)
     if network.name.startswith("vgg"):
         return modules(network) | {("predictions", "predictions"): VGG_HEAD}
-    if network.name.startswith("resnet") and network.source == "torchvision":
+    if network.source == "timm" and size != network.native_size:
+        raise ValueError(
+            f"timm interpolates the positions of {network.name} in another way, so at "
+            f"{size} pixels its logits would differ; safetensors takes it, and so does "
+            f"timm after a sweep with --image-size {network.native_size}"
+        )
+    if network.name.startswith(MADE) and network.source in ("torchvision", "timm"):
         return modules(network)
     reason = "neither timm nor torchvision has it"
     if network.name.startswith("resnet"):
@@ -75,20 +85,26 @@ def module_names(network: Backbone) -> dict[tuple[str, str], str]:
     )
 
 
+def timm_name(name: str) -> str:
+    """What timm calls a network."""
+    if name.startswith("vit"):
+        return f"{name}_patch16_224"
+    return f"tf_efficientnet_{name.removeprefix('effnet')}"
+
+
 def torch_code(network: Backbone, *, size: int, file_name: str) -> str:
     """The PyTorch code that builds the model, loads the file and prepares images.
 
     Raises:
         ValueError: neither library has the network's graph.
     """
-    module_names(network)
+    module_names(network, size)
     classes = network.head[-1].module.num_classes
     preprocessing = network.body[0].module.preprocessing
     name = network.name.removesuffix("_torch")
-    if name.startswith("effnet"):
-        member = name.removeprefix("effnet")
+    if name.startswith(("effnet", "vit")):
+        name = timm_name(name)
         lines = ["import timm"]
-        name = f"tf_efficientnet_{member}"
         lines.append(f"model = timm.create_model({name!r}, num_classes={classes})")
     elif name.startswith("vgg"):
         lines = [
@@ -98,6 +114,7 @@ def torch_code(network: Backbone, *, size: int, file_name: str) -> str:
             f"model.classifier = torch.nn.Linear(512, {classes})",
         ]
     else:
+        name = name.replace("netv3", "net_v3")
         lines = [
             "import torchvision",
             f"model = torchvision.models.{name}(num_classes={classes})",

@@ -4,6 +4,11 @@ IMAGENET = "trained on ImageNet, whose images are for research and education"
 # By the beginning of a network's name; the first that fits.
 LICENCES = {
     "effnet": "Apache-2.0 (github.com/tensorflow/tpu)",
+    "resnet18": "BSD-3-Clause (torchvision)",
+    "resnet34": "BSD-3-Clause (torchvision)",
+    "mobilenetv3": "BSD-3-Clause (torchvision)",
+    "convnext": "BSD-3-Clause (torchvision)",
+    "densenet": "BSD-3-Clause (github.com/liuzhuang13/DenseNet)",
     "resnet": "MIT (Kaiming He, github.com/KaimingHe/deep-residual-networks)",
     "vgg": "CC BY 4.0 (Visual Geometry Group, University of Oxford)",
 }

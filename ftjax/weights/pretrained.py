@@ -57,7 +57,7 @@ class Layout(NamedTuple):
 
 OWN = Layout(
     "ftjax .safetensors",
-    ("keras", "torchvision", "lite", "caffe"),
+    ("keras", "torchvision", "timm", "lite", "caffe"),
     own_names.is_own,
     own_names.fits,
 )
@@ -68,7 +68,7 @@ KERAS_LEGACY = Layout(
     "Keras .h5", ("keras", "lite"), keras_names.is_legacy, keras_names.fits
 )
 TORCH = Layout(
-    "PyTorch", ("torchvision", "lite"), torch_names.is_torch, torch_names.fits
+    "PyTorch", ("torchvision", "timm", "lite"), torch_names.is_torch, torch_names.fits
 )
 GRAPH = Layout(
     "Caffe .caffemodel or .onnx", ("caffe",), graph_names.is_graph, graph_names.fits

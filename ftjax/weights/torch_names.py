@@ -10,6 +10,11 @@ import numpy as np
 
 from ftjax.backbones.backbone import Backbone
 from ftjax.weights.convert import Origin, Target, torch_origin
+from ftjax.weights.torch_modules import (
+    convnext_modules,
+    mobilenet_modules,
+    vit_modules,
+)
 
 LEAVES = {
     "kernel": "weight",
@@ -17,6 +22,9 @@ LEAVES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    # Bare parameters of a module have its name alone.
+    "gamma": "",
+    "embedding": "",
 }
 COUNTER = "num_batches_tracked"
 # Classifiers by the first part of the module's name.
@@ -58,7 +66,7 @@ ALEXNET = {
 
 def is_torch(names: Collection[str]) -> bool:
     """Whether tensors are called as in a state dict, e.g. `layer1.0.conv1.weight`."""
-    suffixes = {*LEAVES.values(), COUNTER}
+    suffixes = {*filter(None, LEAVES.values()), COUNTER}
     return any(name.rpartition(".")[2] in suffixes for name in names)
 
 
@@ -73,18 +81,15 @@ def lite_modules(network: Backbone) -> dict[tuple[str, str], str]:
 
 
 def resnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
-    """`layer<stage>.<block>`, a stage beginning where a shortcut is projected."""
+    """`layer<stage>.<block>`, where Keras says `conv<stage + 1>_block<block + 1>`."""
     found = {}
-    stage = block = 0
     for unit in network.units:
-        if "0_conv" in unit.parameter_keys:
-            stage, block = stage + 1, 0
-        elif "1_conv" in unit.parameter_keys:
-            block += 1
+        stage, _, block = unit.name.removeprefix("conv").partition("_block")
         for key in unit.parameter_keys:
-            outer = RESNET_OUTER.get((unit.name, key))
-            inner = RESNET_INNER.get(key)
-            found[unit.name, key] = outer or f"layer{stage}.{block}.{inner}"
+            module = RESNET_OUTER.get((unit.name, key))
+            if module is None:
+                module = f"layer{int(stage) - 1}.{int(block) - 1}.{RESNET_INNER[key]}"
+            found[unit.name, key] = module
     return found
 
 
@@ -147,9 +152,12 @@ def alexnet_modules(network: Backbone) -> dict[tuple[str, str], str]:
 
 FAMILIES = {
     "alexnet": alexnet_modules,
+    "convnext": convnext_modules,
     "effnetlite": lite_modules,
+    "mobilenet": mobilenet_modules,
     "resnet": resnet_modules,
     "vgg": vgg_modules,
+    "vit": vit_modules,
 }
 
 
@@ -177,7 +185,8 @@ def body_modules(network: Backbone) -> set[str]:
 def fits(network: Backbone, tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether the file has the network's modules, wrapped or not."""
     wanted = body_modules(network)
-    found = {name.rpartition(".")[0] for name in unwrap(network, tensors)}
+    names = list(unwrap(network, tensors))
+    found = {name if name in wanted else name.rpartition(".")[0] for name in names}
     return wanted == {
         name for name in found if name in wanted or name.split(".")[0] not in HEAD
     }
@@ -189,7 +198,8 @@ def wrappers(network: Backbone, tensors: Mapping[str, np.ndarray]) -> list[str]:
     DataParallel writes `module.`, torch.compile `_orig_mod.`, Lightning the name of
     an attribute, such as `model.`; several where a file holds the network twice.
     """
-    wanted, found = body_modules(network), {n.rpartition(".")[0] for n in tensors}
+    wanted = body_modules(network)
+    found = {name.rpartition(".")[0] for name in tensors} | set(tensors)  # bare ones
     longest = max(wanted, key=len)
     starts = {name[: -len(longest)] for name in found if name.endswith(longest)}
     return sorted(s for s in starts if all(s + name in found for name in wanted))
@@ -231,15 +241,19 @@ def origins(
 ) -> dict[Target, Origin]:
     """Where every leaf of the network stands in a state dict."""
     named = modules(network)
-    return {
+    found = {
         target: torch_origin(tensor_name(named, *target), target, shapes)
         for target in shapes
     }
+    for target, origin in found.items():
+        if target.leaf == "gamma":  # (c, 1, 1)
+            found[target] = origin._replace(axes=(0,), view=shapes[target])
+    return found
 
 
 def tensor_name(named: Mapping[tuple[str, str], str], unit: str, key: str, leaf: str):
     """Name of a leaf in a state dict, by the names of the modules."""
-    return f"{named[unit, key]}.{LEAVES[leaf]}"
+    return f"{named[unit, key]}.{LEAVES[leaf]}".removesuffix(".")
 
 
 def ignored(network: Backbone, names: Collection[str]) -> set[str]:

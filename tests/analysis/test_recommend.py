@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_curve import FOLLOW, FROZEN, LAYERS, images, sweep
+from made_sweep import made_results
 
 from ftjax.analysis.recommend import recommend
 
@@ -322,3 +323,15 @@ def test_images_that_do_not_fit_are_not_used():
     wrong = {trial: ~right for trial, right in images(results).items()}
     best = recommend(results, wrong)
     assert any("contradict val_accuracy" in w for w in best.warnings)
+
+
+def test_of_policies_that_share_the_best_the_higher_curve_is_named():
+    results = made_results(seeds=2)
+    head = results["depth_layers"] == 0
+    results.loc[head, "val_accuracy"] = 0.99
+    best = recommend(results, bootstrap=100)
+    assert (best.depth_layers, best.bn) == (0, "frozen")
+    assert best.policies["follow"]["difference"] == 0
+    assert "The best of" not in best.sentence
+    full = results[~head].groupby(["bn", "depth_layers"])["val_accuracy"].mean()
+    assert best.full["difference"] == pytest.approx(full["frozen", 149] - 0.99)

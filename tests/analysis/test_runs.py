@@ -65,6 +65,17 @@ def test_rule_full_and_head_of_a_run():
     assert row["rule_in_set"] is None and row["full_loss"] == 0.20
 
 
+def test_the_set_of_a_search_spans_depths_that_were_not_tested():
+    scope = "every depth, by the search's model of the curve"
+    searched = replace(SECOND.answer, scope=scope, interval_layers=(0, 100))
+    run = SECOND._replace(answer=searched)
+    assert (run.rule_tested, run.rule_in_set) == (False, True)
+    assert run.set_words == "0 to 100 layers"
+    assert run.holds(49) and not run.holds(51)
+    narrow = run._replace(answer=replace(searched, interval_layers=(60, 100)))
+    assert narrow.rule_in_set is False
+
+
 def test_what_runs_have_in_common():
     # of the first, 12 to 80 % are nearest to 22 or 60; of the second, 0 to 75 % to 0
     # or 50

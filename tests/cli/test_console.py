@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from ftjax.cli import console
-from ftjax.machine.console import LOG_WIDTH
+from ftjax.machine.console import LOG_WIDTH, OVERRIDE
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,31 @@ def test_help_is_said_on_standard_output_and_ends_with_0(capsys):
         parse("--help")
     out, error = capsys.readouterr()
     assert "What?" in out and "Layers." in out and error == ""
+
+
+@dataclass(frozen=True)
+class Overridden:
+    """Something."""
+
+    depth: int = 1
+    """Layers."""
+    mesh: Annotated[str, OVERRIDE] = "auto"
+    """Devices."""
+
+
+def test_overrides_are_on_the_second_page_of_the_help(capsys):
+    def shown(*arguments):
+        with pytest.raises(SystemExit, match="0"):
+            console.parse(Overridden, arguments, prog="ftjax x", description="What?")
+        return capsys.readouterr().out
+
+    first, second = shown("--help"), shown("--help-all")
+    assert "Layers." in first and "Devices." not in first
+    assert "--help-all tells also --mesh" in first
+    assert "Layers." in second and "Devices." in second
+    words = "--mesh", "data=2"
+    parsed = console.parse(Overridden, words, prog="ftjax x", description="What?")
+    assert parsed.mesh == "data=2"
 
 
 def test_right_arguments():

@@ -1,14 +1,16 @@
 """The benchmark's bookkeeping; its times are nobody's test."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import measure
+from experiments.benchmark import accelerator, measure
 from experiments.benchmark import table as benchmark_table
+from experiments.benchmark.options import Options
 from experiments.benchmark.peers import Work
 from experiments.benchmark.table import (
     Ticks,
@@ -95,3 +97,71 @@ def test_what_the_host_took_is_a_share_of_all_ticks(tmp_path, monkeypatch):
     assert read_ticks() == Ticks(100, 10)
     assert machine("float32", Ticks(60, 0))["stolen"] == 0.25
     assert np.isnan(machine("float32")["stolen"])
+
+
+def small_options(**more):
+    usual = {"small": True, "image_size": 16, "batch_size": 4, "epochs": 1}
+    return Options("accelerator", ("tiny",), **usual, depths=(3,), **more)
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_accelerator_is_measured_in_processes_of_its_own(monkeypatch):
+    """Also where PyTorch is not installed, or does not have the network."""
+    steps, sweeps = accelerator.STEP_WAYS, accelerator.SWEEP_WAYS
+    monkeypatch.setattr(accelerator, "STEP_WAYS", steps[:1])
+    monkeypatch.setattr(accelerator, "SWEEP_WAYS", sweeps[:2])
+    out = io.StringIO()
+    assert accelerator.accelerate(small_options(), Console(file=out, width=160)) == 0
+    said = out.getvalue()
+    assert f"{accelerator.TORCH} left out" in said
+    (table,) = [part for part in said.split("x eager, first") if "│ step" in part]
+    assert "ftjax sweep" in table and "ftjax epoch, first algorithm" in table
+    assert "nan" not in table
+
+
+def test_a_measurement_that_is_stopped_prints_what_there_is(monkeypatch):
+    options, seconds = small_options(), {accelerator.TORCH: 0.4, "ftjax epoch": 0.1}
+    (work,), _ = accelerator.make_works(options)
+
+    def measured(*_):
+        for way, each in seconds.items():
+            yield accelerator.Row("step", work, way, 10 * each, each)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(accelerator, "measure", measured)
+    out = io.StringIO()
+    assert accelerator.accelerate(options, Console(file=out, width=160)) == 0
+    said = out.getvalue()
+    assert "stopped; this is what there is" in said and "4.00" in said
+
+
+def test_a_way_that_takes_too_long_gives_what_it_had(monkeypatch):
+    class Slow:
+        """Two turns, then none."""
+
+        def __init__(self, *_):
+            self.turns = iter([3.0, 2.0])
+
+        def ready(self, patience):
+            assert patience <= 5
+
+        def turn(self, patience):
+            found = next(self.turns, None)
+            if found is None:
+                raise RuntimeError("no answer in 5 s")
+            return found
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(accelerator, "Player", Slow)
+    (work,), _ = accelerator.make_works(small_options())
+    way = accelerator.STEP_WAYS[0]
+    assert accelerator.play(way, work, 5.0) == [3.0, 2.0]
+
+
+def test_flags_are_those_of_the_process_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--a")
+    with accelerator.flags(("--b", "--c")):
+        assert os.environ["XLA_FLAGS"] == "--a --b --c"
+    assert os.environ["XLA_FLAGS"] == "--a"

@@ -191,7 +191,7 @@ def test_one_program_for_an_epoch(device_gb, tmp_path, in_memory, caplog):
         run(tmp_path, device_gb=device_gb, fused=True), in_memory, strict=True
     ):
         pd.testing.assert_frame_equal(mine, other, rtol=bound)
-    said = [line for line in caplog.messages if "not --fused" in line]
+    said = [line for line in caplog.messages if "do not fit the device" in line]
     assert bool(said) == (device_gb == 0)
 
 

@@ -102,6 +102,36 @@ def test_the_last_map_is_the_class_activation_map(weights, images, tape):
         np.testing.assert_allclose(found.maps["top"], expected, atol=bound)
 
 
+@pytest.mark.slow
+@pytest.mark.numeric
+@pytest.mark.parametrize("name", ["vgg16", "resnet152"])
+def test_the_networks_of_the_paper_have_a_map_for_every_stage(name):
+    """Small and with random weights: the last map is the closed form, others are not 0.
+
+    VGG16 pools after its last convolution, which hands each gradient to one pixel.
+    """
+    size, rng = 64, np.random.default_rng(0)
+    network = with_head(make_backbone(name), CLASSES)
+    trees = init(network.units, 0, size)
+    images = rng.integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+    found = gradcam.explain(network.units, *trees, images, classes=1)
+    stages = gradcam.find_stages(network.body, size)
+    assert len(stages) >= 4
+    for stage in stages:
+        maps = found.maps[stage.end]
+        assert maps.shape == (2, stage.height, stage.width)
+        assert np.isfinite(maps).all() and maps.min() >= 0
+    assert sum(found.maps[stage.end].max() > 0 for stage in stages) >= 3
+    last = network.body[-1].name
+    tape = chain.record(network.units, *trees, jnp.asarray(images))
+    top = np.asarray(tape.outputs[last], np.float64)
+    kernel = trees[0]["predictions"]["predictions"]["kernel"][:, 1]
+    pixels = top.shape[1] * top.shape[2]
+    expected = np.maximum(top @ kernel.astype(np.float64), 0) / pixels
+    bound = rounding(len(kernel)) * np.abs(top @ np.abs(kernel)).max() / pixels
+    np.testing.assert_allclose(found.maps[last], expected, atol=bound)
+
+
 def test_classes_default_to_the_predicted_ones(weights, images):
     found = explain(weights, images)
     np.testing.assert_array_equal(found.classes, found.logits.argmax(-1))
@@ -159,6 +189,7 @@ def test_bad_arguments(weights, images, arguments, message):
         ("tiny", 32, ["plain_conv", "res_block2", "top"]),
         ("effnetlite0", 224, ["block1a", "block2b", "block3b", "block5c", "top"]),
         ("resnet50", 224, [f"conv{n}" for n in (2, 3, 4, 5)]),
+        ("resnet152", 224, [f"conv{n}" for n in (2, 3, 4, 5)]),
         ("vgg16", 224, [f"block{n}_conv{2 + n // 3}" for n in range(1, 5)]),
     ],
 )

@@ -326,6 +326,13 @@ def test_command_analyzes_a_foreign_table(table, capsys):
     assert written["depth_layers"] == 20
     low, high = written["interval_layers"]
     assert low <= 20 and high >= 40 and set(written["not_worse"]) >= {20, 40}
+    errors = pd.read_csv(table.parent / "fits.csv")
+    own = errors[errors["equation"] == "quadratic"]
+    assert list(own["depth_layers"]) == [0, 0, 10, 10, 20, 20, 40, 40, 80, 80]
+    shown = text[text.index("squared error") : text.index("MSE, MAE")]
+    assert all(f"{value:.4f}" in shown for value in own["predicted"])
+    mse, mae = own[["squared_error", "absolute_error"]].mean()
+    assert f"{mse:.6f}" in text and f"{mae:.4f}" in text
 
 
 @pytest.mark.parametrize("by_epoch", [False, True])

@@ -123,7 +123,21 @@ def test_page_says_answer_reason_table_and_making(page):
     columns = ["Layers Unfreeze", "Accuracy", "Loss", "Val-accuracy", "Val-loss"]
     assert set(columns) <= set(parsed.headers)
     assert "149 (100 %)" in parsed.headers and "recommended" in parsed.headers
-    assert parsed.tags.count("caption") == parsed.tags.count("table") == 3
+    # All depths; two of fits for each policy; environment and configuration.
+    assert parsed.tags.count("caption") == parsed.tags.count("table") == 7
+
+
+def test_fits_stand_with_their_errors(page):
+    parsed, _ = page
+    columns = ["Predicted", "Squared error", "Absolute error", "MSE", "MAE"]
+    assert set(columns) <= set(parsed.headers)
+    words = " ".join("".join(parsed.text).split())
+    results = made_results(bn=("frozen",))
+    depth, y = results["depth_layers"], results["val_accuracy"]
+    values = np.polyval(np.polyfit(depth, y, 2), depth)
+    own = words.split("by the parabola, BatchNorm frozen")[1]
+    assert all(f"{value:.4f}" in own for value in values)
+    assert f"{np.mean((values - y) ** 2):.6f}" in words
 
 
 def test_numbers_of_the_table_are_those_of_the_results():
@@ -399,3 +413,18 @@ def test_a_click_sorts_the_table(page, tmp_path):
     )
     assert up == sorted(up) and down == up[::-1] and len(up) == 18
     assert 'data-sort="descending"' in run.stdout
+
+
+def test_sets_of_blocks_stand_beside_the_depths(tmp_path):
+    results = one_image(made_results(bn=("frozen",), depths=(0, 54, 149)))
+    sets = results.assign(blocks=["stem", "block6a+block7a", "top"], val_accuracy=0.99)
+    sets = sets.assign(trial=["a", "b", "c"])
+    (tmp_path / "run").mkdir()
+    sets.to_csv(tmp_path / "run" / "sets.csv", index=False)
+    parsed, _ = report(tmp_path, results, epochs=NO_EPOCHS)
+    words = " ".join("".join(parsed.text).split())
+    assert "No set of blocks is shown to beat every cut: the best of 3 sets" in words
+    assert "sets" in parsed.ids and "block6a+block7a" in parsed.headers
+    sets.assign(data_hash="other").to_csv(tmp_path / "run" / "sets.csv", index=False)
+    parsed, text = report(tmp_path, results, epochs=NO_EPOCHS)
+    assert "Sets of blocks" not in text

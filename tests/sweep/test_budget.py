@@ -76,6 +76,13 @@ def test_searches_end_where_the_time_does(images, tmp_path, room, words, capsys)
     assert "is spent: 2 of" in capsys.readouterr().out
 
 
+def test_time_enough_trains_all_by_its_own_forecast(images, tmp_path, capsys):
+    words = "--depths 0 7 --bn frozen --epochs 1 --lr 1e-4".split()
+    assert run(images, tmp_path, *words, "--budget", "2h") == 0
+    assert (table(tmp_path).status == "done").all()
+    assert read_json(tmp_path / "recommendation.json")["left_out"] == {}
+
+
 def test_no_time_at_all_is_no_failure(images, tmp_path, capsys):
     words = "--depths 0 7 --bn frozen --epochs 1 --budget 0.001s".split()
     assert run(images, tmp_path, *words) == 0

@@ -127,3 +127,17 @@ def test_the_host_of_an_accelerator_compiles_with_its_cores(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr("ftjax.sweep.compile_ahead.usable_cores", lambda: cores)
     assert compile_threads(2) == expected
+
+
+def test_where_an_epoch_is_a_program_the_frozen_part_is_compiled_alone(
+    tmp_path, compiled, monkeypatch
+):
+    monkeypatch.setattr("ftjax.sweep.compile_ahead._compiled", set())
+    jax.clear_caches()
+    sweep = make_sweep(tmp_path, fused=True, device_gb=1.0)
+    del compiled[:]
+    with compile_ahead(sweep, 2) as ready:
+        ready()
+    names = {name for name, thread in compiled if thread != "MainThread"}
+    assert "jit(infer_unit)" in names
+    assert not {name for name in names if "forward" in name or "finish" in name}

@@ -62,7 +62,8 @@ OTHERS = {
     "hyper.patience_metric": {"hyper": replace(HYPER, patience_metric="auroc")},
 }
 # A longer trial goes on from a shorter one; the images stand in the data's hash.
-SAME = {"hyper.epochs", "hyper.train_size", "placement", "flops"}
+IMAGES = {"hyper.train_size", "hyper.imbalance", "hyper.label_noise"}
+SAME = {"hyper.epochs", *IMAGES, "placement", "flops"}
 
 
 def test_every_field_is_tried():

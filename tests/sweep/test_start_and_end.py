@@ -9,8 +9,8 @@ import pytest
 from tiny_run import run, table
 from tiny_sweep import tiny_sweep
 
+from ftjax.sweep.chosen_images import balanced_weights
 from ftjax.sweep.run import run as run_sweep
-from ftjax.sweep.trials import balanced_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -78,8 +78,8 @@ def test_bfloat16_trains_float32_parameters(name):
 @pytest.mark.parametrize(
     "options",
     [
-        {"device_gb": 1.0},
-        {"device_gb": 1.0, "fused": True},
+        {"device_gb": 0.0},
+        {"device_gb": 1.0, "cache_gb": 1.0},
         {"seeds_at_once": 2},
         {"micro_batch": 8},
     ],

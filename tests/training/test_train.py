@@ -12,6 +12,7 @@ from rounding import TINY_LAYERS, adam_drift, assert_close, rounding
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype
 from ftjax.backbones.heads import with_head
+from ftjax.block_sets import make_set_cut
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import advance, infer
 from ftjax.training import optimizer as optim
@@ -91,11 +92,19 @@ def whole_network_step(network, cut, policy, optimizer, params, stats, opt_state
 
 
 @pytest.mark.parametrize(
-    "depth, policy", [(0, "follow"), (7, "follow"), (46, "follow"), (7, "frozen")]
+    "where, policy",
+    [
+        (0, "follow"),
+        (7, "follow"),
+        (46, "follow"),
+        (7, "frozen"),
+        (("plain_conv", "res_block2"), "follow"),
+        (("res_block1", "mb_block1"), "frozen"),
+    ],
 )
-def test_suffix_step_is_the_labelled_step_of_the_whole(double, depth, policy):
+def test_suffix_step_is_the_labelled_step_of_the_whole(double, where, policy):
     network, params, stats, images, answers = double
-    cut = make_cut(network, depth)
+    cut = (make_cut if isinstance(where, int) else make_set_cut)(network, where)
     suffix = make_suffix(network, cut, policy)
     tree = {
         unit.name: dict.fromkeys(unit.parameter_keys, "freeze")
@@ -126,6 +135,7 @@ def test_suffix_step_is_the_labelled_step_of_the_whole(double, depth, policy):
         state, _ = train_step(
             suffix, state, [Batch(jnp.asarray(middle[rows]), y)], HYPER, optimizer="sgd"
         )
+    assert state.opt_state.keys() == {p.unit.name for p in suffix if not p.frozen}
     for unit in state.params:
         assert_close(state.params[unit], plain_params[unit], DOUBLE)
         assert_close(state.batch_stats[unit], plain_stats[unit], DOUBLE)

@@ -129,7 +129,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     for name, reason in (("tiny", "nor torchvision has"), ("resnet50", "strides are")):
         network = with_head(make_backbone(name), CLASSES)
         with pytest.raises(ValueError, match=reason):
-            module_names(network)
+            module_names(network, 224)
     with pytest.raises(ValueError, match="unknown format 'tflite'; there are safe"):
         export_network(predictor, tmp_path, format="tflite")
     with pytest.raises(ValueError, match="must end in .onnx"):

@@ -23,7 +23,18 @@ from ftjax.weights.fetch import (
     list_names,
 )
 
-ALEXNETS = {"alexnet": "sha1:9116a64c", "alexnet_torch": "sha256:7be5be791159472b"}
+TORCH = "https://download.pytorch.org/models/"
+# Those that are not Keras', by the start of the published hash.
+OTHERS = {
+    "alexnet": "sha1:9116a64c",
+    "alexnet_torch": "sha256:7be5be79",
+    "resnet18": "sha256:f37072fd",
+    "resnet34": "sha256:b627a593",
+    "mobilenetv3_small": "sha256:047dcff4",
+    "mobilenetv3_large": "sha256:5c1a4163",
+    "convnext_tiny": "sha256:983f1562",
+    "convnext_base": "sha256:6075fbad",
+}
 
 CONTENT = {"a.h5": b"with top" * 1000, "a_notop.h5": b"without top" * 1000}
 
@@ -88,27 +99,30 @@ def refusal(*arguments, **options) -> str:
 
 def test_table_has_an_address_and_a_hash_for_every_network():
     assert list_names() == [*PACKAGED, *OFFICIAL]
-    keras = {name: files for name, files in OFFICIAL.items() if name not in ALEXNETS}
+    keras = {name: files for name, files in OFFICIAL.items() if name not in OTHERS}
     remotes = [remote for files in keras.values() for remote in files]
-    assert len(keras) == 13
-    assert len({r.url for r in remotes}) == len({r.known_hash for r in remotes}) == 26
+    assert len(keras) == 15
+    assert len({r.url for r in remotes}) == len({r.known_hash for r in remotes}) == 30
     for files in keras.values():
         assert files.notop.file_name == files.top.file_name.replace(".", "_notop.")
     for entry in remotes:
         assert re.fullmatch("md5:[0-9a-f]{32}", entry.known_hash)
         assert entry.url.startswith("https://storage.googleapis.com/")
-    for name, start in ALEXNETS.items():
+    for name, start in OTHERS.items():
         files = OFFICIAL[name]
         assert files.top == files.notop and files.top.known_hash.startswith(start)
+        if name != "alexnet":  # the file's name holds the start of its hash
+            assert files.top.url.startswith(TORCH) and start[7:] in files.top.url
 
 
 def test_table_is_what_keras_says(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     pytest.importorskip("keras")
     folder = Path(importlib.util.find_spec("keras").origin).parent / "src/applications"
-    for name in OFFICIAL.keys() - ALEXNETS.keys():
+    for name in OFFICIAL.keys() - OTHERS.keys():
         files = OFFICIAL[name]
         stem = re.sub("[0-9b]+$", "", name).replace("effnet", "efficientnet")
+        stem = stem.replace("netv2s", "net_v2")
         file = folder / f"{stem if stem != 'vgg' else name}.py"
         source = re.sub(r'"\s+"', "", file.read_text())
         for remote in files:
@@ -136,6 +150,20 @@ def test_damaged_cache_is_replaced_online_and_refused_offline(served, tmp_path):
     line = refusal("vgg16", cache_dir=tmp_path, offline=True)
     assert "another hash" in line and str(path) in line
     assert fetch("vgg16", cache_dir=tmp_path).read_bytes() == CONTENT["a_notop.h5"]
+
+
+def test_a_part_of_a_hash_is_checked_as_far_as_it_goes(served, own_cache, monkeypatch):
+    remote = OFFICIAL["vgg16"].notop
+    whole = hashlib.sha256(CONTENT["a_notop.h5"]).hexdigest()
+    short = remote._replace(known_hash=f"sha256:{whole[:8]}")
+    monkeypatch.setitem(OFFICIAL, "vgg16", WeightFiles(short, short))
+    path = fetch("vgg16")
+    path.write_bytes(b"damaged")
+    assert fetch("vgg16").read_bytes() == CONTENT["a_notop.h5"]
+    path.unlink()
+    monkeypatch.setitem(CONTENT, "a_notop.h5", b"something else")
+    assert f"another hash than sha256:{whole[:8]}" in refusal("vgg16")
+    assert list(own_cache.iterdir()) == []
 
 
 def test_wrong_content_is_not_kept(served, own_cache, monkeypatch):

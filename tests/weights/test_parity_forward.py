@@ -25,7 +25,7 @@ ODD = 97
 NETWORKS = (
     *("resnet50", "resnet101", "resnet152"),
     *(f"effnetb{i}" for i in range(8)),
-    *("vgg16", "vgg19"),
+    *("vgg16", "vgg19", "effnetv2s", "densenet121"),
 )
 
 

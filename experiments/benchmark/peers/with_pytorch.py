@@ -91,15 +91,15 @@ def unfreeze(model: Classifier, work: Work, depth: int) -> list[nn.Module]:
     return [m for m in trainable if isinstance(m, nn.BatchNorm2d)]
 
 
-def trainer(model: Classifier, work: Work, depth: int):
-    """A function of (images, labels) that does one step."""
+def trainer(model: Classifier, work: Work, depth: int, form=lambda model: model):
+    """A function of (images, labels) that does one step, of the model in a form."""
     norms = unfreeze(model, work, depth)
     backbone = [p for p in model.features.parameters() if p.requires_grad]
     groups = [{"params": model.head.parameters(), "lr": 1e-3}]
     if backbone:
         groups.append({"params": backbone, "lr": 1e-4})
     optimizer = torch.optim.Adam(groups, fused=work.device == "gpu")
-    loss_function = nn.CrossEntropyLoss()
+    loss_function, run = nn.CrossEntropyLoss(), form(model)
 
     def prepare() -> None:
         model.eval()
@@ -109,7 +109,7 @@ def trainer(model: Classifier, work: Work, depth: int):
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with precision(work):
-            logits = model(images)
+            logits = run(images)
         loss = loss_function(logits, labels)
         loss.backward()
         optimizer.step()
@@ -141,10 +141,15 @@ def wait(work: Work) -> None:
         torch.cuda.synchronize()
 
 
-def steps(work: Work) -> Iterator[float]:
-    """Steps from images: PyTorch has no cache of the frozen part."""
+def steps(work: Work, form=lambda model: model) -> Iterator[float]:
+    """Steps from images: PyTorch has no cache of the frozen part.
+
+    Args:
+        work: that is done.
+        form: of the model that runs.
+    """
     model = fresh_model(work)
-    prepare, step = trainer(model, work, work.depths[0])
+    prepare, step = trainer(model, work, work.depths[0], form)
     prepare()
     x, y = to_tensors(work, *random_batch(work))
 
@@ -156,6 +161,50 @@ def steps(work: Work) -> Iterator[float]:
     yield seconds_of(lambda: run(1))
     while True:
         yield seconds_of(lambda: run(STEPS)) / STEPS
+
+
+def compiled(work: Work) -> Iterator[float]:
+    """As `steps`, compiled."""
+    yield from steps(work, torch.compile)
+
+
+def estimate(work: Work, form=lambda model: model) -> Iterator[float]:
+    """Seconds of a sweep, in one turn: its steps and passes, timed at every depth.
+
+    Args:
+        work: that is done.
+        form: of the model that runs.
+    """
+    x, y = to_tensors(work, *random_batch(work))
+    fresh, total = fresh_model(work), 0.0
+    count = work.train_size // work.batch_size
+    for depth in work.depths:
+        model = copy.deepcopy(fresh)
+        prepare, step = trainer(model, work, depth, form)
+
+        def train(prepare=prepare, step=step) -> None:
+            prepare()
+            for _ in range(STEPS):
+                step(x, y)
+            wait(work)
+
+        def look(model=model) -> None:
+            model.eval()
+            for _ in range(STEPS):
+                count_correct(work, model, [x], [y])
+            wait(work)
+
+        first = sum(seconds_of(call) for call in (train, look))  # with what it compiles
+        trained = min(seconds_of(train) for _ in range(2)) / STEPS
+        passed = min(seconds_of(look) for _ in range(2)) / STEPS / work.batch_size
+        looked = work.epochs * work.val_size + work.train_size
+        total += first + work.epochs * count * trained + looked * passed
+    yield total
+
+
+def estimate_compiled(work: Work) -> Iterator[float]:
+    """As `estimate`, compiled."""
+    yield from estimate(work, torch.compile)
 
 
 def grid(work: Work) -> Iterator[float]:
