@@ -49,9 +49,9 @@ def listen(count: int) -> Address:
         count: of all processes.
     """
     server = socket.create_server(("", 0))
-    token = secrets.token_bytes(TOKEN)
+    port, token = server.getsockname()[1], secrets.token_bytes(TOKEN)
     threading.Thread(target=_accept, args=(server, count, token), daemon=True).start()
-    return Address(socket.gethostname(), server.getsockname()[1], token)
+    return Address(socket.gethostname(), port, token)
 
 
 def join(number: int, address: Address) -> None:

@@ -27,7 +27,7 @@ from ftjax.trees import flatten
 LAYOUT = "layout"  # of the vectors; a key of the metadata
 DIGEST = "sha256"  # likewise: of the vectors and of the rest of the metadata
 TRIAL = "trial"  # likewise: whose checkpoint it is
-ROOM = 1 << 16  # bytes of a checkpoint beside its vectors, and then some
+ROOM = 1 << 18  # bytes of its many small files beside the vectors, and then some
 _orbax = threading.Lock()  # its operations count on one at a time
 
 

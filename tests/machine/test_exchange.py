@@ -103,6 +103,7 @@ def test_no_bytes_are_executed(tmp_path, monkeypatch):
         pickle.dumps(Malicious()),
         msgpack.packb(msgpack.ExtType(ARRAY, encode(["object", [1], b"x" * 8]))),
         msgpack.packb(msgpack.ExtType(ARRAY, encode(["uint8", [2**40], b""]))),
+        msgpack.packb(msgpack.ExtType(ARRAY, encode([",loat32", [1], b"x" * 8]))),
         msgpack.packb(msgpack.ExtType(99, b"")),
     ]
     for data in hostile:

@@ -85,6 +85,7 @@ def test_who_is_through_is_not_lost(three):
 
 
 def test_alone_nobody_is_left():
+    assert peers.listen(1).port
     peers.leave()
     peers.abandon(1)
     peers.abandon_after_error()

@@ -15,7 +15,7 @@ import fault_child
 
 pytestmark = pytest.mark.stress
 WORDS = "--depths 0 7 18 19 --bn follow frozen --epochs 4".split()
-SHARES = [0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95]  # of what the run needs
+SHARES = [0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.4, 0.5]  # of what the run needs
 
 
 @pytest.fixture(scope="module")
