@@ -22,6 +22,7 @@ from ftjax.sweep import records, resources, trials
 from ftjax.sweep.checkpoint import Checkpoints
 from ftjax.sweep.claims import Claims, Owner
 from ftjax.sweep.prepare import prepare
+from ftjax.sweep.records import write_table
 from ftjax.sweep.results import write_probes
 from ftjax.sweep.work_queue import group_trials
 
@@ -352,11 +353,14 @@ def test_probes_are_kept_and_shown_beside_the_curve(images, tmp_path, capsys):
         plan = sweep.plan()
         write_probes(sweep.start, sweep.data, plan, tmp_path, batch_size=16)
 
+    def replace_by(table):
+        write_table(tmp_path / "probes.csv", table.to_dict("records"), table.columns)
+
     marked = probes.assign(logme=7.0)
-    marked.to_csv(tmp_path / "probes.csv", index=False)
+    replace_by(marked)
     write()
     assert (pd.read_csv(tmp_path / "probes.csv").logme == 7).all()
-    marked.assign(data_hash="other").to_csv(tmp_path / "probes.csv", index=False)
+    replace_by(marked.assign(data_hash="other"))
     write()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "probes.csv"), probes)
 
