@@ -280,6 +280,10 @@ def trace_shapes(module: nn.Module, shape: tuple[int, ...]) -> tuple[tuple, Tree
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     with plain_lowering():  # of the same shapes, and traced sooner
         y, shapes = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+    # As they are drawn and read, also where JAX may make them float64.
+    shapes = jax.tree.map(
+        lambda own: jax.ShapeDtypeStruct(own.shape, jnp.float32), shapes
+    )
     return y.shape, shapes
 
 

@@ -12,7 +12,7 @@ import pytest
 from rounding import rounding
 
 from ftjax.backbones import BACKBONES, make_backbone
-from ftjax.backbones.backbone import apply, boundary_shapes, init
+from ftjax.backbones.backbone import apply, boundary_shapes, init, variable_shapes
 from ftjax.backbones.heads import with_head
 from ftjax.weights.pretrained import load_pretrained
 
@@ -100,6 +100,12 @@ def test_boundary_shapes_are_those_of_the_activations(tiny):
         assert x.shape[1:] == shape
         x = apply([unit], params, stats, x)
     assert x.shape[1:] == shapes[-1] == (3,)
+
+
+def test_variables_are_float32_whatever_jax_may_make_of_them():
+    with jax.enable_x64(True):
+        trees = variable_shapes(make_backbone("tiny").units, 40)  # of no other test
+    assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
 
 
 def test_units_of_equal_shape_share_their_module():
