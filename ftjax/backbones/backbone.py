@@ -6,7 +6,7 @@ Grad-CAM, probes) is a loop over a slice of that tuple. `params` and `batch_stat
 plain dicts keyed by unit, then by layer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -180,6 +180,25 @@ class Backbone:
     def dtype(self) -> str:
         """NumPy name of the type it computes in."""
         return self.body[0].module.preprocessing.dtype
+
+
+def named_layers(
+    unit: str, keys: str, kinds: Mapping[str, str], others: Mapping[str, str]
+) -> tuple[Layer, ...]:
+    """Layers `<unit>_<key>`.
+
+    Args:
+        unit: name of the unit.
+        keys: of its layers, in their order, with spaces between.
+        kinds: of the layers with parameters, which stand under their keys.
+        others: kinds of the layers without.
+    """
+    return tuple(
+        Layer(f"{unit}_{key}", kinds[key], key)
+        if key in kinds
+        else Layer(f"{unit}_{key}", others[key])
+        for key in keys.split()
+    )
 
 
 def with_dtype(backbone: Backbone, dtype: str) -> Backbone:

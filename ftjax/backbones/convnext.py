@@ -6,7 +6,7 @@ They have LayerNorm alone, so no statistics of a batch and no BatchNorm policy.
 import flax.linen as nn
 import jax
 
-from ftjax.backbones.backbone import Backbone, Layer, Unit
+from ftjax.backbones.backbone import Backbone, Unit, named_layers
 from ftjax.backbones.layers import (
     Conv,
     DepthwiseConv,
@@ -90,38 +90,36 @@ KINDS = {
     "fc2": "Dense",
     "scale": "LayerScale",
 }
-
-
-def named_layers(unit: str, keys: str) -> tuple[Layer, ...]:
-    """Layers `<unit>_<key>`; those whose kind is not in `KINDS` have no parameters."""
-    others = {"gelu": "Activation", "drop": "StochasticDepth", "add": "Add"}
-    others |= {"pool": "GlobalAveragePooling2D"}
-    return tuple(
-        Layer(f"{unit}_{key}", KINDS[key], key)
-        if key in KINDS
-        else Layer(f"{unit}_{key}", others[key])
-        for key in keys.split()
-    )
+OTHERS = {
+    "gelu": "Activation",
+    "drop": "StochasticDepth",
+    "add": "Add",
+    "pool": "GlobalAveragePooling2D",
+}
 
 
 def convnext(name: str) -> Backbone:
     """ConvNeXt without its classifier: stem, blocks, between the stages a reduction."""
     repeats, widths = MEMBERS[name]
     stem = Stem(widths[0], TORCHVISION)
-    units = [Unit("stem", stem, named_layers("stem", "conv norm"))]
+    units = [Unit("stem", stem, named_layers("stem", "conv norm", KINDS, OTHERS))]
     number, total = 0, sum(repeats)
     for stage, (blocks, features) in enumerate(zip(repeats, widths, strict=True), 1):
         if stage > 1:
             unit = f"down{stage}"
-            layers = named_layers(unit, "norm conv")
+            layers = named_layers(unit, "norm conv", KINDS, OTHERS)
             units.append(Unit(unit, Downsample(features), layers))
         for block in range(1, blocks + 1):
             unit = f"stage{stage}_block{block}"
-            layers = named_layers(unit, "dwconv norm fc1 gelu fc2 scale drop add")
+            layers = named_layers(
+                unit, "dwconv norm fc1 gelu fc2 scale drop add", KINDS, OTHERS
+            )
             share = number / (total - 1)
             units.append(Unit(unit, Block(features), layers, drop_share=share))
             number += 1
-    units.append(Unit("norm", PooledNorm(), named_layers("norm", "pool norm")))
+    units.append(
+        Unit("norm", PooledNorm(), named_layers("norm", "pool norm", KINDS, OTHERS))
+    )
     return Backbone(
         name,
         tuple(units),

@@ -5,7 +5,6 @@ the depthwise one.
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
 from ftjax.backbones.efficientnet import (
@@ -70,7 +69,7 @@ class FusedMBConv(nn.Module):
             return x
         if residual_scale is not None:
             x = (x * residual_scale[:, None, None, None]).astype(x.dtype)
-        return x + jnp.asarray(inputs)
+        return x + inputs
 
 
 def fused_layers(name: str, module: FusedMBConv) -> tuple[Layer, ...]:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ftjax.backbones.backbone import Backbone, Layer, Unit
+from ftjax.backbones.backbone import Backbone, Layer, Unit, named_layers
 from ftjax.backbones.layers import Conv, empty, layer_norm
 from ftjax.backbones.preprocessing import Preprocessing
 from ftjax.kernels.normalization import at_least_float32
@@ -101,17 +101,7 @@ KINDS = {"norm": "LayerNormalization", "norm1": "LayerNormalization"}
 KINDS |= {"norm2": "LayerNormalization", "proj": "Dense", "qkv": "Dense"}
 KINDS |= {"fc1": "Dense", "fc2": "Dense", "cls": "ClassToken", "pos": "Positions"}
 BLOCK = "norm1 qkv attention proj add1 norm2 fc1 gelu fc2 add2"
-
-
-def named_layers(unit: str, keys: str) -> tuple[Layer, ...]:
-    """Layers `<unit>_<key>`; those whose kind is not in `KINDS` have no parameters."""
-    others = {"attention": "Attention", "gelu": "Activation"}
-    return tuple(
-        Layer(f"{unit}_{key}", KINDS[key], key)
-        if key in KINDS
-        else Layer(f"{unit}_{key}", others.get(key, "Add"))
-        for key in keys.split()
-    )
+OTHERS = {"attention": "Attention", "gelu": "Activation", "add1": "Add", "add2": "Add"}
 
 
 def vit(name: str) -> Backbone:
@@ -124,9 +114,11 @@ def vit(name: str) -> Backbone:
     )
     units = [Unit("patches", Patches(features, PREPROCESSING), patches)]
     for number in range(1, blocks + 1):
-        layers = named_layers(f"block{number}", BLOCK)
+        layers = named_layers(f"block{number}", BLOCK, KINDS, OTHERS)
         units.append(Unit(f"block{number}", Block(features, heads), layers))
-    units.append(Unit("norm", ClassToken(), named_layers("norm", "norm")))
+    units.append(
+        Unit("norm", ClassToken(), named_layers("norm", "norm", KINDS, OTHERS))
+    )
     return Backbone(
         name,
         tuple(units),
