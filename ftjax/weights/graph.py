@@ -157,7 +157,9 @@ def mbconv(graph: Graph, unit: Unit, x: int) -> int:
     if module.expand != 1:
         x = graph.norm(unit, "expand_bn", graph.conv(unit, "expand_conv", x), EPSILON)
         x = graph.add(module.activation, f"{name}_expand_activation", x)
-    x = graph.conv(unit, "dwconv", x, module.strides, depthwise=True)
+    half = module.kernel_size // 2
+    padding = ((half, half),) * 2 if module.centered else "SAME"
+    x = graph.conv(unit, "dwconv", x, module.strides, padding, depthwise=True)
     x = graph.norm(unit, "bn", x, EPSILON)
     x = graph.add(module.activation, f"{name}_activation", x)
     if module.se_features:

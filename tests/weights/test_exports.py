@@ -28,7 +28,14 @@ SMALL = "tiny", 32
 HEADS = {"tiny": "6,4d0.5"}  # hidden layers; the others have a linear head
 LARGE = [
     pytest.param(name, 64, marks=pytest.mark.parity)
-    for name in ("effnetlite0", "effnetb0", "resnet50", "resnet50_torch", "vgg16")
+    for name in (
+        "effnetlite0",
+        "effnetlite1",
+        "effnetb0",
+        "resnet50",
+        "resnet50_torch",
+        "vgg16",
+    )
 ]
 
 
