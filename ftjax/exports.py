@@ -12,7 +12,8 @@ from ftjax.weights import export
 from ftjax.weights.export_keras import keras_bytes
 from ftjax.weights.export_onnx import onnx_bytes
 from ftjax.weights.export_torch import torch_bytes, torch_code
-from ftjax.weights.graph import Node, make_graph
+from ftjax.weights.graph import Node
+from ftjax.weights.graph_units import make_graph
 from ftjax.weights.licences import licence_of
 
 KERAS_WEIGHTS = ".weights.h5"  # instead of a whole model, for keras.applications

@@ -15,7 +15,14 @@ from ftjax.weights.graph import Node
 
 OPSET = 17  # of 2022: all that is needed, and what older runtimes read
 IR_VERSION = 8  # of the same release
-SIMPLE = {"relu": "Relu", "sigmoid": "Sigmoid", "add": "Add", "multiply": "Mul"}
+SIMPLE = {
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "add": ("Add", {}),
+    "multiply": ("Mul", {}),
+    "concat": ("Concat", {"axis": 1}),
+}
 HOW_TO_INSTALL = 'ONNX files are written by the package onnx: pip install "ftjax[onnx]"'
 
 
@@ -102,7 +109,8 @@ def put_node(node: Node, inputs: list[str], put, constant) -> str:
     """
     name, options, arrays = node.name, node.options, node.arrays
     if node.op in SIMPLE:
-        return put(SIMPLE[node.op], inputs, name)
+        op, attributes = SIMPLE[node.op]
+        return put(op, inputs, name, **attributes)
     if node.op == "swish":
         gates = put("Sigmoid", inputs, f"{name}/sigmoid")
         return put("Mul", [*inputs, gates], name)
@@ -142,6 +150,9 @@ def put_node(node: Node, inputs: list[str], put, constant) -> str:
             strides=[options["strides"]] * 2,
             pads=onnx_pads(options["pads"]),
         )
+    if node.op == "average":
+        window = [options["size"]] * 2
+        return put("AveragePool", inputs, name, kernel_shape=window, strides=window)
     if node.op == "mean":
         if options["keep"]:
             return put("GlobalAveragePool", inputs, name)

@@ -1,26 +1,39 @@
 """A network as a plain graph of operations, for files that other frameworks read.
 
-Each kind of module is written once more here, as the operations that it applies in
-inference mode; a test runs every graph against the network. Values are NHWC.
+`graph_units` adds the operations of each kind of module. Values are NHWC.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone, Unit
-from ftjax.backbones.efficientnet import EPSILON, ConvNorm, MBConv
-from ftjax.backbones.heads import AveragePool, Classifier, Hidden
 from ftjax.backbones.layers import Padding
 from ftjax.backbones.preprocessing import Preprocessing
-from ftjax.backbones.resnet import PAD, Bottleneck, Stem
-from ftjax.backbones.vgg import MaxPool, PlainConv
 from ftjax.kernels.depthwise import explicit_pads
 from ftjax.trees import Tree
 
 Shape = tuple[int, ...]  # height, width, channels; channels alone behind the pooling
+
+# What there is, with the arrays and options of each.
+OPERATIONS = {
+    "scale": "factor times RGB images in 0..255, plus shift; by channel",
+    "conv": "kernel (HWIO), bias or none; strides, pads, depthwise",
+    "norm": "BatchNorm in inference mode: scale, bias, mean, var; epsilon",
+    "dense": "kernel, bias",
+    "relu": "max(x, 0)",
+    "relu6": "min(max(x, 0), 6)",
+    "swish": "x times its sigmoid",
+    "sigmoid": "1 / (1 + exp(-x))",
+    "hard_sigmoid": "0 below -3, 1 above 3, a line between",
+    "add": "of two nodes",
+    "multiply": "of two nodes",
+    "concat": "channels of the second node behind those of the first",
+    "pool": "maximum over windows; size, strides, pads",
+    "average": "mean over windows that do not overlap, what is left is cut; size",
+    "mean": "over height and width; keep (both of them, as 1)",
+}
 
 
 @dataclass(frozen=True)
@@ -28,16 +41,12 @@ class Node:
     """One operation.
 
     Attributes:
-        op: scale, conv, norm, relu, relu6, swish, sigmoid, add, multiply, pool, mean or
-            dense.
+        op: what it does; see `OPERATIONS`.
         name: of the layer in Keras, unique.
         inputs: indices of the nodes that it takes; none: the images.
         shape: of its result, without the batch.
-        arrays: its parameters and statistics by leaf: conv (kernel HWIO, bias), norm
-            (scale, bias, mean, var), dense (kernel, bias), scale (factor, shift, by
-            channel of RGB images in 0..255).
-        options: conv: strides, pads, depthwise; pool: size, strides, pads; norm:
-            epsilon; mean: keep (height and width of 1).
+        arrays: its parameters and statistics by leaf.
+        options: of the operation.
     """
 
     op: str
@@ -119,6 +128,14 @@ class Graph:
         name, arrays = layer_name(unit, key), self.arrays(unit, key)
         return self.add("dense", name, x, shape=arrays["bias"].shape, arrays=arrays)
 
+    def activate(self, activation: str, name: str, x: int) -> int:
+        """An activation by its name; `hswish` is x times the hard sigmoid of x."""
+        if activation != "hswish":
+            return self.add(activation, name, x)
+        return self.add(
+            "multiply", name, x, self.add("hard_sigmoid", f"{name}_gate", x)
+        )
+
     def pool(self, name: str, x: int, size: int, strides: int, padding: Padding) -> int:
         """Maximum over windows; padding counts as minus infinity."""
         height, width, channels = self.shape(x)
@@ -139,133 +156,3 @@ def windows(image: Shape, size: Shape, strides: int, pads) -> Shape:
 def layer_name(unit: Unit, key: str) -> str:
     """Keras' name of the layer that has its parameters under `key`."""
     return next(layer.name for layer in unit.layers if layer.key == key)
-
-
-def conv_norm(graph: Graph, unit: Unit, x: int) -> int:
-    """Stem and top of EfficientNet."""
-    module: ConvNorm = unit.module
-    if module.preprocessing is not None:
-        x = graph.scale(module.preprocessing, f"{unit.name}_scale")
-    x = graph.norm(unit, "bn", graph.conv(unit, "conv", x, module.strides), EPSILON)
-    return graph.add(module.activation, f"{unit.name}_activation", x)
-
-
-def mbconv(graph: Graph, unit: Unit, x: int) -> int:
-    """A block of EfficientNet."""
-    module: MBConv = unit.module
-    name, shortcut = unit.name, x
-    if module.expand != 1:
-        x = graph.norm(unit, "expand_bn", graph.conv(unit, "expand_conv", x), EPSILON)
-        x = graph.add(module.activation, f"{name}_expand_activation", x)
-    half = module.kernel_size // 2
-    padding = ((half, half),) * 2 if module.centered else "SAME"
-    x = graph.conv(unit, "dwconv", x, module.strides, padding, depthwise=True)
-    x = graph.norm(unit, "bn", x, EPSILON)
-    x = graph.add(module.activation, f"{name}_activation", x)
-    if module.se_features:
-        shape = (1, 1, graph.shape(x)[-1])
-        gates = graph.add(
-            "mean", f"{name}_se_squeeze", x, shape=shape, options={"keep": True}
-        )
-        gates = graph.conv(unit, "se_reduce", gates)
-        gates = graph.add("swish", f"{name}_se_activation", gates)
-        gates = graph.conv(unit, "se_expand", gates)
-        gates = graph.add("sigmoid", f"{name}_se_gates", gates)
-        x = graph.add("multiply", f"{name}_se_excite", x, gates)
-    x = graph.norm(unit, "project_bn", graph.conv(unit, "project_conv", x), EPSILON)
-    return graph.add("add", f"{name}_add", x, shortcut) if module.residual else x
-
-
-def resnet_stem(graph: Graph, unit: Unit, x: int) -> int:
-    """The first unit of ResNet."""
-    module: Stem = unit.module
-    x = graph.scale(module.preprocessing, "conv1_scale")
-    x = graph.conv(unit, "conv1_conv", x, 2, ((3, 3), (3, 3)))
-    x = graph.norm(unit, "conv1_bn", x, module.variant.epsilon)
-    return graph.pool("pool1_pool", graph.add("relu", "conv1_relu", x), 3, 2, PAD)
-
-
-def bottleneck(graph: Graph, unit: Unit, x: int) -> int:
-    """A block of ResNet50 and larger ones."""
-    module: Bottleneck = unit.module
-    epsilon, late = module.variant.epsilon, module.variant.late_stride
-    strides = (1, module.strides, 1) if late else (module.strides, 1, 1)
-    shortcut = x
-    if module.projection:
-        shortcut = graph.conv(unit, "0_conv", x, module.strides)
-        shortcut = graph.norm(unit, "0_bn", shortcut, epsilon)
-    for number, step in enumerate(strides, start=1):
-        padding = PAD if number == 2 else "SAME"
-        x = graph.conv(unit, f"{number}_conv", x, step, padding)
-        x = graph.norm(unit, f"{number}_bn", x, epsilon)
-        if number < 3:
-            x = graph.add("relu", f"{unit.name}_{number}_relu", x)
-    x = graph.add("add", f"{unit.name}_add", shortcut, x)
-    return graph.add("relu", f"{unit.name}_out", x)
-
-
-def plain_conv(graph: Graph, unit: Unit, x: int) -> int:
-    """A convolution of VGG."""
-    if unit.module.preprocessing is not None:
-        x = graph.scale(unit.module.preprocessing, f"{unit.name}_scale")
-    return graph.add("relu", f"{unit.name}_relu", graph.conv(unit, "conv", x))
-
-
-def max_pool(graph: Graph, unit: Unit, x: int) -> int:
-    """A pooling of VGG."""
-    return graph.pool(unit.name, x, 2, 2, "VALID")
-
-
-def average_pool(graph: Graph, unit: Unit, x: int) -> int:
-    """The mean over height and width."""
-    shape = graph.shape(x)[-1:]
-    return graph.add("mean", unit.name, x, shape=shape, options={"keep": False})
-
-
-def hidden(graph: Graph, unit: Unit, x: int) -> int:
-    """A hidden layer of the head; dropout does nothing in inference mode."""
-    return graph.add("relu", f"{unit.name}_relu", graph.dense(unit, "dense", x))
-
-
-def classifier(graph: Graph, unit: Unit, x: int) -> int:
-    """The linear classifier."""
-    return graph.dense(unit, "predictions", x)
-
-
-KINDS: dict[type, Callable[[Graph, Unit, int], int]] = {
-    ConvNorm: conv_norm,
-    MBConv: mbconv,
-    Stem: resnet_stem,
-    Bottleneck: bottleneck,
-    PlainConv: plain_conv,
-    MaxPool: max_pool,
-    AveragePool: average_pool,
-    Hidden: hidden,
-    Classifier: classifier,
-}
-
-
-def make_graph(
-    network: Backbone, params: Tree, batch_stats: Tree, size: int
-) -> tuple[Node, ...]:
-    """The operations of a network in inference mode, in order; the last: the logits.
-
-    Args:
-        network: a backbone with its head.
-        params: by unit, layer, leaf.
-        batch_stats: likewise.
-        size: height and width of the images, in pixels.
-
-    Raises:
-        ValueError: it has a unit that is not known here, as one's own network may.
-    """
-    graph, x = Graph(network, params, batch_stats, size), -1
-    for unit in network.units:
-        kind = type(unit.module)
-        if kind not in KINDS:
-            raise ValueError(
-                f"unit {unit.name} of {network.name} is a {kind.__name__}, which other "
-                "frameworks' formats are not written for; export to safetensors"
-            )
-        x = KINDS[kind](graph, unit, x)
-    return tuple(graph.nodes)
