@@ -43,6 +43,7 @@ from ftjax.kernels.normalization import (
 from ftjax.kernels.product_norm import MANY_PIXELS, product_norm
 from ftjax.kernels.xla_calls import in_new_array
 
+LAYER_EPSILON = 1e-6  # of the layer normalization of ConvNeXt and vision transformers
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
 
 relu6 = jax.nn.relu6
@@ -339,10 +340,12 @@ class DepthwiseConv(nn.Module):
 def layer_norm(x: jax.Array, name: str) -> jax.Array:
     """Layer normalization of x (..., c) inside a module; params scale and bias (c,).
 
-    Ba et al. 2016, with the epsilon of ConvNeXt and vision transformers. Moments are
-    float32; their two passes keep the digits that one would lose.
+    Ba et al. 2016. Moments are float32; their two passes keep the digits that one would
+    lose.
     """
-    norm = nn.LayerNorm(1e-6, dtype=x.dtype, use_fast_variance=False, name=name)
+    norm = nn.LayerNorm(
+        LAYER_EPSILON, dtype=x.dtype, use_fast_variance=False, name=name
+    )
     return norm(x)
 
 

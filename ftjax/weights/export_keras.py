@@ -26,6 +26,9 @@ GROUPS = {
     "BatchNormalization": "batch_normalization",
     "Normalization": "normalization",
     "Dense": "dense",
+    "LayerNormalization": "layer_normalization",
+    "EinsumDense": "einsum_dense",
+    "MultiHeadAttention": "multi_head_attention",
 }
 MERGING = ("Add", "Multiply", "Concatenate")  # take one list
 EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first date: equal networks, equal files
@@ -71,7 +74,6 @@ def weights_file(layers: Sequence[KerasLayer]) -> bytes:
             number = counts[group] = counts.get(group, -1) + 1
             name = f"{group}_{number}" if number else group
             own = file.create_group(f"layers/{name}")
-            own.create_group("vars")
             for path, array in layer.arrays.items():
                 own.create_dataset(path, data=np.ascontiguousarray(array))
     return buffer.getvalue()

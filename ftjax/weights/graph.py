@@ -9,21 +9,30 @@ from typing import Any
 import numpy as np
 
 from ftjax.backbones.backbone import Backbone, Unit
-from ftjax.backbones.layers import Padding
+from ftjax.backbones.layers import LAYER_EPSILON, Padding
 from ftjax.backbones.preprocessing import Preprocessing
 from ftjax.kernels.depthwise import explicit_pads
 from ftjax.trees import Tree
 
-Shape = tuple[int, ...]  # height, width, channels; channels alone behind the pooling
+# Of a map: height, width, channels; tokens: their number, channels; a vector: channels.
+Shape = tuple[int, ...]
 
 # What there is, with the arrays and options of each.
 OPERATIONS = {
     "scale": "factor times RGB images in 0..255, plus shift; by channel",
     "conv": "kernel (HWIO), bias or none; strides, pads, depthwise",
     "norm": "BatchNorm in inference mode: scale, bias, mean, var; epsilon",
-    "dense": "kernel, bias",
+    "layer_norm": "over the last axis: scale, bias; epsilon",
+    "dense": "over the last axis: kernel, bias",
+    "affine": "kernel (c) times x, if it has one, plus bias (tokens, c), if it has one",
+    "attention": "query, key, value, output: kernel and bias of each; heads",
+    "tokens": "the pixels of a map, row after row",
+    "blank": "zeros as a token before the others",
+    "first": "the first token alone",
+    "flatten": "all values as one vector",
     "relu": "max(x, 0)",
     "relu6": "min(max(x, 0), 6)",
+    "gelu": "x times the normal distribution's share below x",
     "swish": "x times its sigmoid",
     "sigmoid": "1 / (1 + exp(-x))",
     "hard_sigmoid": "0 below -3, 1 above 3, a line between",
@@ -123,10 +132,31 @@ class Graph:
         name, arrays = layer_name(unit, key), self.arrays(unit, key)
         return self.add("norm", name, x, arrays=arrays, options={"epsilon": epsilon})
 
-    def dense(self, unit: Unit, key: str, x: int) -> int:
-        """A matrix product with its bias."""
+    def layer_norm(self, unit: Unit, key: str, x: int) -> int:
+        """LayerNorm over the channels."""
         name, arrays = layer_name(unit, key), self.arrays(unit, key)
-        return self.add("dense", name, x, shape=arrays["bias"].shape, arrays=arrays)
+        options = {"epsilon": LAYER_EPSILON}
+        return self.add("layer_norm", name, x, arrays=arrays, options=options)
+
+    def dense(self, unit: Unit, key: str, x: int) -> int:
+        """A matrix product over the channels with its bias."""
+        name, arrays = layer_name(unit, key), self.arrays(unit, key)
+        shape = *self.shape(x)[:-1], *arrays["bias"].shape
+        return self.add("dense", name, x, shape=shape, arrays=arrays)
+
+    def flatten(self, name: str, x: int) -> int:
+        """All values as one vector, of a map row after row, channels last."""
+        shape = self.shape(x)
+        if len(shape) == 1:
+            return x
+        options, size = {"map": len(shape) == 3}, int(np.prod(shape))
+        return self.add("flatten", name, x, shape=(size,), options=options)
+
+    def mean(self, name: str, x: int, *, keep: bool = False) -> int:
+        """The mean over height and width, with them, as 1, or without."""
+        channels = self.shape(x)[-1:]
+        shape = (1, 1, *channels) if keep else channels
+        return self.add("mean", name, x, shape=shape, options={"keep": keep})
 
     def activate(self, activation: str, name: str, x: int) -> int:
         """An activation by its name; `hswish` is x times the hard sigmoid of x."""

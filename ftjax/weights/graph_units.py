@@ -7,12 +7,18 @@ from collections.abc import Callable
 
 from ftjax.backbones import densenet, mobilenet
 from ftjax.backbones.backbone import Backbone, Unit
+from ftjax.backbones.convnext import Block as ConvNextBlock
+from ftjax.backbones.convnext import Downsample, PooledNorm
+from ftjax.backbones.convnext import Stem as ConvNextStem
 from ftjax.backbones.efficientnet import EPSILON, ConvNorm, MBConv
 from ftjax.backbones.efficientnet_v2 import FusedMBConv
 from ftjax.backbones.heads import AveragePool, Classifier, Hidden
 from ftjax.backbones.resnet import PAD, V1_5, BasicBlock, Bottleneck, Stem
 from ftjax.backbones.vgg import MaxPool, PlainConv
+from ftjax.backbones.vit import Block as TransformerBlock
+from ftjax.backbones.vit import ClassToken, Patches
 from ftjax.trees import Tree
+from ftjax.weights import graph_layer_norm
 from ftjax.weights.graph import Graph, Node
 
 
@@ -46,8 +52,8 @@ def mbconv(graph: Graph, unit: Unit, x: int) -> int:
 
 def excite(graph: Graph, unit: Unit, x: int, activation: str, gate: str) -> int:
     """Squeeze-and-excitation: channel gates from the channel means."""
-    name, shape = f"{unit.name}_se", (1, 1, graph.shape(x)[-1])
-    gates = graph.add("mean", f"{name}_squeeze", x, shape=shape, options={"keep": True})
+    name = f"{unit.name}_se"
+    gates = graph.mean(f"{name}_squeeze", x, keep=True)
     gates = graph.conv(unit, "se_reduce", gates)
     gates = graph.add(activation, f"{name}_activation", gates)
     gates = graph.conv(unit, "se_expand", gates)
@@ -193,8 +199,7 @@ def inverted_bottleneck(graph: Graph, unit: Unit, x: int) -> int:
 
 def pooled_dense(graph: Graph, unit: Unit, x: int) -> int:
     """The dense layer of MobileNetV3's body."""
-    x = average(graph, f"{unit.name}_squeeze", x)
-    x = graph.dense(unit, "fc", x)
+    x = graph.dense(unit, "fc", graph.mean(f"{unit.name}_squeeze", x))
     return graph.activate("hswish", f"{unit.name}_activation", x)
 
 
@@ -212,13 +217,7 @@ def max_pool(graph: Graph, unit: Unit, x: int) -> int:
 
 def average_pool(graph: Graph, unit: Unit, x: int) -> int:
     """The pooling of a head."""
-    return average(graph, unit.name, x)
-
-
-def average(graph: Graph, name: str, x: int) -> int:
-    """The mean over height and width."""
-    shape = graph.shape(x)[-1:]
-    return graph.add("mean", name, x, shape=shape, options={"keep": False})
+    return graph.mean(unit.name, x)
 
 
 def hidden(graph: Graph, unit: Unit, x: int) -> int:
@@ -245,6 +244,13 @@ KINDS: dict[type, Callable[[Graph, Unit, int], int]] = {
     mobilenet.ConvNorm: mobilenet_conv_norm,
     mobilenet.InvertedBottleneck: inverted_bottleneck,
     mobilenet.PooledDense: pooled_dense,
+    ConvNextStem: graph_layer_norm.convnext_stem,
+    ConvNextBlock: graph_layer_norm.convnext_block,
+    Downsample: graph_layer_norm.downsample,
+    PooledNorm: graph_layer_norm.pooled_norm,
+    Patches: graph_layer_norm.patches,
+    TransformerBlock: graph_layer_norm.transformer_block,
+    ClassToken: graph_layer_norm.class_token,
     PlainConv: plain_conv,
     MaxPool: max_pool,
     AveragePool: average_pool,

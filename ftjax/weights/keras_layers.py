@@ -14,6 +14,7 @@ ACTIVATIONS = {
     "swish": "silu",
     "sigmoid": "sigmoid",
     "hard_sigmoid": "hard_sigmoid",
+    "gelu": "gelu",
 }
 NO_PADS = ((0, 0), (0, 0))
 
@@ -170,6 +171,73 @@ def put_dense(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
     model.put("Dense", node.name, inputs, node.shape, config, arrays)
 
 
+def put_layer_norm(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """LayerNorm."""
+    config, arrays = (
+        {"epsilon": node.options["epsilon"]},
+        weights(node, "scale", "bias"),
+    )
+    model.put("LayerNormalization", node.name, inputs, node.shape, config, arrays)
+
+
+def put_affine(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """Factors by channel, and what is added by token and channel.
+
+    The layer of Keras that learns both is an `EinsumDense` that sums over nothing.
+    """
+    axes = "abcd"[: 1 + len(node.shape)]
+    config = {
+        "equation": f"{axes},{axes[-1]}->{axes}",
+        "output_shape": list(node.shape),
+        "bias_axes": axes[1:] if "bias" in node.arrays else None,
+    }
+    ones = np.ones(node.shape[-1], np.float32)
+    arrays = {"vars/0": node.arrays.get("kernel", ones)}
+    if "bias" in node.arrays:
+        arrays["vars/1"] = node.arrays["bias"]
+    model.put("EinsumDense", node.name, inputs, node.shape, config, arrays)
+
+
+def put_attention(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """Attention of all tokens to all."""
+    channels, heads = node.shape[-1], node.options["heads"]
+    split = heads, channels // heads
+    config = {"num_heads": heads, "key_dim": split[1]}
+    arrays = {}
+    for name in ("query", "key", "value", "output"):
+        kernel, bias = (node.arrays[f"{name}_{leaf}"] for leaf in ("kernel", "bias"))
+        if name == "output":
+            kernel = kernel.reshape(*split, channels)
+        else:
+            kernel, bias = kernel.reshape(channels, *split), bias.reshape(split)
+        arrays[f"{name}_dense/vars/0"] = kernel
+        arrays[f"{name}_dense/vars/1"] = bias
+    inputs = inputs * 2  # queries, and what keys and values are made of
+    model.put("MultiHeadAttention", node.name, inputs, node.shape, config, arrays)
+
+
+def put_tokens(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """A map as tokens."""
+    config = {"target_shape": list(node.shape)}
+    model.put("Reshape", node.name, inputs, node.shape, config)
+
+
+def put_blank(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """A token of zeros before the others."""
+    model.put("ZeroPadding1D", node.name, inputs, node.shape, {"padding": [1, 0]})
+
+
+def put_first(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """The first token."""
+    others = model.layers[inputs[0]].shape[0] - 1
+    model.put("Cropping1D", node.name, inputs, node.shape, {"cropping": [0, others]})
+
+
+def put_flatten(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """All values as one vector."""
+    model.put("Flatten", node.name, inputs, node.shape)
+
+
 WRITERS: dict[str, Callable[[Model, Node, tuple[str, ...]], None]] = {
     "scale": put_scale,
     "conv": put_conv,
@@ -178,4 +246,11 @@ WRITERS: dict[str, Callable[[Model, Node, tuple[str, ...]], None]] = {
     "mean": put_mean,
     "norm": put_norm,
     "dense": put_dense,
+    "layer_norm": put_layer_norm,
+    "affine": put_affine,
+    "attention": put_attention,
+    "tokens": put_tokens,
+    "blank": put_blank,
+    "first": put_first,
+    "flatten": put_flatten,
 }
