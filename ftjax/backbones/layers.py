@@ -170,11 +170,11 @@ def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
     """
     if x.shape[1:3] == (side, side):
         return x
-    rows, columns = (_bins(pixels, side) for pixels in x.shape[1:3])
+    rows, columns = (bin_shares(pixels, side) for pixels in x.shape[1:3])
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns).astype(x.dtype)
 
 
-def _bins(pixels: int, side: int) -> np.ndarray:
+def bin_shares(pixels: int, side: int) -> np.ndarray:
     """(side, pixels) float32: the share of each pixel in the mean of each bin."""
     shares = np.zeros((side, pixels), np.float32)
     for i in range(side):

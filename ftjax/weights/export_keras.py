@@ -16,7 +16,7 @@ import numpy as np
 
 from ftjax.backbones.backbone import Backbone
 from ftjax.weights.graph import Node
-from ftjax.weights.keras_layers import IMAGES, KerasLayer, keras_layers
+from ftjax.weights.keras_layers import IMAGES, POWER, KerasLayer, keras_layers
 
 KERAS_VERSION = "3.0.0"  # of the layout: any Keras 3 reads it
 # Keras counts the layers of a class in a file under these names.
@@ -141,12 +141,16 @@ def layer_config(
         }
         for source in layer.inputs
     ]
-    calls = [tensors] if layer.kind in MERGING else tensors
+    calls: list[Any] = [tensors] if layer.kind in MERGING else tensors
+    config, module = {"name": layer.name, **layer.config}, "keras.layers"
+    if POWER in config:
+        calls.append(config.pop(POWER))
+        module = "keras.src.ops.numpy"
     return {
-        "module": "keras.layers",
+        "module": module,
         "class_name": layer.kind,
-        "config": {"name": layer.name, **layer.config},
-        "registered_name": None,
+        "config": config,
+        "registered_name": None if module == "keras.layers" else layer.kind,
         "name": layer.name,
         "inbound_nodes": [{"args": calls, "kwargs": {}}] if calls else [],
     }

@@ -20,7 +20,9 @@ Shape = tuple[int, ...]
 # What there is, with the arrays and options of each.
 OPERATIONS = {
     "scale": "factor times RGB images in 0..255, plus shift; by channel",
-    "conv": "kernel (HWIO), bias or none; strides, pads, depthwise",
+    "conv": "kernel (HWIO), bias or none; strides, pads, groups, depthwise",
+    "local_response": "normalization across channels; numbers, a `LocalResponse`",
+    "bins": "means along one axis: kernel (bins, pixels), their shares; axis, 0 or 1",
     "norm": "BatchNorm in inference mode: scale, bias, mean, var; epsilon",
     "layer_norm": "over the last axis: scale, bias; epsilon",
     "dense": "over the last axis: kernel, bias",
@@ -113,6 +115,8 @@ class Graph:
         x: int,
         strides: int = 1,
         padding: Padding = "SAME",
+        *,
+        groups: int = 1,
         depthwise: bool = False,
     ) -> int:
         """A convolution with its bias, if it has one."""
@@ -123,7 +127,8 @@ class Graph:
         kernel = arrays["kernel"].shape
         pads = explicit_pads((height, width), kernel[:2], (strides, strides), padding)
         shape = (*windows((height, width), kernel[:2], strides, pads), kernel[-1])
-        options = {"strides": strides, "pads": pads, "depthwise": depthwise}
+        options = {"strides": strides, "pads": pads}
+        options |= {"depthwise": depthwise, "groups": channels if depthwise else groups}
         name = layer_name(unit, key)
         return self.add("conv", name, x, shape=shape, arrays=arrays, options=options)
 

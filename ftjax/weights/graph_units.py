@@ -6,6 +6,7 @@
 from collections.abc import Callable
 
 from ftjax.backbones import densenet, mobilenet
+from ftjax.backbones.alexnet import ConvBlock, FullyConnected
 from ftjax.backbones.backbone import Backbone, Unit
 from ftjax.backbones.convnext import Block as ConvNextBlock
 from ftjax.backbones.convnext import Downsample, PooledNorm
@@ -13,6 +14,7 @@ from ftjax.backbones.convnext import Stem as ConvNextStem
 from ftjax.backbones.efficientnet import EPSILON, ConvNorm, MBConv
 from ftjax.backbones.efficientnet_v2 import FusedMBConv
 from ftjax.backbones.heads import AveragePool, Classifier, Hidden
+from ftjax.backbones.layers import bin_shares
 from ftjax.backbones.resnet import PAD, V1_5, BasicBlock, Bottleneck, Stem
 from ftjax.backbones.vgg import MaxPool, PlainConv
 from ftjax.backbones.vit import Block as TransformerBlock
@@ -203,6 +205,41 @@ def pooled_dense(graph: Graph, unit: Unit, x: int) -> int:
     return graph.activate("hswish", f"{unit.name}_activation", x)
 
 
+def conv_block(graph: Graph, unit: Unit, x: int) -> int:
+    """A convolution of AlexNet and what follows it."""
+    module: ConvBlock = unit.module
+    if module.preprocessing is not None:
+        x = graph.scale(module.preprocessing, f"{unit.name}_scale")
+    _, _, strides, pad, groups = module.shape
+    x = graph.conv(unit, "conv", x, strides, ((pad, pad),) * 2, groups=groups)
+    x = graph.add("relu", f"{unit.name}_relu", x)
+    if module.norm is not None:
+        options = {"numbers": module.norm}
+        x = graph.add("local_response", f"{unit.name}_norm", x, options=options)
+    if module.pool:
+        x = graph.pool(f"{unit.name}_pool", x, 3, 2, "VALID")
+    return binned(graph, unit, x, module.side) if module.side else x
+
+
+def binned(graph: Graph, unit: Unit, x: int, side: int) -> int:
+    """The means that bring a map to side x side, if it has another size."""
+    height, width, channels = graph.shape(x)
+    if (height, width) == (side, side):
+        return x
+    for axis, pixels in enumerate((height, width)):
+        arrays, options = {"kernel": bin_shares(pixels, side)}, {"axis": axis}
+        shape = (side, side if axis else width, channels)
+        name = f"{unit.name}_{'columns' if axis else 'rows'}"
+        x = graph.add("bins", name, x, shape=shape, arrays=arrays, options=options)
+    return x
+
+
+def fully_connected(graph: Graph, unit: Unit, x: int) -> int:
+    """A hidden dense layer of AlexNet."""
+    x = graph.dense(unit, "fc", graph.flatten(f"{unit.name}_flat", x))
+    return graph.add("relu", f"{unit.name}_relu", x)
+
+
 def plain_conv(graph: Graph, unit: Unit, x: int) -> int:
     """A convolution of VGG."""
     if unit.module.preprocessing is not None:
@@ -251,6 +288,8 @@ KINDS: dict[type, Callable[[Graph, Unit, int], int]] = {
     Patches: graph_layer_norm.patches,
     TransformerBlock: graph_layer_norm.transformer_block,
     ClassToken: graph_layer_norm.class_token,
+    ConvBlock: conv_block,
+    FullyConnected: fully_connected,
     PlainConv: plain_conv,
     MaxPool: max_pool,
     AveragePool: average_pool,

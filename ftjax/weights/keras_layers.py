@@ -17,6 +17,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
 }
 NO_PADS = ((0, 0), (0, 0))
+POWER = "exponent"  # of `Power`, which is an operation and takes it when called
 
 
 class KerasLayer(NamedTuple):
@@ -117,7 +118,7 @@ def put_conv(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
         arrays["vars/0"] = kernel.transpose(0, 1, 3, 2)
         kind = "DepthwiseConv2D"
     else:
-        config["filters"] = kernel.shape[-1]
+        config |= {"filters": kernel.shape[-1], "groups": node.options["groups"]}
         kind = "Conv2D"
     model.put(kind, node.name, inputs, node.shape, config, arrays)
 
@@ -149,6 +150,37 @@ def put_average(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
     """Average pooling."""
     config = {"pool_size": [node.options["size"]] * 2, "padding": "valid"}
     model.put("AveragePooling2D", node.name, inputs, node.shape, config)
+
+
+def put_bins(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """Means along one axis, by a matrix that training leaves alone."""
+    config = {
+        "equation": "abcd,ce->abed" if node.options["axis"] else "abcd,be->aecd",
+        "output_shape": list(node.shape),
+        "trainable": False,
+    }
+    arrays = {"vars/0": node.arrays["kernel"].T}
+    model.put("EinsumDense", node.name, inputs, node.shape, config, arrays)
+
+
+def put_local_response(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
+    """Local response normalization, for which Keras has no layer.
+
+    The sums over neighbouring channels are a 1x1 convolution that training leaves
+    alone.
+    """
+    name, channels = node.name, node.shape[-1]
+    size, alpha, beta, k = node.options["numbers"]
+    position = np.arange(channels)
+    near = abs(position[:, None] - position) <= size // 2
+    kernel = np.where(near, np.float32(alpha / size), np.float32(0))[None, None]
+    config = {"filters": channels, "kernel_size": [1, 1], "trainable": False}
+    arrays = {"vars/0": kernel, "vars/1": np.full(channels, k, np.float32)}
+    squares, sums, factors = (f"{name}_{part}" for part in ("squares", "sums", "power"))
+    model.put("Multiply", squares, inputs * 2, node.shape)
+    model.put("Conv2D", sums, (squares,), node.shape, config, arrays)
+    model.put("Power", factors, (sums,), node.shape, {POWER: -beta})
+    model.put("Multiply", name, (*inputs, factors), node.shape)
 
 
 def put_mean(model: Model, node: Node, inputs: tuple[str, ...]) -> None:
@@ -243,6 +275,8 @@ WRITERS: dict[str, Callable[[Model, Node, tuple[str, ...]], None]] = {
     "conv": put_conv,
     "pool": put_pool,
     "average": put_average,
+    "bins": put_bins,
+    "local_response": put_local_response,
     "mean": put_mean,
     "norm": put_norm,
     "dense": put_dense,

@@ -113,7 +113,7 @@ def put_conv(graph: OnnxGraph, node: Node, x: str) -> str:
         kernel_shape=kernel.shape[:2],
         strides=[options["strides"]] * 2,
         pads=onnx_pads(options["pads"]),
-        group=kernel.shape[-1] if options["depthwise"] else 1,
+        group=options["groups"],
     )
 
 
@@ -133,6 +133,23 @@ def put_average(graph: OnnxGraph, node: Node, x: str) -> str:
     """Average pooling."""
     window = [node.options["size"]] * 2
     return graph.put("AveragePool", [x], node.name, kernel_shape=window, strides=window)
+
+
+def put_bins(graph: OnnxGraph, node: Node, x: str) -> str:
+    """Means along one axis of a map."""
+    shares = node.arrays["kernel"]
+    if node.options["axis"] == 0:
+        inputs = [graph.constant(f"{node.name}/kernel", shares), x]
+    else:
+        inputs = [x, graph.constant(f"{node.name}/kernel", shares.T)]
+    return graph.put("MatMul", inputs, node.name)
+
+
+def put_local_response(graph: OnnxGraph, node: Node, x: str) -> str:
+    """Local response normalization."""
+    size, alpha, beta, k = node.options["numbers"]
+    numbers = {"size": size, "alpha": alpha, "beta": beta, "bias": k}
+    return graph.put("LRN", [x], node.name, **numbers)
 
 
 def put_mean(graph: OnnxGraph, node: Node, x: str) -> str:
@@ -271,6 +288,8 @@ WRITERS: dict[str, Callable[..., str]] = {
     "conv": put_conv,
     "pool": put_pool,
     "average": put_average,
+    "bins": put_bins,
+    "local_response": put_local_response,
     "mean": put_mean,
     "norm": put_norm,
     "layer_norm": put_layer_norm,

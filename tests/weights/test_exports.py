@@ -49,9 +49,13 @@ WHOLE = {
     "convnext_base": 64,
     "vit_small": 96,
     "vit_base": 96,
+    "alexnet": 227,
+    "alexnet_ksh": 227,
+    "alexnet_torch": 224,
 }
 NETWORKS = [
     *((name, 32, True) for name in SHORT),
+    *((name, 99, True) for name in ("alexnet", "alexnet_torch")),
     *(
         pytest.param(name, size, False, marks=pytest.mark.parity)
         for name, size in WHOLE.items()
