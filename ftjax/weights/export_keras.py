@@ -1,4 +1,4 @@
-"""Trained networks as Keras 3 `.keras` files: one file, read by `load_model`.
+"""Trained networks as `.keras` files: one file, which Keras 3.4 and newer load.
 
 The file is a zip of the functional model's configuration and its weights. Keras is not
 imported. Every network can be written, also those that keras.applications does not
@@ -18,7 +18,7 @@ from ftjax.backbones.backbone import Backbone
 from ftjax.weights.graph import Node
 from ftjax.weights.keras_layers import IMAGES, POWER, KerasLayer, keras_layers
 
-KERAS_VERSION = "3.0.0"  # of the layout: any Keras 3 reads it
+KERAS_VERSION = "3.4.0"  # of the layout: older ones write a single input as a list
 # Keras counts the layers of a class in a file under these names.
 GROUPS = {
     "Conv2D": "conv2d",

@@ -14,18 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import ftjax
 from ftjax.axes import LINEAR
-from ftjax.backbones import make_backbone
-from ftjax.backbones.backbone import init
+from ftjax.backbones import BACKBONES, make_backbone
+from ftjax.backbones.backbone import Unit, init
 from ftjax.backbones.heads import with_head
 from ftjax.exports import FORMATS, export_network
 from ftjax.frozen.forward import infer
 from ftjax.machine.files import write_json
 from ftjax.training.recalibrate import moments_unit
 from ftjax.weights.export_torch import module_names
+from ftjax.weights.graph_units import KINDS, make_graph
 from ftjax.weights.licences import licence_of
+from ftjax.weights.pretrained import convert_tensors, load_pretrained
+from ftjax.weights.readers import read_tensors
 
 CLASSES = 5
 TOLERANCE = 1e-4
@@ -64,7 +68,7 @@ NETWORKS = [
 # Where the leaves are drawn from that `init` sets to a constant.
 DRAWS = {"bias": (-0.2, 0.2), "scale": (0.8, 1.2), "gamma": (0.2, 0.5)}
 # The last norm of a branch: else rounding would grow from block to block without end.
-ENDS, SMALL = ("project_bn",), (0.1, 0.3)
+ENDS, SMALL = ("project_bn", "3_bn"), (0.1, 0.3)
 
 
 @cache
@@ -205,6 +209,41 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must end in .onnx"):
         export_network(predictor, tmp_path, format="onnx", path=Path("t.tflite"))
     assert {suffix for suffix, _ in FORMATS.values()} >= {".keras", ".onnx"}
+
+
+def test_every_network_has_a_graph_and_ones_own_is_refused():
+    for name in BACKBONES:
+        network = with_head(make_backbone(name), CLASSES, "8")
+        assert {type(unit.module) for unit in network.units} <= KINDS.keys(), name
+    tiny = make_backbone("tiny")
+    own = Unit("own", nn.Dense(4), ())  # no network here is made of such a module
+    network = replace(tiny, name="mine", body=(tiny.body[0], own))
+    with pytest.raises(ValueError, match="^unit own of mine is a Dense, which other"):
+        make_graph(network, *init(tiny.body[:1], 0, 32), 32)
+
+
+def test_keras_files_are_read_back_as_weights(tmp_path):
+    """The layers of Keras' own networks are in the order of their table."""
+    for name in ("tiny", "densenet121"):
+        predictor, *_ = made(name, 32, tmp_path, short=name == "densenet121")
+        path, _ = export_network(predictor, tmp_path, format="keras")
+        size = predictor.image_size
+        found = convert_tensors(
+            predictor.network, read_tensors(path), size=size, source=path.name
+        )
+        wanted = predictor.params, predictor.batch_stats
+        for again, tree in zip(found, wanted, strict=True):
+            for unit, layers in again.items():
+                jax.tree.map(np.testing.assert_array_equal, layers, tree[unit])
+
+
+def test_alexnet_in_onnx_is_no_file_of_weights(tmp_path):
+    """Its first kernel takes red first, which such files do not say."""
+    pytest.importorskip("onnx")
+    predictor, *_ = made("alexnet", 99, tmp_path, short=True)
+    path, _ = export_network(predictor, tmp_path, format="onnx")
+    with pytest.raises(ValueError, match="has the layers Transpose, Mul, Add, conv"):
+        load_pretrained(make_backbone("alexnet"), str(path), size=99)
 
 
 def test_licences():
