@@ -57,3 +57,12 @@ def test_help_and_bad_arguments_do_not_start_jax(name):
 def test_a_command_runs(capsys):
     assert commands.main(["cuts", "--model", "tiny", "--image-size", "32"]) == 0
     assert "tiny at 32 pixels: 59 layers in 8 units" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, code", [(["--version"], 0), (["sweeep"], 2), ([], 2)])
+def test_the_package_runs_as_the_console_script(words, code, capsys):
+    python = [sys.executable, "-m", "ftjax", *words]
+    found = subprocess.run(python, capture_output=True, text=True)
+    assert found.returncode == commands.main(words) == code
+    said = capsys.readouterr()
+    assert (found.stdout, found.stderr) == (said.out, said.err)

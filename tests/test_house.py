@@ -21,9 +21,10 @@ FLOOR = {room: number for number, row in enumerate(FLOORS) for room in row.split
 room = re.compile(r"(?:ftjax\.)?(\w+)").match
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("ftjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
-ENTRY = "ftjax.weights.__main__"  # hands on to the command line
+ENTRY = "__main__"  # hands on to the command line
 MODULES = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in FILES}
-MODULES = {n.removesuffix(".__init__"): f for n, f in MODULES.items() if n != ENTRY}
+MODULES = {n.removesuffix(".__init__"): f for n, f in MODULES.items()}
+MODULES = {n: f for n, f in MODULES.items() if not n.endswith(ENTRY)}
 
 
 def imports(file):
