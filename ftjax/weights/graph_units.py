@@ -14,7 +14,7 @@ from ftjax.backbones.convnext import Stem as ConvNextStem
 from ftjax.backbones.efficientnet import EPSILON, ConvNorm, MBConv
 from ftjax.backbones.efficientnet_v2 import FusedMBConv
 from ftjax.backbones.heads import AveragePool, Classifier, Hidden
-from ftjax.backbones.layers import bin_shares
+from ftjax.backbones.pooling import bin_shares
 from ftjax.backbones.resnet import PAD, V1_5, BasicBlock, Bottleneck, Stem
 from ftjax.backbones.vgg import MaxPool, PlainConv
 from ftjax.backbones.vit import Block as TransformerBlock
