@@ -11,11 +11,12 @@ from safetensors.numpy import save
 from ftjax.backbones.backbone import Backbone
 from ftjax.backbones.heads import with_head
 from ftjax.trees import Tree
-from ftjax.weights.convert import leaf_shapes, torch_axes
+from ftjax.weights.convert import leaf_shapes, torch_origin
 from ftjax.weights.torch_names import modules, tensor_name, timm_modules
 
 # Networks that both libraries build with any number of classes.
-MADE = ("resnet", "mobilenet", "convnext", "vit")
+MADE = ("resnet", "mobilenet", "convnext", "vit", "alexnet")
+UNKNOWN = ("densenet121", "effnetv2s")
 VGG_HEAD = "classifier"  # of the linear head that `torch_code` gives VGG
 
 
@@ -40,16 +41,21 @@ def torch_bytes(
         ValueError: neither library has the network's graph.
     """
     named = module_names(network, size)
-    tensors = {}
-    for target, shape in leaf_shapes(network, size).items():
+    tensors, shapes = {}, leaf_shapes(network, size)
+    for target in shapes:
         unit, key, leaf = target
         tree = batch_stats if leaf in ("mean", "var") else params
-        # The axes of `torch_axes` lead from PyTorch's order to ours.
-        axes = np.argsort(torch_axes(len(shape)))
-        array = np.asarray(tree[unit][key][leaf], np.float32).transpose(axes)
+        origin = torch_origin(tensor_name(named, *target), target, shapes)
+        array = np.asarray(tree[unit][key][leaf], np.float32)
+        # The axes of an origin lead from PyTorch's order to ours.
+        if origin.view:
+            array = array.reshape([origin.view[axis] for axis in origin.axes])
+        array = array.transpose(np.argsort(origin.axes))
+        if origin.view:
+            array = array.reshape(len(array), -1)
         if leaf == "gamma":
             array = array[:, None, None]
-        tensors[tensor_name(named, *target)] = np.ascontiguousarray(array)
+        tensors[origin.name] = np.ascontiguousarray(array)
     return save(tensors, dict(about))
 
 
@@ -79,6 +85,10 @@ def module_names(network: Backbone, size: int) -> dict[tuple[str, str], str]:
     reason = "neither timm nor torchvision has it"
     if network.name.startswith("resnet"):
         reason = f"their strides are others; train {network.name}_torch for that"
+    elif network.name.startswith("alexnet"):
+        reason = "theirs has one column; train alexnet_torch for that"
+    elif network.name in UNKNOWN:
+        reason = "what they call its modules is not known here"
     raise ValueError(
         f"{network.name} cannot be exported to PyTorch's names: {reason}. ONNX, Keras "
         "and safetensors take every network"

@@ -6,7 +6,7 @@ width; PyTorch's names need torch, timm and torchvision, ONNX onnx and onnxrunti
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -71,7 +71,7 @@ DRAWS = {"bias": (-0.2, 0.2), "scale": (0.8, 1.2), "gamma": (0.2, 0.5)}
 ENDS, SMALL = ("project_bn", "3_bn"), (0.1, 0.3)
 
 
-@cache
+@lru_cache(1)  # tests of one network run one after the other
 def drawn(name, size, short):
     """A network with random weights, images, and its logits.
 
@@ -139,7 +139,7 @@ def run_code(code, images):
     return scope
 
 
-@pytest.mark.parametrize("name, size, short", NETWORKS)
+@pytest.mark.parametrize("name, size, short", NETWORKS, scope="module")
 @pytest.mark.filterwarnings("ignore")
 def test_keras_reads_the_model(name, size, short, tmp_path):
     models = pytest.importorskip("keras_models", exc_type=ImportError)
@@ -153,7 +153,7 @@ def test_keras_reads_the_model(name, size, short, tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("name, size, short", NETWORKS)
+@pytest.mark.parametrize("name, size, short", NETWORKS, scope="module")
 def test_onnxruntime_reads_the_graph(name, size, short, tmp_path):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -181,6 +181,8 @@ def test_onnxruntime_reads_the_graph(name, size, short, tmp_path):
         ("effnetb0", 64),
         ("resnet50_torch", 64),
         ("vgg16", 64),
+        ("alexnet_torch", 99),
+        ("alexnet_torch", 224),
     ],
 )
 @pytest.mark.parity
@@ -200,7 +202,12 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     predictor, *_ = made("tiny", 32, tmp_path)
     with pytest.raises(ValueError, match="hidden layers, which neither timm's nor"):
         export_network(predictor, tmp_path, format="torch")
-    for name, reason in (("tiny", "nor torchvision has"), ("resnet50", "strides are")):
+    for name, reason in (
+        ("tiny", "nor torchvision has"),
+        ("resnet50", "strides are others; train resnet50_torch"),
+        ("alexnet", "one column; train alexnet_torch"),
+        ("densenet121", "what they call its modules is not known"),
+    ):
         network = with_head(make_backbone(name), CLASSES)
         with pytest.raises(ValueError, match=reason):
             module_names(network, 224)
