@@ -149,10 +149,10 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
             break
         plan = sweep.plan([*last.plan.points, *added])
         goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
+        count = len(added) // REPLICATES
         reason = (
-            f"replicates: {len(added) // REPLICATES} cells of depth and BatchNorm "
-            f"policy could be the best; each is trained with {REPLICATES} more "
-            "seeds"
+            f"replicates: {count} cell{'s' * (count > 1)} of depth and BatchNorm "
+            f"policy could be the best; each is trained with {REPLICATES} more seeds"
         )
         last = Round(plan, goals, last.stopped, reason)
         found = yield last
