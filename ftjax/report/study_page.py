@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ftjax.analysis.wording import points
 from ftjax.machine.files import write_atomically
-from ftjax.report.content import MISSING, Cell, Table
 from ftjax.report.drawing import percent, save
 from ftjax.report.inline import draw_image
 from ftjax.report.page import render
 from ftjax.report.sections import Block, Section
 from ftjax.report.study_plots import ABOUT, FIGURES, Study, movement_figure
+from ftjax.report.tables import MISSING, Cell, Table
 from ftjax.study.claims import (
     CONTRADICTED,
     OPEN,
