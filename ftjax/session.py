@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ftjax.config import Config, complete, parse_time, to_json
+from ftjax.config import Config, to_json
 from ftjax.data.index import Source
+from ftjax.defaults import complete, parse_time
 from ftjax.machine.files import read_json, write_json
 from ftjax.machine.mesh import from_first_process
 from ftjax.report.facts import TIME_FILE

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ftjax.cli.console import make_console, parse, print_error, refuse
 from ftjax.cli.sweep import stop_alike
-from ftjax.config import Config, complete, to_json
+from ftjax.config import Config, to_json
+from ftjax.defaults import complete
 
 if TYPE_CHECKING:
     from ftjax.study.points import Design

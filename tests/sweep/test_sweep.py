@@ -16,7 +16,8 @@ from tiny_run import PLAIN, TINY, run, table
 
 import ftjax
 from experiments import sweep as command
-from ftjax.config import RATES, Config, complete
+from ftjax.config import RATES, Config
+from ftjax.defaults import complete
 from ftjax.machine.files import write_json
 from ftjax.sweep import records, resources, trials
 from ftjax.sweep.checkpoint import Checkpoints
