@@ -26,7 +26,7 @@ DOUBLE = rounding(TINY_LAYERS * 8 * 16 * 16, "float64")
 # Two epochs of two steps, at the head's rate.
 ADAM = adam_drift(4, 1e-2 * 10, DOUBLE)
 
-pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ FORMS = {
 }
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", FORMS)
 def test_it_has_the_numbers_of_unit_programs(double, tmp_path, name):
     train = partial(train_tiny, *double, **FORMS[name])
