@@ -24,7 +24,8 @@ from ftjax.backbones.backbone import (
     variable_shapes,
 )
 from ftjax.backbones.heads import with_head
-from ftjax.backbones.layers import adaptive_average_pool, drop_out
+from ftjax.backbones.layers import drop_out
+from ftjax.backbones.pooling import adaptive_average_pool
 from ftjax.depth import distinct_depths, make_cut
 from ftjax.kernels.local_response import LocalResponse, local_response_norm
 from ftjax.training.batches import epoch_scales
