@@ -265,7 +265,10 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(images, tmp_path, capsys)
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "count",
+    [1, pytest.param(3, marks=pytest.mark.slow)],  # `finished` takes as many as cores
+)
 def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
     finished, images, tmp_path, count
 ):
