@@ -62,7 +62,7 @@ def corrected_accuracy(
     if evidence.replicated:
         # From few seeds the one errs low and the other, with its tails, high.
         noise = evidence.runs
-        middle = 0.45 * noise.expected_spread**2 + 0.55 * noise.variance
+        middle = 0.6 * noise.expected_spread**2 + 0.4 * noise.variance
         runs = evidence.effects.covariance(middle)
     optimism = 0.0
     if len(inside) > 1:

@@ -5,7 +5,7 @@
 
 Shapes of curves, run-to-run noise that grows with depth, seeds, validation images with
 errors that are correlated over depths; a full grid, one run with replicates of what may
-be the best, halving, and the search over depths. Two CPU cores: about ten minutes.
+be the best, halving, and the search over depths. Two CPU cores: a quarter of an hour.
 """
 
 import os
@@ -23,7 +23,7 @@ from ftjax.cli.console import guard, parse, refuse
 from ftjax.machine.paths import expand_user
 from ftjax.search.simulate import Case, Summary, cases, simulate, summarize
 
-FEW_IMAGES_MORE = 3  # times as many sweeps with 100 images: they are quick
+FEW_IMAGES_MORE = 6  # times as many sweeps with 100 images: they are quick
 SLOW = (
     "auto",
     "halving",

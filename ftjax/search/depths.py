@@ -29,7 +29,7 @@ GAIN = 0.05  # stop when one more trial is expected to gain less than this much 
 ALMOST = 0.8  # of the largest gain: then the shallowest depth, which costs least
 # Share of the posterior in the interval. Real shapes are no draws of the process, so it
 # covers somewhat less: `ftjax simulate` prints how much.
-MASS = 0.97
+MASS = 0.98
 MOST_GAP = 0.1  # of the depth axis: no longer stretch stays unseen ...
 NEAR_GAP = 0.05  # ... nor next to the best trial ...
 SHARE = 0.2  # ... as long as no more than this share of the candidates is trained

@@ -56,6 +56,14 @@ class Work(NamedTuple):
     activations: Activations
     last: int
 
+    def measures_training(self, epoch: int) -> bool:
+        """Whether the training set is measured after an epoch, a trial's last one.
+
+        It is a third of a shallow cut's time, and an eighth of a round that only
+        compares rates, whose trials end early or go on.
+        """
+        return epoch == self.last and epoch >= self.trials[0].hyper.epochs
+
 
 class Group(NamedTuple):
     """What the trials of a work share; constant while they are trained.
@@ -238,7 +246,7 @@ def look_by_programs(group: Group, state: State, plan: EpochPlan, epoch: int) ->
         )
         state = state._replace(batch_stats=estimated)
     found = [dispatch(group, state, work.activations.val, group.val_labels)]
-    if epoch == work.last:
+    if work.measures_training(epoch):
         x, labels = trained_on(group)
         labels = source.labels if group.data.kept is None else jax.device_put(labels)
         found.append(dispatch(group, state, x, labels))
@@ -325,8 +333,7 @@ def end_epoch(
         group: what is trained.
         logs: of the trials, up to the epoch before.
         seen: of the epoch.
-        epoch: counted from 1. The training set is measured after a trial's last one
-            alone: it is a third of a shallow cut's time.
+        epoch: counted from 1.
 
     Returns:
         Per trial the numbers of `Epoch` from accuracy to train_mode_loss; (trials,
@@ -358,7 +365,7 @@ def end_epoch(
         for n, (log, own) in enumerate(zip(logs, logits, strict=True))
     ]
     loss = accuracy = np.nan
-    last = np.array([epoch == work.last or bool(rule) for rule in rules])
+    last = np.array([work.measures_training(epoch) or bool(rule) for rule in rules])
     if last.any():
         train = train or measure_train()
         loss = np.where(last, train.loss, np.nan)

@@ -1,18 +1,15 @@
-"""What a strategy yields, round by round, and how rates are compared on the way.
+"""What a strategy yields, round by round.
 
 A strategy is a generator: it yields a round, and is sent what has been found when the
 round has been trained.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ftjax.sweep.plan import Plan
-
-TUNING_EPOCHS = 2  # after which rates are compared
 
 
 class Round(NamedTuple):
@@ -61,28 +58,12 @@ def exhaust(strategy: Strategy) -> Generator[Round, Found, tuple[Found, Round]]:
             return found, end.value
 
 
-def better_rates(
-    plan: Plan, epochs: pd.DataFrame, short: int, val_size: int
-) -> frozenset[str]:
-    """Trials whose rate is the best of their depth and policy, or nearly.
+def trials_at(plan: Plan, depths: Collection[int]) -> frozenset[str]:
+    """The trials of some depths."""
+    return frozenset(r.trial for r in plan.requests if r.cut.depth_layers in depths)
 
-    Args:
-        plan: with the trials.
-        epochs: as in epochs.csv.
-        short: the epoch at which they are compared.
-        val_size: number of validation images.
-    """
-    at = epochs[epochs["epoch"] == short].drop_duplicates("trial")
-    accuracy = dict(zip(at["trial"], at["val_accuracy"], strict=True))
-    cells: dict[tuple, list[str]] = {}
-    for trial in plan.trials:
-        if trial.id in accuracy:
-            cut = trial.cut
-            cell = cut.same_set, cut.blocks, trial.policy, trial.seed
-            cells.setdefault(cell, []).append(trial.id)
-    going: set[str] = set()
-    for ids in cells.values():
-        best = max(accuracy[id] for id in ids)
-        error = np.sqrt(max(best * (1 - best), 1 / val_size) / val_size)
-        going |= {id for id in ids if accuracy[id] >= best - error}
-    return frozenset(going)
+
+def depths_of(plan: Plan, goals: Collection[str]) -> str:
+    """E.g. 'depths 0 54 149'."""
+    depths = {trial.cut.depth_layers for trial in plan.trials if trial.id in goals}
+    return f"depths {' '.join(map(str, sorted(depths)))}"

@@ -21,8 +21,9 @@ from ftjax.sweep.follow import Follower, Part, TrainRound
 from ftjax.sweep.plan import Plan
 from ftjax.sweep.prepare import Sweep
 from ftjax.sweep.results import Tables
+from ftjax.sweep.rounds import Found, Round, Strategy
 from ftjax.sweep.shards import parse_shard
-from ftjax.sweep.strategies import Found, Round, Strategy, choose_strategy
+from ftjax.sweep.strategies import choose_strategy
 from ftjax.sweep.trials import train_trials
 from ftjax.sweep.work_queue import has_ended, open_queue
 

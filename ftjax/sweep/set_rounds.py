@@ -10,13 +10,8 @@ from ftjax.config import AUTO_RATE
 from ftjax.machine.mesh import from_first_process
 from ftjax.sweep import records
 from ftjax.sweep.prepare import Sweep
-from ftjax.sweep.rounds import (
-    TUNING_EPOCHS,
-    Round,
-    Strategy,
-    better_rates,
-    exhaust,
-)
+from ftjax.sweep.rate_rounds import TUNING_EPOCHS, better_rates
+from ftjax.sweep.rounds import Round, Strategy, exhaust
 
 
 def train_sets(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:

@@ -18,9 +18,9 @@ from ftjax.analysis.compare import contenders
 from ftjax.analysis.curves import hold_ended
 from ftjax.analysis.decision import Decision
 from ftjax.analysis.explain import explain_trials
-from ftjax.analysis.tuning import overtaken, tuned_rows
+from ftjax.analysis.tuning import tuned_rows
 from ftjax.backbones import Backbone
-from ftjax.config import AUTO_RATE, FIXED_RATE, HALVING, RATES, as_tuple, to_json
+from ftjax.config import AUTO_RATE, HALVING, RATES, as_tuple, to_json
 from ftjax.depth import AUTO, block_depths
 from ftjax.machine.mesh import from_first_process
 from ftjax.search.depths import coarse_first, next_depths
@@ -29,16 +29,10 @@ from ftjax.sweep.allowance import Allowance
 from ftjax.sweep.gradual_rounds import unfreeze_gradually
 from ftjax.sweep.plan import Plan, Point, Request
 from ftjax.sweep.prepare import Sweep, make_settings, seeds_of
+from ftjax.sweep.rate_rounds import overtaken_of, tune_rates, with_more
 from ftjax.sweep.records import RESULT_COLUMNS
 from ftjax.sweep.results import read_correct
-from ftjax.sweep.rounds import (
-    TUNING_EPOCHS,
-    Found,
-    Round,
-    Strategy,
-    better_rates,
-    exhaust,
-)
+from ftjax.sweep.rounds import Round, Strategy, depths_of, exhaust
 from ftjax.sweep.set_rounds import train_sets
 
 REPLICATES = 2  # further seeds of what could be the best
@@ -128,82 +122,6 @@ def stages(sweep: Sweep, plan: Plan) -> list[dict[str, int]]:
     ]
 
 
-def depths_of(plan: Plan, goals: Collection[str]) -> str:
-    """E.g. 'depths 0 54 149'."""
-    depths = {trial.cut.depth_layers for trial in plan.trials if trial.id in goals}
-    return f"depths {' '.join(map(str, sorted(depths)))}"
-
-
-def tune_rates(sweep: Sweep) -> Strategy:
-    """`--lr auto`: every rate for a few epochs, then the better ones to the end.
-
-    The rate is a nuisance: depths are compared fairly if each has its own (Godbole et
-    al. 2023, Deep Learning Tuning Playbook). A rate goes on at a depth and policy if
-    its validation accuracy is the best there, or within a standard error of it.
-
-    With --budget a coarse spread of depths comes first, at the usual rate; then its
-    other rates, then ever finer depths.
-    """
-    plan, short = sweep.plan(), min(TUNING_EPOCHS, sweep.hyper.epochs)
-    depths = [request.cut.depth_layers for request in plan.requests]
-    levels = [tuple(depths)]
-    if sweep.config.budget is not None:
-        levels = coarse_first(depths)
-        coarse = trials_at(plan, levels[0])
-        usual = {t.id for t in plan.trials if t.hyper.lr == FIXED_RATE} & coarse
-        goals = {id: plan.goals[id] for id in usual}
-        yield Round(plan, goals, reason=f"budget: {depths_of(plan, usual)}")
-    rates = {trial.hyper.lr for trial in plan.trials}
-    stopped: frozenset[str] = frozenset()
-    last = Round(plan, {})
-    for level in levels:
-        tried = trials_at(plan, level)
-        last = Round(plan, dict.fromkeys(tried, short), stopped)
-        found = yield last
-        if tried <= found.left_out:
-            continue
-        reached = hold_ended(found.epochs, found.results)
-        own = reached[reached["trial"].isin(list(tried))]
-        going = better_rates(plan, own, short, len(sweep.data.val.labels))
-        goals = {id: epochs for id, epochs in plan.goals.items() if id in going}
-        reason = (
-            f"rates: {len(rates)} at every depth for {short} epochs; "
-            f"{len(goals)} of {len(tried)} trials go on"
-        )
-        stopped |= tried - going - found.left_out
-        last = Round(plan, goals, stopped, reason)
-        found = yield last
-        while (
-            again := from_first_process(partial(overtaken_of, sweep, found)) & stopped
-        ):
-            last = with_more(last, again)
-            stopped = last.stopped
-            found = yield last
-    return last
-
-
-def overtaken_of(sweep: Sweep, found: Found) -> frozenset[str]:
-    """As `tuning.overtaken`, of what was found."""
-    reached = hold_ended(found.epochs, found.results)
-    return overtaken(found.results, reached, len(sweep.data.val.labels))
-
-
-def with_more(last: Round, again: frozenset[str]) -> Round:
-    """A round in which trials go on that were stopped."""
-    stopped = last.stopped - again
-    goals = {id: n for id, n in last.plan.goals.items() if id not in stopped}
-    reason = (
-        f"rates: {len(again)} trials that were stopped had come further than what went "
-        "on; they go on as well"
-    )
-    return Round(last.plan, goals, stopped, reason)
-
-
-def trials_at(plan: Plan, depths: Collection[int]) -> frozenset[str]:
-    """The trials of some depths."""
-    return frozenset(r.trial for r in plan.requests if r.cut.depth_layers in depths)
-
-
 def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
     """Another strategy, then two more seeds where the best may lie.
 
@@ -231,10 +149,10 @@ def replicate(sweep: Sweep, strategy: Strategy, out: Path) -> Strategy:
             break
         plan = sweep.plan([*last.plan.points, *added])
         goals = {id: n for id, n in plan.goals.items() if id not in last.stopped}
+        count = len(added) // REPLICATES
         reason = (
-            f"replicates: {len(added) // REPLICATES} cells of depth and BatchNorm "
-            f"policy could be the best; each is trained with {REPLICATES} more "
-            "seeds"
+            f"replicates: {count} cell{'s' * (count > 1)} of depth and BatchNorm "
+            f"policy could be the best; each is trained with {REPLICATES} more seeds"
         )
         last = Round(plan, goals, last.stopped, reason)
         found = yield last

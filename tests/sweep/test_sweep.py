@@ -495,7 +495,13 @@ def test_a_rate_is_tuned_at_every_depth_and_contenders_are_replicated(
     # Every depth has a rate that went to the end; those left behind say how far.
     assert set(done.depth_layers) == {0, 7}
     stopped = results[results.status == "stopped"]
-    assert (stopped.epochs == 2).all() and stopped.val_accuracy.isna().all()
+    assert stopped.epochs.isin([0, 2]).all() and stopped.val_accuracy.isna().all()
+    assert stopped.lr[stopped.epochs == 0].isin([RATES[0], RATES[-1]]).all()
+    # The training set is measured where a row shows it: after a trial's last epoch.
+    epochs = pd.read_csv(tmp_path / "epochs.csv")
+    measured = epochs[epochs.accuracy.notna()]
+    assert (measured.epoch == 3).all()
+    assert set(measured.trial) == set(done.trial)
     again = results[results.seed > 0]
     assert set(again.seed) == {1, 2} and (again.status == "done").all()
     assert set(zip(again.depth_layers, again.lr, strict=True)) <= set(
