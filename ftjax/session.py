@@ -6,11 +6,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ftjax.config import Config, complete, parse_time, to_json
+from ftjax.config import Config, to_json
 from ftjax.data.index import Source
+from ftjax.defaults import complete, parse_time
 from ftjax.machine.files import read_json, write_json
 from ftjax.machine.mesh import from_first_process
-from ftjax.report.content import TIME_FILE
+from ftjax.report.facts import TIME_FILE
 from ftjax.report.tensorboard import TensorBoard
 from ftjax.sweep.allowance import Allowance, write_report
 from ftjax.sweep.events import Event, Listener

@@ -3,7 +3,8 @@
 import pytest
 
 from ftjax.axes import AXES, NAMES, check_axes, parse_schedule, settings, varied
-from ftjax.config import RATES, Config, axis_values, complete, to_json
+from ftjax.config import RATES, Config, axis_values, to_json
+from ftjax.defaults import complete
 
 TINY = {"model": "tiny", "weights": "random", "depths": ("0", "9")}
 ONE = {"lr": (1e-4,), "l2": (0.0,), "epochs": (5,)}

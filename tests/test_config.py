@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ftjax.config import Config, complete
+from ftjax.config import Config
+from ftjax.defaults import complete
 
 
 def test_the_home_folder_is_expanded_wherever_a_path_is_given(monkeypatch, tmp_path):

@@ -14,9 +14,9 @@ from tiny_run import run
 from ftjax.training import step
 
 FLOORS = """trees batch_norm stats / machine analysis / kernels data search paper /
-backbones / weights frozen depth / block_sets / training config / gradcam probes /
-sweep / report predictor exports study / session keywords / api ftjax cli / commands /
-experiments""".split("/")
+backbones / weights frozen depth / block_sets / training config / gradcam probes
+defaults / sweep / report predictor exports study / session keywords / api ftjax cli /
+commands / experiments""".split("/")
 FLOOR = {room: number for number, row in enumerate(FLOORS) for room in row.split()}
 room = re.compile(r"(?:ftjax\.)?(\w+)").match
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ftjax.config import Config, complete
+from ftjax.config import Config
+from ftjax.defaults import complete
 from ftjax.sweep.prepare import Sweep, prepare
 
 

@@ -17,8 +17,8 @@ from experiments.benchmark.options import GROWTH, Options
 from experiments.benchmark.peers import Work, serve
 from ftjax.backbones import make_backbone
 from ftjax.backbones.heads import with_head
-from ftjax.config import PAPER_EPOCHS
 from ftjax.data import load
+from ftjax.defaults import PAPER_EPOCHS
 from ftjax.depth import PAPER_DEPTHS, make_cut
 from ftjax.machine.capability import device_type
 from ftjax.sweep.cost import measure_cost, trial_flops

@@ -16,14 +16,8 @@ two in fc6 and fc7.
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import (
-    Conv,
-    drop_out,
-    empty,
-    max_pool,
-    relu,
-)
-from ftjax.backbones.pooling import adaptive_average_pool
+from ftjax.backbones.layers import Conv, drop_out, empty, relu
+from ftjax.backbones.pooling import adaptive_average_pool, max_pool
 from ftjax.backbones.preprocessing import BVLC, TORCHVISION, Preprocessing
 from ftjax.kernels.local_response import LocalResponse, local_response_norm
 

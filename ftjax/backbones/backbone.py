@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.backbones.layers import plain_lowering
+from ftjax.backbones.lowering import plain_lowering
 from ftjax.trees import Tree
 
 

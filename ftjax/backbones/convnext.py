@@ -7,13 +7,8 @@ import flax.linen as nn
 import jax
 
 from ftjax.backbones.backbone import Backbone, Unit, named_layers
-from ftjax.backbones.layers import (
-    Conv,
-    DepthwiseConv,
-    empty,
-    global_average_pool,
-    layer_norm,
-)
+from ftjax.backbones.layers import Conv, DepthwiseConv, empty, layer_norm
+from ftjax.backbones.pooling import global_average_pool
 from ftjax.backbones.preprocessing import TORCHVISION, Preprocessing
 from ftjax.kernels.normalization import at_least_float32, per_channel
 

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import BatchNorm, Conv, max_pool, relu
-from ftjax.backbones.pooling import average_pool
+from ftjax.backbones.layers import BatchNorm, Conv, relu
+from ftjax.backbones.pooling import average_pool, max_pool
 from ftjax.backbones.preprocessing import TORCHVISION, Preprocessing
 
 EPSILON = 1.001e-5

@@ -17,14 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import (
-    BatchNorm,
-    Conv,
-    DepthwiseConv,
-    global_average_pool,
-    relu6,
-    scale_images,
-)
+from ftjax.backbones.layers import BatchNorm, Conv, DepthwiseConv, relu6, scale_images
+from ftjax.backbones.pooling import global_average_pool
 from ftjax.backbones.preprocessing import EFFICIENTNET, LITE, Preprocessing
 from ftjax.kernels.normalization import identity
 

@@ -18,7 +18,8 @@ from ftjax.backbones.backbone import (
     draw_variables,
     variable_shapes,
 )
-from ftjax.backbones.layers import drop_out, global_average_pool
+from ftjax.backbones.layers import drop_out
+from ftjax.backbones.pooling import global_average_pool
 from ftjax.kernels.normalization import at_least_float32
 from ftjax.trees import Tree
 

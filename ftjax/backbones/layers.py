@@ -1,23 +1,18 @@
-"""Layers of the backbones: convolution, batch normalization, pooling.
+"""Layers of the backbones: convolution, batch normalization, activations, dropout.
 
-Every function has two lowerings: 'lax', the plain form that GPU and TPU want, and
-'cpu', equal to it in value and gradient but written so that XLA:CPU runs it fast.
-`preferred_lowering` picks one by backend, here and nowhere else.
-
-Parameters and statistics are float32. A layer computes in the type of its input, and
-BatchNorm's moments and scaling are float32 at least.
+Each has two forms (`lowering`). Parameters and statistics are float32. A layer computes
+in the type of its input, and BatchNorm's moments and scaling are float32 at least.
 """
 
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from ftjax.backbones.lowering import resolve_lowering
 from ftjax.kernels.convolution import (
     conv_reference,
     grouped_conv_by_products,
@@ -29,7 +24,6 @@ from ftjax.kernels.depthwise import (
     explicit_pads,
 )
 from ftjax.kernels.depthwise_pairs import depthwise_conv_by_pairs, suits_pairs
-from ftjax.kernels.max_pooling import max_pool_reference, max_pool_shifted
 from ftjax.kernels.normalization import (
     Activation,
     affine,
@@ -44,7 +38,6 @@ from ftjax.kernels.xla_calls import in_new_array
 
 LAYER_EPSILON = 1e-6  # of the layer normalization of ConvNeXt and vision transformers
 Padding = str | Sequence[Sequence[int]]  # 'SAME', 'VALID', ((top, bottom), (left, ...))
-
 relu6 = jax.nn.relu6
 swish = jax.nn.swish
 
@@ -66,42 +59,10 @@ def _relu_backward(y, grad):
 
 relu.defvjp(_relu_forward, _relu_backward)
 
+
 # Values are read from a file or drawn (`backbone.draw_variables`). Linen traces what
 # fills a kernel whenever it traces a layer, and random numbers take it longest.
 empty = nn.initializers.zeros
-
-
-_plain = ContextVar("plain", default=False)
-
-
-@contextmanager
-def plain_lowering() -> Iterator[None]:
-    """Inside, every layer has its plain form: the one whose FLOPs people count."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
-
-
-def preferred_lowering(dtype: jax.typing.DTypeLike = jnp.float32) -> str:
-    """Return 'cpu' on the CPU backend, 'lax' on every other one.
-
-    The forms for the CPU add up in the type of their input: not for bfloat16.
-    """
-    precise = dtype in (jnp.float32, jnp.float64)
-    cpu = jax.default_backend() == "cpu" and precise
-    return "cpu" if cpu and not _plain.get() else "lax"
-
-
-def _resolve(lowering: str | None, dtype: jax.typing.DTypeLike) -> str:
-    if lowering is None:
-        return preferred_lowering(dtype)
-    if lowering not in ("lax", "cpu"):
-        raise ValueError(
-            f"lowering={lowering!r} is unknown; use 'lax', 'cpu' or None (by backend)"
-        )
-    return lowering
 
 
 def pointwise_conv(
@@ -123,7 +84,7 @@ def pointwise_conv(
             f"the kernel is {kernel.shape[0]}x{kernel.shape[1]}; a pointwise "
             "convolution needs 1x1: use Conv or conv_reference"
         )
-    if _resolve(lowering, x.dtype) == "lax":
+    if resolve_lowering(lowering, x.dtype) == "lax":
         return conv_reference(x, kernel, strides, "VALID")
     if strides > 1:
         x = x[:, ::strides, ::strides]
@@ -141,16 +102,11 @@ def depthwise_conv(
     """Convolve every channel of x (n, h, w, c) with its own kernel (kh, kw, 1, c)."""
     steps = (strides, strides)
     pads = explicit_pads(x.shape[1:3], kernel.shape[:2], steps, padding)
-    if _resolve(lowering, x.dtype) == "lax":
+    if resolve_lowering(lowering, x.dtype) == "lax":
         return depthwise_conv_reference(x, kernel, steps, pads)
     if suits_pairs(x.shape[1:3], kernel.shape[:2]):
         return depthwise_conv_by_pairs(x, kernel, steps, pads)
     return depthwise_conv_shifted(x, kernel, steps, pads)
-
-
-def global_average_pool(x: jax.Array) -> jax.Array:
-    """Mean of x (n, h, w, c) over height and width: (n, c)."""
-    return jnp.mean(x, axis=(1, 2))
 
 
 def drop_out(x: jax.Array, rate: float, numbers: jax.Array | None) -> jax.Array:
@@ -182,7 +138,7 @@ def scale_images(
     On the CPU the product is not written over x (`in_new_array`). Its gradient is
     written out, so that XLA fuses it with the loops that read it.
     """
-    if _resolve(lowering, x.dtype) == "lax":
+    if resolve_lowering(lowering, x.dtype) == "lax":
         return x * gates
     return _scaled_images(x, gates)
 
@@ -202,24 +158,6 @@ def _scaled_backward(kept, grad):
 
 
 _scaled_images.defvjp(_scaled_forward, _scaled_backward)
-
-
-def max_pool(
-    x: jax.Array,
-    window: int,
-    strides: int,
-    padding: Padding = "VALID",
-    *,
-    lowering: str | None = None,
-) -> jax.Array:
-    """Maximum over windows of x (n, h, w, c); padding counts as minus infinity.
-
-    The gradient goes to the first of equal maxima.
-    """
-    pads = explicit_pads(x.shape[1:3], (window, window), (strides, strides), padding)
-    plain = _resolve(lowering, x.dtype) == "lax"
-    form = max_pool_reference if plain else max_pool_shifted
-    return form(x, window, strides, pads)
 
 
 class Conv(nn.Module):
@@ -250,7 +188,7 @@ class Conv(nn.Module):
         pads = explicit_pads(x.shape[1:3], size, steps, self.padding)
         if size == (1, 1) and self.groups == 1 and pads == ((0, 0), (0, 0)):
             y = pointwise_conv(x, kernel, self.strides, lowering=self.lowering)
-        elif _resolve(self.lowering, x.dtype) == "cpu":
+        elif resolve_lowering(self.lowering, x.dtype) == "cpu":
             y = grouped_conv_by_products(x, kernel, self.strides, pads, self.groups)
         else:
             y = conv_reference(x, kernel, self.strides, pads, self.groups)
@@ -360,7 +298,7 @@ class BatchNorm(nn.Module):
           conv: a 1x1 convolution that runs before; with what is behind it in one form
             where that takes fewer passes over memory (`product_norm`).
         """
-        lowering = _resolve(self.lowering, x.dtype)
+        lowering = resolve_lowering(self.lowering, x.dtype)
         joined = conv is not None and use_batch_stats and lowering == "cpu"
         joined = joined and conv.widens(x)
         if conv is not None and not joined:

@@ -16,10 +16,10 @@ from ftjax.backbones.layers import (
     Conv,
     DepthwiseConv,
     empty,
-    global_average_pool,
     relu,
     scale_images,
 )
+from ftjax.backbones.pooling import global_average_pool
 from ftjax.backbones.preprocessing import TORCHVISION, Preprocessing
 from ftjax.kernels.normalization import at_least_float32, identity
 

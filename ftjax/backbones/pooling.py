@@ -1,8 +1,18 @@
-"""Means over windows and bins, in one form for all backends."""
+"""Pooling: means and maxima over windows, bins or whole images."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ftjax.backbones.layers import Padding
+from ftjax.backbones.lowering import resolve_lowering
+from ftjax.kernels.depthwise import explicit_pads
+from ftjax.kernels.max_pooling import max_pool_reference, max_pool_shifted
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """Mean of x (n, h, w, c) over height and width: (n, c)."""
+    return jnp.mean(x, axis=(1, 2))
 
 
 def average_pool(x: jax.Array, window: int) -> jax.Array:
@@ -32,3 +42,21 @@ def bin_shares(pixels: int, side: int) -> np.ndarray:
         first, last = i * pixels // side, -(-(i + 1) * pixels // side)
         shares[i, first:last] = 1 / (last - first)
     return shares
+
+
+def max_pool(
+    x: jax.Array,
+    window: int,
+    strides: int,
+    padding: Padding = "VALID",
+    *,
+    lowering: str | None = None,
+) -> jax.Array:
+    """Maximum over windows of x (n, h, w, c); padding counts as minus infinity.
+
+    The gradient goes to the first of equal maxima.
+    """
+    pads = explicit_pads(x.shape[1:3], (window, window), (strides, strides), padding)
+    plain = resolve_lowering(lowering, x.dtype) == "lax"
+    form = max_pool_reference if plain else max_pool_shifted
+    return form(x, window, strides, pads)

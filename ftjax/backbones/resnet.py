@@ -17,7 +17,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import BatchNorm, Conv, max_pool, relu
+from ftjax.backbones.layers import BatchNorm, Conv, relu
+from ftjax.backbones.pooling import max_pool
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 from ftjax.kernels.normalization import identity
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import flax.linen as nn
 
 from ftjax.backbones.backbone import Backbone, Layer, Unit
-from ftjax.backbones.layers import Conv, max_pool, relu
+from ftjax.backbones.layers import Conv, relu
+from ftjax.backbones.pooling import max_pool
 from ftjax.backbones.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 # Convolutions per block, and their width (table 1, columns D and E).

@@ -190,7 +190,8 @@ def halves(config: Config) -> tuple[int, ...]:
     Raises:
         ValueError: the data cannot be read.
     """
-    from ftjax.config import as_tuple, complete
+    from ftjax.config import as_tuple
+    from ftjax.defaults import complete
     from ftjax.sweep.prepare import prepare
 
     data = prepare(complete(config)).data

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ftjax.cli.console import make_console, parse, print_error, refuse
 from ftjax.cli.sweep import stop_alike
-from ftjax.config import Config, complete, to_json
+from ftjax.config import Config, to_json
+from ftjax.defaults import complete
 
 if TYPE_CHECKING:
     from ftjax.study.points import Design
@@ -176,11 +177,11 @@ def write_answer(
     from functools import partial
 
     from ftjax.report.study_page import PAGE, verdict_counts, write_study
-    from ftjax.report.study_plots import Study
     from ftjax.study.advice import recommended
-    from ftjax.study.claims import judge_all, judge_movement, judge_stops
     from ftjax.study.measured import gather, weigh
     from ftjax.study.movement import layer_changes
+    from ftjax.study.results import Study
+    from ftjax.study.verdicts import judge_all, judge_movement, judge_stops
     from ftjax.sweep import records
 
     folder, data = sweep.config.out, sweep.data

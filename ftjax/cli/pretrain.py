@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ftjax.cli.console import guard, make_console, parse, print_error, refuse
 from ftjax.cli.sweep import stop_alike
-from ftjax.config import Config, complete, to_json
+from ftjax.config import Config, to_json
+from ftjax.defaults import complete
 from ftjax.machine.paths import expand_user
 
 SUFFIX = ".safetensors"

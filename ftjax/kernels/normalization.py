@@ -1,7 +1,7 @@
 """Arithmetic of batch normalization, with gradients that keep one array.
 
 Moments and scaling are float32 at least, also of bfloat16. What adds up products over
-pixels has two lowerings, 'lax' and 'cpu' (`layers.preferred_lowering`).
+pixels has two lowerings, 'lax' and 'cpu' (`lowering.preferred_lowering`).
 """
 
 import functools

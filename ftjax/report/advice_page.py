@@ -19,7 +19,6 @@ from ftjax.analysis.advice import (
 )
 from ftjax.machine.files import write_atomically
 from ftjax.report.comparison import COLORS, MARKERS
-from ftjax.report.content import Cell, Table
 from ftjax.report.drawing import (
     AS_PERCENT,
     MUTED,
@@ -33,6 +32,7 @@ from ftjax.report.drawing import (
 from ftjax.report.inline import draw_image
 from ftjax.report.page import render
 from ftjax.report.sections import Block, Section
+from ftjax.report.tables import Cell, Table
 
 PAGE = "advice.html"
 ABOUT = (

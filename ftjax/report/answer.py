@@ -20,11 +20,11 @@ from ftjax.depth import AUTO
 from ftjax.machine.files import read_json, write_sealed
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing
-from ftjax.report.content import Table, class_tables
 from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.page import write_report
 from ftjax.report.probe_plots import probe_curves, probe_finding
 from ftjax.report.sections import Report
+from ftjax.report.tables import Table, class_tables
 from ftjax.sweep import records
 from ftjax.sweep.allowance import read_report
 from ftjax.sweep.results import count_versions, read_correct, read_probes

@@ -23,7 +23,6 @@ from ftjax.analysis.runs import (
 from ftjax.analysis.wording import set_basis
 from ftjax.machine.files import read_json, write_atomically
 from ftjax.report.answer import recommend_run
-from ftjax.report.content import MISSING, Cell, Table
 from ftjax.report.drawing import (
     MARK,
     MUTED,
@@ -37,6 +36,7 @@ from ftjax.report.drawing import (
 from ftjax.report.inline import draw_image
 from ftjax.report.page import render
 from ftjax.report.sections import Block, Section
+from ftjax.report.tables import MISSING, Cell, Table
 
 # Okabe and Ito, "Color universal design" (2008), the light ones darkened.
 COLORS = ("#0072b2", "#c25400", "#00795b", "#a0467c", "#3a89b8", "#8a6d00", "#57606a")

@@ -4,8 +4,8 @@ import math
 
 from ftjax.analysis.curves import clean_results
 from ftjax.analysis.fit_errors import CurveFits, curve_fits
-from ftjax.report.content import MISSING, Cell, Table
 from ftjax.report.sections import Block, Report, Section
+from ftjax.report.tables import MISSING, Cell, Table
 
 PARABOLA = "quadratic"  # the paper's equation
 ABOUT_FITS = (

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from ftjax.gradcam.rule import RECORD, Suggestion, compare
-from ftjax.report.content import MISSING, Cell, Table
 from ftjax.report.inline import WideImage, inline_svg
 from ftjax.report.sections import Block, Report, Section
+from ftjax.report.tables import MISSING, Cell, Table
 
 NAMES = {
     "top20_energy": "Energy in the strongest 20 % of pixels",

@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ftjax.batch_norm import POLICIES
 from ftjax.report import depth_plot as plots
 from ftjax.report import drawing, sections
-from ftjax.report.content import answer_parts, key_facts, notices, time_facts
+from ftjax.report.facts import answer_parts, key_facts, time_facts
 from ftjax.report.fit_section import fitted_curves
 from ftjax.report.gradcam_section import heat_maps
 from ftjax.report.inline import draw_image
+from ftjax.report.notices import notices
 from ftjax.report.sections import Report, Section
 from ftjax.report.set_section import gradual_unfreezing, sets_of_blocks
 from ftjax.search.depths import MASS

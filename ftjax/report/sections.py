@@ -26,17 +26,10 @@ from ftjax.report.axis_panels import (
     varied_axes,
 )
 from ftjax.report.axis_plots import axes_of, depth_by_axis
-from ftjax.report.content import (
-    MISSING,
-    Table,
-    batchnorm_advice,
-    further_warnings,
-    setting_table,
-    trial_table,
-)
 from ftjax.report.effect_plots import effect_bars
 from ftjax.report.final_score import named_trial, score_sentence
 from ftjax.report.inline import Image, draw_image
+from ftjax.report.notices import batchnorm_advice, further_warnings
 from ftjax.report.probe_plots import probe_curves
 from ftjax.report.step_plots import (
     SHARE,
@@ -44,6 +37,7 @@ from ftjax.report.step_plots import (
     curves_by_value,
     step_curves,
 )
+from ftjax.report.tables import MISSING, Table, setting_table, trial_table
 
 TWO_MODES = (
     "A BatchNorm layer scales its input by a mean and a variance. While training "

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ftjax.analysis.recommend import Recommendation
 from ftjax.analysis.set_gain import GRADUAL, SetGain, compare_sets, set_sentence
-from ftjax.report.content import Cell, Table
 from ftjax.report.drawing import (
     AS_PERCENT,
     INK,
@@ -22,6 +21,7 @@ from ftjax.report.drawing import (
 )
 from ftjax.report.inline import draw_image
 from ftjax.report.sections import Block, Report, Section
+from ftjax.report.tables import Cell, Table
 from ftjax.sweep.results import SETS_FILE, read_correct
 
 ABOUT_SETS = (

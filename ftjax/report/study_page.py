@@ -8,23 +8,24 @@ from pathlib import Path
 
 from ftjax.analysis.wording import points
 from ftjax.machine.files import write_atomically
-from ftjax.report.content import MISSING, Cell, Table
 from ftjax.report.drawing import percent, save
 from ftjax.report.inline import draw_image
 from ftjax.report.page import render
 from ftjax.report.sections import Block, Section
-from ftjax.report.study_plots import ABOUT, FIGURES, Study, movement_figure
-from ftjax.study.claims import (
+from ftjax.report.study_plots import ABOUT, FIGURES, movement_figure
+from ftjax.report.tables import MISSING, Cell, Table
+from ftjax.study.points import MODES, Arm, plain
+from ftjax.study.results import Study
+from ftjax.study.spans import axis_spans
+from ftjax.study.verdicts import (
     CONTRADICTED,
     OPEN,
     SUPPORTED,
     UNTESTED,
     Finding,
-    axis_spans,
     claims_table,
     say_region,
 )
-from ftjax.study.points import MODES, Arm, plain
 
 PAGE = "study.html"
 MARKS = {SUPPORTED: "good", CONTRADICTED: "bad", OPEN: "open", UNTESTED: ""}

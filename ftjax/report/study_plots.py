@@ -1,203 +1,29 @@
 """The figures 6 to 12 of the paper, drawn from our own runs, with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-)
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from ftjax.analysis.evidence import Evidence
-from ftjax.report.drawing import (
-    AS_PERCENT,
-    MUTED,
-    PAPER,
-    STYLE,
-    WIDE,
-    new_figure,
-    percent,
-)
+from ftjax.report.drawing import AS_PERCENT, PAPER, STYLE, WIDE, new_figure
 from ftjax.report.step_plots import smooth
-from ftjax.study.claims import Z
-from ftjax.study.measured import Measured
-from ftjax.study.points import FEATURES, MODES, WHOLE, Arm, Design, Sweep
-
-# Okabe and Ito, "Color universal design" (2008), darkened.
-LOOKS = {FEATURES: ("#0072b2", "s"), WHOLE: ("#c25400", "o")}
-PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
-ReadSteps = Callable[[str], np.ndarray | None]
-
-
-class Study(NamedTuple):
-    """What the figures show.
-
-    Attributes:
-        design: of the study.
-        measured: its runs.
-        evidence: means and covariance of validation accuracy.
-        epochs: as in epochs.csv.
-        read_steps: of a trial, (steps, 2) loss and accuracy of each training step.
-        moved: of `movement.layer_changes`.
-    """
-
-    design: Design
-    measured: Measured
-    evidence: Evidence
-    epochs: pd.DataFrame
-    read_steps: ReadSteps
-    moved: pd.DataFrame
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of a guess."""
-        return 1 / self.measured.classes
-
-    def cells(self, mode: str, sweep: Sweep) -> tuple[list[int], list[int]]:
-        """Places along a sweep that were trained, and their cells."""
-        found = [
-            (place, self.measured.cells[mode, arm])
-            for place, arm in enumerate(sweep.arms)
-            if (mode, arm) in self.measured.cells
-        ]
-        return [place for place, _ in found], [cell for _, cell in found]
-
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """Those that have a finished setting."""
-        return tuple(
-            m for m in MODES if any(m == own for own, _ in self.measured.cells)
-        )
-
-    def curve(self, mode: str, arm: Arm, column: str) -> np.ndarray:
-        """A column of epochs.csv, (epochs,), its mean over the seeds."""
-        own = []
-        for seed in range(self.measured.correct.shape[1]):
-            row = self.measured.rows.get((mode, arm, seed))
-            if row is None or row["status"] != "done":
-                return np.empty(0)
-            table = self.epochs[self.epochs["trial"] == row["trial"]]
-            table = table.drop_duplicates("epoch").sort_values("epoch")
-            own.append(table[column].to_numpy(float)[: row["epochs"]])
-        return np.mean(own, axis=0)
-
-    def step_curve(self, mode: str, arm: Arm) -> np.ndarray | None:
-        """(steps, 2) loss and accuracy of each training step, means over the seeds."""
-        own = []
-        for seed in range(self.measured.correct.shape[1]):
-            row = self.measured.rows.get((mode, arm, seed))
-            if row is None or row["status"] != "done":
-                return None
-            steps = self.read_steps(row["trial"])
-            if steps is None:
-                return None
-            count = row["epochs"] * (row["train_size"] // row["batch_size"])
-            own.append(steps[:count])
-        return np.mean(own, axis=0)
-
-
-def draw_sweep(ax: Axes, study: Study, sweep: Sweep, *, training: bool = True) -> None:
-    """Accuracy of both modes along a sweep, its values evenly apart.
-
-    Bars are 95 %, images and runs; dots are single seeds.
-    """
-    for number, mode in enumerate(study.modes):
-        color, marker = LOOKS[mode]
-        places, cells = study.cells(mode, sweep)
-        if not cells:
-            continue
-        where = np.array(places) + 0.08 * (number - 0.5 * (len(study.modes) - 1))
-        means = study.evidence.means[cells]
-        half = Z * np.sqrt(np.diag(study.evidence.covariance)[cells])
-        ax.errorbar(
-            where, means, half, color=color, marker=marker, ms=4.5, lw=1.6, capsize=2.5
-        )
-        for place, values in zip(where, study.measured.val[cells], strict=True):
-            ax.plot([place] * len(values), values, ".", color=color, ms=3, alpha=0.55)
-        if training:
-            seen = study.measured.training[cells].mean(axis=1)
-            ax.plot(where, seen, "--", color=color, alpha=0.6, lw=1.1)
-    ax.set_xticks(range(len(sweep.labels)), sweep.labels)
-    ax.set_xlim(-0.4, len(sweep.labels) - 0.6)
-    ax.set_xlabel(sweep.title)
-    ax.yaxis.set_major_formatter(AS_PERCENT)
-
-
-def draw_level(ax: Axes, value: float, text: str) -> None:
-    """A horizontal line with its name, where it lies among what is drawn."""
-    ax.axhline(value, color=MUTED, lw=0.9, ls=":")
-    ax.annotate(
-        text,
-        (1, value),
-        (-2, 2),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        color=MUTED,
-        size=8,
-    )
-
-
-def finish(figure: Figure, study: Study, *more: Line2D, training: bool = True) -> None:
-    """The legend below a figure."""
-    items = [
-        Line2D([], [], color=LOOKS[mode][0], marker=LOOKS[mode][1], ms=4.5, label=words)
-        for mode, words in MODES.items()
-        if mode in study.modes
-    ]
-    if training:
-        gray = {"color": MUTED, "ls": "--"}
-        items.append(Line2D([], [], label="training batches of the last epoch", **gray))
-    figure.legend(
-        handles=[*items, *more],
-        loc="outside lower left",
-        ncols=4 if figure.get_figwidth() > 6 else 2,
-    )
-
-
-def say_best(study: Study, sweep: Sweep, words: str = "") -> str:
-    """E.g. `Batch size: best 8 with features alone (81.2 %), 32 with all layers (..)`.
-
-    Args:
-        study: what was measured.
-        sweep: of which the best values are told.
-        words: what it is of, if not its title.
-    """
-    parts = []
-    for mode in study.modes:
-        places, cells = study.cells(mode, sweep)
-        if cells:
-            best = int(study.evidence.means[cells].argmax())
-            mean = percent(float(study.evidence.means[cells[best]]))
-            label = sweep.labels[places[best]]
-            parts.append(f"{label} with {MODES[mode]} ({mean})")
-    words = words or sweep.title
-    found = f"best {', '.join(parts)}" if parts else "no setting is finished"
-    return f"{words[:1].upper()}{words[1:]}: {found}"
-
-
-def sweep_figure(
-    study: Study, name: str, *, width: float, level: float | None = None
-) -> Figure:
-    """A figure of one sweep."""
-    sweep = study.design.sweeps[name]
-    figure = new_figure(width, 3.7, say_best(study, sweep))
-    ax = figure.subplots()
-    draw_sweep(ax, study, sweep)
-    ax.set_ylabel("accuracy on validation images")
-    if level is not None:
-        draw_level(ax, level, f"paper: {percent(level, 0)}")
-    finish(figure, study)
-    return figure
+from ftjax.report.study_panels import (
+    LOOKS,
+    PLAIN,
+    draw_level,
+    draw_sweep,
+    finish,
+    panel_figure,
+    say_best,
+    shades,
+    sweep_figure,
+)
+from ftjax.study.points import MODES, WHOLE, Sweep
+from ftjax.study.results import Study
+from ftjax.study.verdicts import Z
 
 
 @matplotlib.rc_context(STYLE)
@@ -243,11 +69,6 @@ def rate_figure(study: Study, *, width: float = WIDE) -> Figure:
     return figure
 
 
-def shades(count: int) -> np.ndarray:
-    """Colors (count, 4) for the values of an axis, seen on white and on black."""
-    return matplotlib.colormaps["plasma"](np.linspace(0.1, 0.8, count))
-
-
 @matplotlib.rc_context(STYLE)
 def l2_figure(study: Study, *, width: float = WIDE) -> Figure:
     """Figure 8: accuracy over the L2 penalty, at two sizes of batches."""
@@ -273,26 +94,6 @@ def head_figure(study: Study, *, width: float = WIDE) -> Figure:
         "head",
         width=width,
     )
-
-
-def panel_figure(
-    study: Study, names: Mapping[str, str], thing: str, *, width: float
-) -> Figure:
-    """A panel for each of some sweeps over the same values."""
-    sweeps = study.design.sweeps
-    across = 2 if width > 6 else 1
-    lines = -(-len(names) // across)
-    first = next(iter(names))
-    title = say_best(study, sweeps[first], f"{thing}, {names[first]}")
-    figure = new_figure(width, 1.4 + 2.4 * lines, title)
-    axes = figure.subplots(lines, across, sharey=True, squeeze=False)
-    for ax, (name, words) in zip(axes.ravel(), names.items(), strict=True):
-        draw_sweep(ax, study, sweeps[name])
-        ax.set_title(words)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("validation accuracy")
-    finish(figure, study)
-    return figure
 
 
 @matplotlib.rc_context(STYLE)

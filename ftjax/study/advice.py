@@ -3,9 +3,10 @@
 import math
 
 from ftjax.analysis.wording import percent, points
-from ftjax.study.claims import SUPPORTED, axis_spans, judge
 from ftjax.study.measured import Measured, weigh
 from ftjax.study.points import MODES, WHOLE, Arm, Design
+from ftjax.study.spans import axis_spans
+from ftjax.study.verdicts import SUPPORTED, judge
 
 COSTS = ("size", "epochs")  # axes that are no choice: more of them costs more
 

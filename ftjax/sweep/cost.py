@@ -12,7 +12,7 @@ from ftjax.backbones.backbone import (
     trace_shapes,
     variable_shapes,
 )
-from ftjax.backbones.layers import plain_lowering
+from ftjax.backbones.lowering import plain_lowering
 from ftjax.depth import Cut
 from ftjax.frozen.placement import Placement
 

@@ -148,7 +148,14 @@ def test_other_lites_are_scaled_but_for_their_ends(name, million, size, widths, 
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+@pytest.mark.parametrize(
+    "name",
+    [  # one code builds and reads all three
+        "lite0",
+        pytest.param("lite1", marks=pytest.mark.slow),
+        pytest.param("lite2", marks=pytest.mark.slow),
+    ],
+)
 def test_lite_logits_are_the_original_networks(shared, name):
     folder = shared / "reference"
     reference = np.load(folder / "lite0_reference.npz")
@@ -163,7 +170,16 @@ def test_lite_logits_are_the_original_networks(shared, name):
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("name", ["tiny", "effnetb1", "effnetlite0", "resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",  # has each kind of block that is divided; the others only more of them
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("effnetb1", "effnetlite0", "resnet50")
+        ),
+    ],
+)
 def test_a_divided_unit_is_the_whole(name):
     rng = np.random.default_rng(0)
     units = make_backbone(name).units

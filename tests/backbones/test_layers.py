@@ -7,7 +7,7 @@ import pytest
 from rounding import rounding
 from same_gradients import assert_same_with_gradients, normal
 
-from ftjax.backbones import layers
+from ftjax.backbones import layers, lowering, pooling
 from ftjax.kernels.depthwise import explicit_pads
 
 pytestmark = pytest.mark.numeric
@@ -29,15 +29,15 @@ def test_relu_equals_the_usual_one_and_keeps_its_result_alone():
     np.testing.assert_array_equal(kept, y)
 
 
-@pytest.mark.parametrize("lowering", ["cpu", "lax"])
-def test_modules_have_keras_shapes(lowering):
+@pytest.mark.parametrize("form", ["cpu", "lax"])
+def test_modules_have_keras_shapes(form):
     x = normal(0, (2, 7, 6, 4))
-    conv = layers.Conv(6, 3, 2, ((1, 1), (1, 1)), groups=2, lowering=lowering)
+    conv = layers.Conv(6, 3, 2, ((1, 1), (1, 1)), groups=2, lowering=form)
     variables = conv.init(jax.random.key(0), x)
     assert variables["params"]["kernel"].shape == (3, 3, 2, 6)
     assert variables["params"]["bias"].shape == (6,)
     assert conv.apply(variables, x).shape == (2, 4, 3, 6)
-    depthwise = layers.DepthwiseConv(5, 2, lowering=lowering)
+    depthwise = layers.DepthwiseConv(5, 2, lowering=form)
     variables = depthwise.init(jax.random.key(0), x)
     assert set(variables["params"]) == {"kernel"}
     assert variables["params"]["kernel"].shape == (5, 5, 1, 4)
@@ -57,17 +57,17 @@ def test_global_average_pool():
     x = normal(0, (2, 4, 3, 5))
     expected = np.asarray(x).reshape(2, 12, 5).mean(1)
     np.testing.assert_allclose(
-        layers.global_average_pool(x), expected, atol=rounding(12) * abs(x).max()
+        pooling.global_average_pool(x), expected, atol=rounding(12) * abs(x).max()
     )
 
 
 def test_lowering_follows_the_backend(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert layers.preferred_lowering() == "lax"
+    assert lowering.preferred_lowering() == "lax"
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert layers.preferred_lowering() == "cpu"
-    assert layers.preferred_lowering(jnp.float64) == "cpu"
-    assert layers.preferred_lowering(jnp.bfloat16) == "lax"
+    assert lowering.preferred_lowering() == "cpu"
+    assert lowering.preferred_lowering(jnp.float64) == "cpu"
+    assert lowering.preferred_lowering(jnp.bfloat16) == "lax"
 
 
 def test_bad_arguments_are_named():
@@ -77,6 +77,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="has 1 pairs; give one for the height"):
         explicit_pads((4, 4), (3, 3), (1, 1), ((1, 1),))
     with pytest.raises(ValueError, match="lowering='gpu' is unknown"):
-        layers.max_pool(x, 2, 2, lowering="gpu")
+        pooling.max_pool(x, 2, 2, lowering="gpu")
     with pytest.raises(ValueError, match="the kernel is 3x3; a pointwise"):
         layers.pointwise_conv(x, jnp.ones((3, 3, 2, 2)))

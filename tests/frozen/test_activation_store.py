@@ -13,8 +13,9 @@ import pytest
 from rounding import TINY_LAYERS, rounding
 
 from ftjax.cli.plan_table import placement
-from ftjax.config import Config, complete
+from ftjax.config import Config
 from ftjax.data import cache
+from ftjax.defaults import complete
 from ftjax.frozen import cache as module
 from ftjax.frozen.placement import Placement
 from ftjax.frozen.store import Recipe, Store, load_or_make

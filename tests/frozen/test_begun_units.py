@@ -40,7 +40,10 @@ def epochs_of(sweep, out):
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "threads",
+    [pytest.param(1, marks=pytest.mark.slow), 2],  # two share what is stored as well
+)
 def test_numbers_are_those_of_whole_units(threads, tmp_path, monkeypatch):
     sweep = make_sweep(
         tmp_path,

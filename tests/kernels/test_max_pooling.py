@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from same_gradients import assert_same_with_gradients, normal
 
-from ftjax.backbones import layers
+from ftjax.backbones import pooling
 
 pytestmark = pytest.mark.numeric
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.numeric
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_max_pool_equals_lax(size, window, strides, padding):
     def form(lowering):
-        return lambda x: layers.max_pool(x, window, strides, padding, lowering=lowering)
+        return lambda x: pooling.max_pool(
+            x, window, strides, padding, lowering=lowering
+        )
 
     # Rounded after relu: many equal maxima, so that the choice among them is tested.
     x = jnp.round(jax.nn.relu(normal(0, (2, *size, 3))))
@@ -27,5 +29,5 @@ def test_max_pool_equals_lax(size, window, strides, padding):
 
 def test_max_pool_spreads_nan():
     x = jnp.zeros((1, 2, 2, 3)).at[0, 0, 0, 0].set(jnp.nan).at[0, 1, 1, 2].set(jnp.nan)
-    pooled = layers.max_pool(x, 2, 2, lowering="cpu")
+    pooled = pooling.max_pool(x, 2, 2, lowering="cpu")
     np.testing.assert_array_equal(pooled[0, 0, 0], [np.nan, 0, np.nan])

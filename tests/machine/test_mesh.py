@@ -26,7 +26,7 @@ from ftjax.machine.mesh import (
     shard_batch,
 )
 
-pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("undrawn_module")]
+pytestmark = pytest.mark.usefixtures("undrawn_module")
 
 RUN = (
     "--model tiny --weights random --data digits --image-size 16 --batch-size 16 "
@@ -114,6 +114,7 @@ def assert_ends_well(process, seconds=300):
     assert process.returncode == 0, printed
 
 
+@pytest.mark.numeric
 def test_eight_devices(one_device, tmp_path):
     arguments = [*RUN, "--epochs", "2", "--mesh", "data=4,variant=2"]
     assert command.main([*arguments, "--out", str(tmp_path)]) == 0
@@ -149,6 +150,7 @@ def test_a_killed_peer_takes_the_other_along(tmp_path):
     ]
 
 
+@pytest.mark.numeric
 def test_layers_on_shards_equal_those_on_one_device():
     mesh = make_mesh("data=2", 4)
     rng = np.random.default_rng(0)

@@ -15,8 +15,8 @@ from ftjax.report.axis_panels import (
     varied_axes,
 )
 from ftjax.report.axis_plots import depth_by_axis
-from ftjax.report.content import setting_table
 from ftjax.report.inline import VARIABLES
+from ftjax.report.tables import setting_table
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,11 @@ from made_sweep import made_epochs, made_results, unfinish
 from ftjax.analysis.recommend import recommend
 from ftjax.analysis.wording import depth_span
 from ftjax.report import page as page_module
-from ftjax.report.content import (
-    answer_parts,
-    batchnorm_advice,
-    class_tables,
-    key_facts,
-    notices,
-    trial_table,
-)
+from ftjax.report.facts import answer_parts, key_facts
+from ftjax.report.notices import batchnorm_advice, notices
 from ftjax.report.page import write_report
 from ftjax.report.sections import Block, Report, Section
+from ftjax.report.tables import class_tables, trial_table
 
 FIGURES = {"depth", "batchnorm", "loss", "cost", "epochs"}
 HOSTILE = '<script>alert("x")</script>&/data/my images'

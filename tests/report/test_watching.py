@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ftjax.report.content import TIME_FILE, time_facts
+from ftjax.report.facts import TIME_FILE, time_facts
 from ftjax.report.tensorboard import TensorBoard, masked_crc, varint
 from ftjax.session import record_forecast, record_time
 from ftjax.sweep.events import Epoch, Event

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from ftjax.report.study_plots import Study
 from ftjax.study.measured import Measured, weigh
 from ftjax.study.points import MODES, QUICK, WHOLE
+from ftjax.study.results import Study
 
 SEEDS, IMAGES, CLASSES = 3, 4000, 5
 

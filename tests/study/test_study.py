@@ -10,12 +10,13 @@ from made_study import CLASSES, made_study, planted
 
 from experiments import alexnet_study as command
 from ftjax.study.advice import recommended
-from ftjax.study.claims import (
+from ftjax.study.points import FULL, QUICK, WHOLE, Arm, Design
+from ftjax.study.spans import axis_spans
+from ftjax.study.verdicts import (
     CONTRADICTED,
     OPEN,
     SUPPORTED,
     UNTESTED,
-    axis_spans,
     claims_table,
     judge,
     judge_all,
@@ -23,7 +24,6 @@ from ftjax.study.claims import (
     judge_stops,
     say_region,
 )
-from ftjax.study.points import FULL, QUICK, WHOLE, Arm, Design
 
 RATES = {1e-1: 1e-1, 1e-2: 0.3, 1e-3: 0.84, 1e-4: 0.8, 1e-5: 0.5}
 

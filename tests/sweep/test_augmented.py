@@ -18,7 +18,7 @@ LOSSES = ("loss", "val_loss", "train_mode_loss")
 DOUBLE = rounding(TINY_LAYERS * 8 * 16 * 16, "float64")
 ADAM = adam_drift(4, 1e-2 * 10, DOUBLE)
 
-pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def losses(trained):
     return [[epoch[name] for name in LOSSES] for epoch in trained.epochs]
 
 
+@pytest.mark.numeric
 def test_stored_views_have_the_numbers_of_those_made_in_every_step(double, tmp_path):
     """Mixed labels are found for both."""
     train = partial(train_tiny, *double, depth=0, seeds=(1,), micro_batch=4)
@@ -46,6 +47,7 @@ def test_stored_views_have_the_numbers_of_those_made_in_every_step(double, tmp_p
     np.testing.assert_allclose(losses(made), losses(stored), rtol=ADAM)
 
 
+@pytest.mark.numeric
 def test_fresh_views_belong_to_seed_epoch_and_image(double, tmp_path):
     """Not to the parts of a batch, the seeds beside it, or an interruption."""
     settings = {"augment": "crop,mixup", "views": "fresh", "depth": 0}
@@ -78,8 +80,15 @@ def test_the_command_resumes_with_the_same_pixels(images, tmp_path, monkeypatch)
     plain = "--depths 0 --bn frozen --epochs 2 --head-start random".split()
     assert run(images, tmp_path / "plain", *plain) == 0
     assert table(tmp_path / "plain").trial[0] == whole.trial[0]
-    recomputed = [*words.split(), "--cache-gb", "1e-6"]
-    assert run(images, tmp_path / "small", *recomputed) == 0
-    small = table(tmp_path / "small")
-    assert [*small.trial] == [*whole.trial]
-    np.testing.assert_allclose(small.val_loss, whole.val_loss, rtol=1e-4)
+
+
+@pytest.mark.numeric
+@pytest.mark.usefixtures("undrawn")
+def test_views_that_do_not_fit_the_cache_are_made_again(images, tmp_path):
+    words = "--depths 0 --bn frozen --augment crop,flip --views 2 --epochs 2".split()
+    words += ["--head-start", "random"]
+    assert run(images, tmp_path / "kept", *words) == 0
+    assert run(images, tmp_path / "made", *words, "--cache-gb", "1e-6") == 0
+    kept, made = (table(tmp_path / name) for name in ("kept", "made"))
+    assert [*made.trial] == [*kept.trial]
+    np.testing.assert_allclose(made.val_loss, kept.val_loss, rtol=1e-4)

@@ -3,7 +3,7 @@
 import pytest
 from tiny_run import run, table
 
-from ftjax.config import parse_time
+from ftjax.defaults import parse_time
 from ftjax.machine.files import read_json
 from ftjax.search.depths import coarse_first
 from ftjax.sweep.allowance import Allowance

@@ -59,7 +59,6 @@ def test_who_has_chosen_the_number_of_threads_keeps_it(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs two cores that a process can be bound to",
 )
-@pytest.mark.numeric
 def test_a_command_gives_each_training_a_core_and_the_same_answer(tmp_path):
     tables = []
     for name, arguments in (("each", []), ("shared", ["--trials-at-once", "1"])):

@@ -56,7 +56,6 @@ def read(outcome):
     return [table.drop(columns=times, errors="ignore") for table in own]
 
 
-@pytest.mark.numeric
 def test_eight_devices_give_the_numbers_of_one_bit_by_bit(
     tmp_path, all_devices, monkeypatch
 ):

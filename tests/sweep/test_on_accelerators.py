@@ -31,7 +31,6 @@ def small_sweep(out, **options):
     return tiny_sweep(out, **(usual | options), dtype="float32")
 
 
-@pytest.mark.numeric
 def test_an_epoch_is_a_few_programs_without_a_flag(tmp_path, accelerator, monkeypatch):
     plain = run(small_sweep(tmp_path / "cpu"), tmp_path / "cpu").results
     seen, look = [], trials.look_by_programs

@@ -9,7 +9,8 @@ from made_plan import HYPER, at, make_trials
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import boundary_shapes, variable_shapes, with_dtype
 from ftjax.backbones.heads import with_head
-from ftjax.config import Config, complete
+from ftjax.config import Config
+from ftjax.defaults import complete
 from ftjax.depth import make_cut
 from ftjax.sweep.cost import measure_cost
 from ftjax.training.suffix import make_suffix

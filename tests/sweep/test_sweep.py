@@ -16,7 +16,8 @@ from tiny_run import PLAIN, TINY, run, table
 
 import ftjax
 from experiments import sweep as command
-from ftjax.config import RATES, Config, complete
+from ftjax.config import RATES, Config
+from ftjax.defaults import complete
 from ftjax.machine.files import write_json
 from ftjax.sweep import records, resources, trials
 from ftjax.sweep.checkpoint import Checkpoints
@@ -264,7 +265,10 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(images, tmp_path, capsys)
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "count",
+    [1, pytest.param(3, marks=pytest.mark.slow)],  # `finished` takes as many as cores
+)
 def test_trials_side_by_side_have_the_numbers_of_one_after_the_other(
     finished, images, tmp_path, count
 ):

@@ -7,8 +7,9 @@ import pytest
 from tiny_sweep import tiny_sweep
 
 from ftjax.analysis.recommend import recommend
-from ftjax.config import Config, complete
+from ftjax.config import Config
 from ftjax.data.images import Arrays
+from ftjax.defaults import complete
 from ftjax.frozen import cache
 from ftjax.sweep.run import run
 

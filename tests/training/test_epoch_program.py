@@ -26,7 +26,7 @@ DOUBLE = rounding(TINY_LAYERS * 8 * 16 * 16, "float64")
 # Two epochs of two steps, at the head's rate.
 ADAM = adam_drift(4, 1e-2 * 10, DOUBLE)
 
-pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,18 @@ FORMS = {
     "dropout": {**SHALLOW, "depth": 0, "head": "8d0.5", "schedule": "cosine"},
     "probe": {**SHALLOW, "depth": 0, "head_start": "probe"},
 }
+# Seeds, frozen units that run again, and another start: each is in a form beside these.
+JOINED = ("recalibrate seeds", "views made", "probe")
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in JOINED else ())
+        for name in FORMS
+    ],
+)
 def test_it_has_the_numbers_of_unit_programs(double, tmp_path, name):
     train = partial(train_tiny, *double, **FORMS[name])
     units = train(tmp_path / "units")
@@ -193,19 +202,19 @@ def test_the_state_is_written_over(tiny, tmp_path):
     assert aliased >= total_bytes(called[2]) > 0
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_get_bfloat16_and_arrays_as_they_lie(tiny, tmp_path, platform):
-    called = call_types(tiny, tmp_path, 59)
-    lowered = epoch_program.trace(*called).lower(lowering_platforms=(platform,))
-    lines = lowered.as_text().splitlines()
-    convolutions = [line for line in lines if "stablehlo.convolution" in line]
-    assert len(convolutions) > 50  # three for each of tiny's
-    for line in convolutions:
-        assert not re.search("x(f32|f64)>", line), line
-    assert not [line for line in lines if "all_reduce" in line]
-    for line in lines:
-        if "stablehlo.transpose" in line:  # of a matrix: the head's kernel
-            assert re.search(r": \(tensor<\d+x\d+x\w+>\)", line), line
+def test_accelerators_get_bfloat16_and_arrays_as_they_lie(tiny, tmp_path):
+    traced = epoch_program.trace(*call_types(tiny, tmp_path, 59))
+    for platform in ("cuda", "tpu"):
+        lowered = traced.lower(lowering_platforms=(platform,))
+        lines = lowered.as_text().splitlines()
+        convolutions = [line for line in lines if "stablehlo.convolution" in line]
+        assert len(convolutions) > 50  # three for each of tiny's
+        for line in convolutions:
+            assert not re.search("x(f32|f64)>", line), line
+        assert not [line for line in lines if "all_reduce" in line]
+        for line in lines:
+            if "stablehlo.transpose" in line:  # of a matrix: the head's kernel
+                assert re.search(r": \(tensor<\d+x\d+x\w+>\)", line), line
 
 
 def test_a_killed_trial_goes_on_with_the_same_bits(tiny, tmp_path):

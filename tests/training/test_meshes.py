@@ -19,8 +19,6 @@ from ftjax.machine.mesh import make_mesh
 DEPTHS = (59, 9, 0)
 LOSSES = ("loss", "val_loss", "train_mode_loss")
 
-pytestmark = pytest.mark.numeric
-
 
 @pytest.fixture(scope="module")
 def double():

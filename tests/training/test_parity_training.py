@@ -43,7 +43,7 @@ import pytest
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import with_dtype
 from ftjax.backbones.heads import with_head
-from ftjax.backbones.layers import plain_lowering
+from ftjax.backbones.lowering import plain_lowering
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
 from ftjax.training import optimizer as optim

@@ -22,8 +22,6 @@ from ftjax.training.step import Batch, init_state, train_step
 from ftjax.training.suffix import make_suffix
 
 HYPER = optim.Hyper(jnp.float32(1e-2), jnp.float32(10), jnp.float32(1e-3))
-# Whole units, within a projection shortcut, within an MBConv, nothing, everything.
-DEPTHS = (0, 3, 7, 18, 46, 48, 55, 59)
 ROUNDINGS = TINY_LAYERS * 8 * 16 * 16  # a sum over the pixels of a batch in each layer
 DOUBLE = rounding(ROUNDINGS, "float64")
 ADAM = adam_drift(4, float(HYPER.learning_rate * HYPER.head_lr_factor), DOUBLE)

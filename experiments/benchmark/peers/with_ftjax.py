@@ -20,9 +20,10 @@ from experiments.benchmark.peers import (
 from ftjax.backbones import make_backbone
 from ftjax.backbones.backbone import init, with_dtype
 from ftjax.backbones.heads import with_head
-from ftjax.config import Config, complete
+from ftjax.config import Config
 from ftjax.data import index
 from ftjax.data.arrays import NAME, open_arrays
+from ftjax.defaults import complete
 from ftjax.depth import make_cut
 from ftjax.frozen.forward import infer
 from ftjax.machine import xla

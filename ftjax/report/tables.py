@@ -1,22 +1,18 @@
-"""What the report page says: its table, notices, facts and advice as plain text."""
+"""Tables of the report page, as plain text: of trials, of settings, of classes."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ftjax.analysis.curves import MOVED, NOT_DONE, STOPPED
 from ftjax.analysis.metrics import class_changes, class_table, confusion_matrix
-from ftjax.analysis.recommend import RANDOM_WEIGHTS, Recommendation
-from ftjax.analysis.wording import METRIC_WORDS, depth_span, metric_value, number
+from ftjax.analysis.recommend import Recommendation
+from ftjax.analysis.wording import number
 from ftjax.axes import Axis
-from ftjax.machine.files import read_json
-from ftjax.report import batchnorm_plots, drawing
+from ftjax.report import drawing
 
-TIME_FILE = "time.json"  # what the commands took, in the folder of the run
 MISSING = "–"
 MOST_CLASSES = 20  # in a table of classes; a larger confusion matrix is left out
 
@@ -168,182 +164,6 @@ def _setting_text(value: Any) -> str:
     if isinstance(value, int | float | np.number):
         return MISSING if value != value else number(float(value))
     return str(value)
-
-
-def notices(
-    results: pd.DataFrame, best: Recommendation | None = None
-) -> tuple[tuple[str, str], ...]:
-    """What must not be overlooked, as (level, sentence); level is 'bad' or 'warn'."""
-    found = []
-    if best is not None and best.left_out:
-        found.append(("warn", best.left_out["sentence"]))
-    if "weights" in results and "random" in set(results["weights"]):
-        found.append(
-            (
-                "warn",
-                "Random weights: this network was not pretrained. The run shows that "
-                "the machinery works; it says nothing about transfer, and its depth "
-                "is no advice for pretrained weights.",
-            )
-        )
-    if "frozen_intact" in results:
-        broken = results["frozen_intact"].astype(str).str.lower() == "false"
-        if bool(broken.any()):
-            found.append(
-                (
-                    "bad",
-                    f"Freeze broken in {_trials(results[broken])}: frozen weights or "
-                    "statistics changed. These numbers are left out; do not use them.",
-                )
-            )
-    if "status" in results:
-        for status, level, words in (
-            ("failed", "bad", "Failed, and left out of every mean and fit"),
-            (
-                "diverged",
-                "bad",
-                "Diverged: at chance in the figures, in no mean or fit",
-            ),
-            (
-                "stopped",
-                "warn",
-                "Stopped early by --search halving, and left out of every mean and fit",
-            ),
-            ("pending", "warn", "Not finished yet; the same command goes on with them"),
-        ):
-            rows = results[results["status"] == status]
-            if len(rows):
-                found.append((level, f"{words}: {_trials(rows)}."))
-    return tuple(found)
-
-
-def further_warnings(best: Recommendation) -> tuple[str, ...]:
-    """The warnings of the recommendation that no notice has said already."""
-    said = (f": {NOT_DONE}", f": {STOPPED}", f": {MOVED}", RANDOM_WEIGHTS)
-    return tuple(text for text in best.warnings if not any(s in text for s in said))
-
-
-def _trials(rows: pd.DataFrame) -> str:
-    names = rows.drop_duplicates("trial") if "trial" in rows else rows
-    depths = ", ".join(f"{d:.0f}" for d in sorted(rows["depth_layers"].unique())[:12])
-    count = f"{len(names)} trial{'s' * (len(names) != 1)}"
-    return f"{count} (depth {depths}{', …' * (rows['depth_layers'].nunique() > 12)})"
-
-
-def _advice_without_lag(done: pd.DataFrame) -> str:
-    text = (
-        "Here training mode is nowhere clearly above evaluation mode: no lag of the "
-        "running statistics shows. (Accuracy in training mode is the mean over the "
-        "last epoch, so where a network still learns fast a small lag is hidden.) "
-    )
-    gains = batchnorm_plots.frozen_gains(done)
-    if not gains.max() >= batchnorm_plots.CLEAR_GAP:
-        return text + "Nothing needs to be done about BatchNorm."
-    return (
-        f"{text}Yet with BatchNorm held in inference mode the same depth scores up to "
-        f"{100 * gains.max():.0f} points more ({gains.idxmax()} layers): the "
-        "pretrained statistics serve better than those of each batch. What to do: "
-        "keep BatchNorm frozen (--bn frozen)."
-    )
-
-
-def batchnorm_advice(results: pd.DataFrame) -> str:
-    """One paragraph: what the distance of training and evaluation mode means here."""
-    done = drawing.finished(results)
-    if not drawing.measured(done, *batchnorm_plots.MODES):
-        return ""
-    gap = batchnorm_plots.mode_gaps(done)
-    if gap.empty:
-        return (
-            "Here BatchNorm was frozen in every trial: both modes use the same running "
-            "statistics, so they cannot lag."
-        )
-    if gap.max() < batchnorm_plots.CLEAR_GAP:
-        return _advice_without_lag(done)
-    bn, depth = drawing.peak(gap)
-    return (
-        f"Here the distance reaches {100 * gap.max():.0f} points (BatchNorm {bn}, "
-        f"{depth} layers). Accuracy that falls for this reason is not overfitting and "
-        "not forgetting: the trained weights are better than they look. What to do: "
-        "keep BatchNorm frozen (--bn frozen), or let the statistics be re-estimated "
-        "over the training images before evaluation (--bn recalibrate); more steps "
-        "or a BatchNorm momentum of 0.9 instead of 0.99 help as well."
-    )
-
-
-def answer_parts(best: Recommendation) -> tuple[str, ...]:
-    """The sentences of the answer without what it begins with, for the page.
-
-    The set of depths is left out: it stands among the key facts.
-    """
-    return tuple(
-        part.replace("+-", "±").replace(" %", "\N{NO-BREAK SPACE}%")
-        for part in best.parts
-    )
-
-
-def key_facts(
-    results: pd.DataFrame, best: Recommendation
-) -> tuple[tuple[str, str], ...]:
-    """The numbers a reader looks for first, as (name, value)."""
-    name = METRIC_WORDS[best.metric]
-    facts = []
-    if best.expected is not None and best.expected_interval is not None:
-        low, high = (metric_value(best.metric, x) for x in best.expected_interval)
-        new = "new runs" if best.confidence is not None else "this run"
-        facts.append(
-            (
-                f"Expected {name} ({new}, new images)",
-                f"{metric_value(best.metric, best.expected)} ({low} to {high})",
-            )
-        )
-    measured = metric_value(best.metric, best.val_accuracy)
-    facts.append((f"As measured ({name})", measured))
-    if best.interval_layers is not None:
-        mass = best.confidence
-        head = "As good as can be told"
-        head += f" ({100 * mass:.0f} % set)" if mass else " (run noise assumed)"
-        low, high = best.interval_layers
-        span = depth_span(best.not_worse, best.tested)
-        if best.scope.startswith("every depth"):
-            span = f"{low} to {high} layers" if low < high else f"{low} layers"
-        facts.append((head, span))
-        least = f"{best.smallest} layers" if best.smallest else "the head"
-        facts.append(("The smallest of them", least))
-    if best.baseline is not None:
-        base = metric_value(best.metric, best.baseline)
-        facts.append(("Majority class", base))
-    return tuple(
-        (key, value.replace(" %", "\N{NO-BREAK SPACE}%")) for key, value in facts
-    )
-
-
-def time_facts(folder: Path, results: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """What the run took, compilation and loading included, and what was forecast.
-
-    Where no command has written its time, the sum over the trials stands instead.
-
-    Args:
-        folder: of the run.
-        results: as in results.csv.
-    """
-    known = read_json(folder / TIME_FILE) or {}
-    commands = known.get("commands", [])
-    if not commands:
-        if not drawing.measured(results, "seconds"):
-            return ()
-        unique = results.drop_duplicates("trial") if "trial" in results else results
-        columns = [name for name in ("seconds", "compile_seconds") if name in unique]
-        total = unique[columns].sum().sum()
-        return (("Time of all trials, with compilation", f"{total:.0f} s"),)
-    total = sum(command["seconds"] for command in commands)
-    facts = [("Time in all, with compilation", f"{total:.0f} s")]
-    if "plan" in known:
-        facts.append(("Forecast by --plan", f"{known['plan']:.0f} s"))
-    if len(commands) == 1 and commands[0]["forecast"] is not None:
-        text = f"{commands[0]['forecast']:.0f} s"
-        facts.append(("Forecast after the first trial", text))
-    return tuple(facts)
 
 
 def class_tables(
