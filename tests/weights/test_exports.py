@@ -35,7 +35,7 @@ CLASSES = 5
 TOLERANCE = 1e-4
 HEADS = {"tiny": "6,4d0.5"}  # hidden layers; the others have a linear head
 SHORT = "tiny", "resnet18", "mobilenetv3_small", "convnext_tiny", "vit_small"
-SHORT += "densenet121", "effnetv2s"
+SLOW = ("densenet121", 32), ("effnetv2s", 32), ("alexnet", 99), ("alexnet_torch", 99)
 WHOLE = {
     "effnetlite0": 64,
     "effnetlite1": 64,
@@ -59,7 +59,7 @@ WHOLE = {
 }
 NETWORKS = [
     *((name, 32, True) for name in SHORT),
-    *((name, 99, True) for name in ("alexnet", "alexnet_torch")),
+    *(pytest.param(*each, True, marks=pytest.mark.slow) for each in SLOW),
     *(
         pytest.param(name, size, False, marks=pytest.mark.parity)
         for name, size in WHOLE.items()
@@ -229,21 +229,24 @@ def test_every_network_has_a_graph_and_ones_own_is_refused():
         make_graph(network, *init(tiny.body[:1], 0, 32), 32)
 
 
-def test_keras_files_are_read_back_as_weights(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["tiny", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
+def test_keras_files_are_read_back_as_weights(name, tmp_path):
     """The layers of Keras' own networks are in the order of their table."""
-    for name in ("tiny", "densenet121"):
-        predictor, *_ = made(name, 32, tmp_path, short=name == "densenet121")
-        path, _ = export_network(predictor, tmp_path, format="keras")
-        size = predictor.image_size
-        found = convert_tensors(
-            predictor.network, read_tensors(path), size=size, source=path.name
-        )
-        wanted = predictor.params, predictor.batch_stats
-        for again, tree in zip(found, wanted, strict=True):
-            for unit, layers in again.items():
-                jax.tree.map(np.testing.assert_array_equal, layers, tree[unit])
+    predictor, *_ = made(name, 32, tmp_path, short=name == "densenet121")
+    path, _ = export_network(predictor, tmp_path, format="keras")
+    size = predictor.image_size
+    found = convert_tensors(
+        predictor.network, read_tensors(path), size=size, source=path.name
+    )
+    wanted = predictor.params, predictor.batch_stats
+    for again, tree in zip(found, wanted, strict=True):
+        for unit, layers in again.items():
+            jax.tree.map(np.testing.assert_array_equal, layers, tree[unit])
 
 
+@pytest.mark.slow  # 60 million weights
 def test_alexnet_in_onnx_is_no_file_of_weights(tmp_path):
     """Its first kernel takes red first, which such files do not say."""
     pytest.importorskip("onnx")
