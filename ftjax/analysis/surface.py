@@ -152,13 +152,14 @@ def surface_axes(results: pd.DataFrame) -> tuple[str, ...]:
 def surface_sentences(
     results: pd.DataFrame, read_correct: ReadCorrect = lambda rows: {}
 ) -> tuple[str, ...]:
-    """A sentence for each axis along which all depths were trained to the end."""
+    """A sentence for each axis of which all depths, at each policy, were trained."""
     found = []
     for axis in surface_axes(results):
         ended = results
         if "status" in results:  # what diverged was tried, and is not the best
             ended = results[results["status"].isin(["done", "diverged"])]
-        counts = ended.groupby(axis)["depth_layers"].nunique()
+        keys = [key for key in ("depth_layers", "bn") if key in ended]
+        counts = ended.drop_duplicates([axis, *keys])[axis].value_counts()
         if counts.min() < counts.max():
             continue  # a search over this axis left gaps: nothing to compare
         made = surface(results, axis, read_correct)

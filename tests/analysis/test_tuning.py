@@ -137,6 +137,11 @@ def test_a_search_over_rates_leaves_gaps_and_no_surface():
     gap = (table.lr == 1e-5) & (table.depth_layers > 41)
     table.loc[gap, "status"] = "stopped"
     assert surface_axes(table) == ("lr",) and surface_sentences(table) == ()
+    # Nor where each depth has a run of each rate, but not under each policy.
+    table = pd.concat([grid(), grid(bn="follow")], ignore_index=True)
+    assert surface_sentences(table)
+    gap = (table.lr == 1e-5) & (table.bn == "follow") & (table.depth_layers > 41)
+    assert not surface_sentences(table[~gap])
 
 
 @pytest.mark.parametrize(
