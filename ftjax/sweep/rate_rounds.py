@@ -55,7 +55,7 @@ def tune_rates(sweep: Sweep) -> Strategy:
             f"rates: {len(tried)} of {len(own)} trials of {len(rates)} rates ran for "
             f"{tuning_epochs(sweep)} epochs; {len(goals)} go on"
         )
-        stopped |= own - going - left_out
+        stopped |= (tried if left_out else own) - going - left_out
         last = Round(plan, goals, stopped, reason)
         found = yield last
         while (
@@ -93,7 +93,7 @@ def compare_rates(
         tried, left_out = tried | more, left_out | found.left_out
         reached = hold_ended(found.epochs, found.results)
         reached = reached[reached["trial"].isin(list(tried))]
-        if more <= left_out:
+        if left_out:  # without them nothing tells which rates are next
             break
     return tried, better_rates(plan, reached, short, size), left_out
 

@@ -42,8 +42,9 @@ def test_a_trial_is_that_of_the_worse_set_by_itself(tmp_path, head_start):
     assert len(images) < 60 and (found["train_size"] == 96).all()
     plain = sweep._replace(data=alone, points=tuple(points))
     expected = results_of(plain, tmp_path / "b")
+    # Batches of another size may round otherwise, and the probe is fitted to them.
     pd.testing.assert_frame_equal(
-        found.drop(columns=UNTOLD), expected.drop(columns=UNTOLD), check_exact=True
+        found.drop(columns=UNTOLD), expected.drop(columns=UNTOLD), rtol=1e-4
     )
 
 
